@@ -1,0 +1,64 @@
+"""Stored numbers <-> reflectance <-> the network's range: one fixed, strictly monotone map for every scene.
+
+Stored numbers are the scene store's uint16: raw DN of processing baseline >= 04.00, reflectance = DN * 1e-4 - 0.1,
+0 = nodata. No statistic of a tile or scene enters, so the same ground maps to the same network input everywhere.
+
+Reflectance up to the knee (0.3: vegetation, soil, water, most roofs) is linear; above it a logarithm keeps clouds, snow
+and bright roofs distinct instead of clipping them. Value and slope are continuous at the knee. The slope at the far end
+(DN 65535, reflectance 6.45) is still 2.8e-6 a DN, 45 float32 steps, so the round trip stays far below half a DN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SCALE_FACTOR = 1e-4
+ADD_OFFSET = -0.1
+NODATA = 0
+DN_MIN, DN_MAX = 1, 65535
+"""Range of valid stored numbers."""
+
+KNEE = 0.3
+"""Reflectance where the map leaves the straight line."""
+KNEE_VALUE = 0.2
+"""Network value at the knee: land takes the lower 60 % of [-1, 1], brightnesses above it the upper 40 %."""
+
+_LOW = DN_MIN * SCALE_FACTOR + ADD_OFFSET
+_HIGH = DN_MAX * SCALE_FACTOR + ADD_OFFSET
+_SLOPE = (KNEE_VALUE + 1) / (KNEE - _LOW)
+
+
+def _shoulder() -> float:
+    """Width b of the logarithm for which its slope at the knee equals the line's: _SLOPE b log1p(span / b) = 1 - v."""
+    span, target = _HIGH - KNEE, (1 - KNEE_VALUE) / _SLOPE
+    low, high = 1e-6, span
+    for _ in range(100):  # bisection; the left side grows with b
+        b = (low + high) / 2
+        low, high = (b, high) if b * np.log1p(span / b) < target else (low, b)
+    return b
+
+
+_B = _shoulder()
+
+
+def to_network(dn: NDArray[np.floating | np.unsignedinteger]) -> NDArray[np.float32]:
+    """Stored numbers (1..65535, any shape) -> network values in [-1, 1]."""
+    reflectance = dn.astype(np.float32) * np.float32(SCALE_FACTOR) + np.float32(ADD_OFFSET)
+    above = np.maximum(reflectance - np.float32(KNEE), 0)
+    line = (np.minimum(reflectance, np.float32(KNEE)) - np.float32(_LOW)) * np.float32(_SLOPE) - 1
+    return np.asarray(line + np.float32(_SLOPE * _B) * np.log1p(above / np.float32(_B)), np.float32)
+
+
+def from_network(value: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Network values (any shape; beyond [-1, 1] is clipped) -> stored numbers 1..65535 as float32, not rounded."""
+    v = np.clip(value.astype(np.float32), np.float32(-1), np.float32(1))
+    above = np.maximum(v - np.float32(KNEE_VALUE), 0)
+    line = (np.minimum(v, np.float32(KNEE_VALUE)) + 1) / np.float32(_SLOPE) + np.float32(_LOW)
+    reflectance = line + np.float32(_B) * np.expm1(above / np.float32(_SLOPE * _B))
+    dn = (reflectance - np.float32(ADD_OFFSET)) / np.float32(SCALE_FACTOR)
+    return np.clip(dn, np.float32(DN_MIN), np.float32(DN_MAX))
