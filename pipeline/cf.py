@@ -1,0 +1,109 @@
+"""The CF layout of a raster store: a Zarr group that xarray, rioxarray and GDAL read as reflectance.
+
+In: an affine, a shape, a CRS, bands. Out: arrays `x`, `y` (pixel centres, metres), `spatial_ref` (grid
+mapping) and one uint16 array [y, x] a band, Zarr 3, unsharded; and a way to make a written chunk durable.
+Conventions: CF 1.11 (grid mappings, packed data); `GeoTransform`, `spatial_ref` as GDAL and rioxarray do.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from affine import Affine
+from pyproj import CRS
+from zarr.codecs import ZstdCodec
+from zarr.errors import ZarrUserWarning
+
+from .radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+
+BAND_ATTRIBUTES: dict[str, Any] = {
+    "scale_factor": SCALE_FACTOR,
+    "add_offset": ADD_OFFSET,
+    "_FillValue": NODATA,
+    "units": "1",
+    "grid_mapping": "spatial_ref",
+}
+"""What makes the stored numbers reflectance for a reader that knows CF."""
+
+
+def add_array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, int],
+    chunk: int,
+    dtype: str = "uint16",
+    attributes: dict[str, Any] | None = None,
+) -> None:
+    """Create an empty (0) [y, x] array in `chunk` px squares; a band unless `attributes` say otherwise."""
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=(min(chunk, shape[0]), min(chunk, shape[1])),
+        dtype=dtype,
+        fill_value=0,
+        compressors=[ZstdCodec(level=3)],
+        dimension_names=("y", "x"),
+        attributes=BAND_ATTRIBUTES if attributes is None else attributes,
+    )
+
+
+def add_grid(group: zarr.Group, transform: Affine, shape: tuple[int, int], crs: str) -> None:
+    """Write `x`, `y` and `spatial_ref` of a north-up raster of `shape` (rows, columns)."""
+    height, width = shape
+    centres = {
+        "x": (transform.c + (np.arange(width) + 0.5) * transform.a, "projection_x_coordinate", "X"),
+        "y": (transform.f + (np.arange(height) + 0.5) * transform.e, "projection_y_coordinate", "Y"),
+    }
+    for name, (values, standard_name, axis) in centres.items():
+        described: dict[str, Any] = {"standard_name": standard_name, "axis": axis, "units": "metre"}
+        coordinate = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype="float64",
+            fill_value=np.nan,
+            dimension_names=(name,),
+            attributes=described,
+        )
+        coordinate[:] = values
+    reference = CRS.from_user_input(crs)
+    mapping = reference.to_cf() | {
+        "spatial_ref": reference.to_wkt(),
+        "GeoTransform": " ".join(repr(float(number)) for number in transform.to_gdal()),
+    }
+    scalar = group.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0, attributes=mapping)
+    scalar[()] = 0
+
+
+def consolidate(store: Path) -> None:
+    """Gather all metadata in the root's zarr.json, where xarray looks first (and warns in its absence)."""
+    with warnings.catch_warnings():
+        # zarr warns that the Zarr 3 specification does not know consolidated metadata; readers that do not
+        # know them either still find every array's own zarr.json.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(store)
+
+
+def sync_chunk(store: Path, names: Sequence[str], index: tuple[int, int]) -> None:
+    """Force chunk `index` (row, column of the chunk grid) of the named arrays to the disk.
+
+    A chunk that holds only nodata has no file: its absence is made durable with the folder.
+    """
+    for name in names:
+        chunk = store / name / "c" / str(index[0]) / str(index[1])
+        folder = chunk.parent
+        while not folder.is_dir():
+            folder = folder.parent
+        for entry in (chunk, folder, store / name / "c", store / name):
+            if entry.exists():
+                descriptor = os.open(entry, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
