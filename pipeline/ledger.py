@@ -43,7 +43,9 @@ class Ledger:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.close()
-            raise OutputError(f"another rsup process is writing beside {path}; wait for it or stop it") from error
+            raise OutputError(
+                f"another rsup process is writing beside {path}; wait for it or stop it"
+            ) from error
         try:
             ledger = cls(path, file, {})
             ledger._load(fingerprint, overwrite)
@@ -59,7 +61,9 @@ class Ledger:
         whole = text[: text.rfind("\n") + 1]
         lines = [json.loads(line) for line in whole.splitlines()]
         if lines and not overwrite and lines[0] != fingerprint:
-            differing = sorted(k for k in lines[0].keys() | fingerprint if lines[0].get(k) != fingerprint.get(k))
+            differing = sorted(
+                k for k in lines[0].keys() | fingerprint if lines[0].get(k) != fingerprint.get(k)
+            )
             raise OutputError(
                 f"{self.path.parent} belongs to another run ({', '.join(differing)} differ); "
                 "choose another output or pass --overwrite"
@@ -72,8 +76,15 @@ class Ledger:
                 self._file.truncate(len(whole.encode()))
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
+        self._fingerprint = fingerprint
         if not overwrite:
             self._records = {record["key"]: record for record in lines[1:]}
+
+    def restart(self) -> None:
+        """Forget every record: what they spoke of is gone."""
+        self._file.truncate(0)
+        self._records = {}
+        self._append(self._fingerprint)
 
     def _append(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line, sort_keys=True) + "\n")

@@ -16,6 +16,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
 SCALE_FACTOR = 1e-4
 ADD_OFFSET = -0.1
@@ -54,11 +55,13 @@ def to_network(dn: NDArray[np.floating | np.unsignedinteger]) -> NDArray[np.floa
     return np.asarray(line + np.float32(_SLOPE * _B) * np.log1p(above / np.float32(_B)), np.float32)
 
 
-def from_network(value: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Network values (any shape; beyond [-1, 1] is clipped) -> stored numbers 1..65535 as float32, not rounded."""
-    v = np.clip(value.astype(np.float32), np.float32(-1), np.float32(1))
-    above = np.maximum(v - np.float32(KNEE_VALUE), 0)
-    line = (np.minimum(v, np.float32(KNEE_VALUE)) + 1) / np.float32(_SLOPE) + np.float32(_LOW)
-    reflectance = line + np.float32(_B) * np.expm1(above / np.float32(_SLOPE * _B))
-    dn = (reflectance - np.float32(ADD_OFFSET)) / np.float32(SCALE_FACTOR)
-    return np.clip(dn, np.float32(DN_MIN), np.float32(DN_MAX))
+def from_network(value: Tensor) -> Tensor:
+    """Network values (any shape; beyond [-1, 1] is clipped) -> stored numbers 1..65535 as float32, not rounded.
+
+    A tensor, not an array: this side of the network is `scale` squared times larger and stays on its device.
+    """
+    v = value.float().clamp(-1, 1)
+    line = (v.clamp(max=KNEE_VALUE) + 1) / _SLOPE + _LOW
+    above = (v - KNEE_VALUE).clamp(min=0)
+    reflectance = line + _B * (above / (_SLOPE * _B)).expm1()
+    return ((reflectance - ADD_OFFSET) / SCALE_FACTOR).clamp(DN_MIN, DN_MAX)

@@ -1,0 +1,234 @@
+"""Where work runs: a pool of worker processes on this machine, pinned to its GPUs, or a Dask scheduler that stands.
+
+In: a device request; out: a connected Dask client whose workers hold the network, and `run`, which keeps a bounded
+number of tasks in flight, tries a failing task three times and reports each result as it comes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import dask
+from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, WorkerPlugin, as_completed, get_worker
+
+from .errors import ArgumentError, ModelError, OutputError, RsupError
+
+if TYPE_CHECKING:
+    from rsup.models.upscaler import Upscaler
+
+ATTEMPTS = 3
+"""Times a task is tried before it counts as failed."""
+
+THREADS = 3
+"""Threads a worker has: one in the network, one that reads ahead, one that writes behind."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The worker processes of this machine."""
+
+    device: str
+    """The torch device of every worker: "cpu", or "cuda", of which a worker sees only its own card."""
+    pins: tuple[str | None, ...]
+    """CUDA_VISIBLE_DEVICES of each worker, None on the CPU."""
+    cores: int
+    """CPU cores a worker's network may use."""
+
+    @classmethod
+    def plan(cls, device: str, workers: int | None) -> Pool:
+        """`device` is auto, cpu, cuda (every visible card) or cuda:N; `workers` None means one a card, or one CPU
+        worker that has all cores. Raises ArgumentError where the machine lacks what is asked for.
+        """
+        if workers is not None and workers < 1:
+            raise ArgumentError(f"--workers {workers}: at least one worker is needed")
+        cores = len(os.sched_getaffinity(0))
+        cards = [] if device == "cpu" else visible_cards()
+        if device == "cpu" or (device == "auto" and not cards):
+            count = workers or 1
+            return cls("cpu", (None,) * count, max(1, cores // count))
+        if device.startswith("cuda:"):
+            index = device.removeprefix("cuda:")
+            if not index.isdecimal() or int(index) >= len(cards):
+                raise ArgumentError(f"--device {device}: this machine shows {len(cards)} CUDA devices")
+            cards = [cards[int(index)]]
+        elif device not in ("auto", "cuda"):
+            raise ArgumentError(f"--device {device}: choose auto, cpu, cuda or cuda:N")
+        elif not cards:
+            raise ArgumentError("--device cuda: torch sees no CUDA device here; use --device cpu")
+        count = workers or len(cards)
+        if count > len(cards):
+            raise ArgumentError(
+                f"--workers {count}: there are {len(cards)} CUDA devices and one worker a device"
+            )
+        return cls("cuda", tuple(cards[:count]), max(1, cores // count))
+
+
+def visible_cards() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may name here, one entry a card: indices, or the entries of the variable itself."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [
+        entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()
+    ]
+    return named[:count] if named else [str(index) for index in range(count)]
+
+
+class ModelPlugin(WorkerPlugin):
+    """Holds one network a worker process, and the lock that lets one chunk at a time into it.
+
+    The network is loaded by the first task, not by `setup`: an exception there is a task's exception and reaches the
+    user, while a worker whose `setup` fails is restarted for ever.
+    """
+
+    name = "rsup-model"
+
+    def __init__(self, model: str, scale: int, pool: Pool | None) -> None:
+        """`pool` None: a cluster that stands already, where each worker takes a card if it sees one."""
+        self.model, self.scale = model, scale
+        self.device = pool.device if pool else "auto"
+        self.cores = pool.cores if pool else None
+
+    def setup(self, worker: Any) -> None:
+        """Called by Dask in each worker process, also when it is started anew."""
+        self.lock, self._load_lock = Lock(), Lock()
+        self._upscaler: Upscaler | None = None
+
+    def upscaler(self) -> Upscaler:
+        """The network, loaded on the first call."""
+        with self._load_lock:
+            if self._upscaler is None:
+                import torch
+
+                from rsup.models.upscaler import load
+
+                if self.cores is not None:
+                    torch.set_num_threads(self.cores)
+                device = self.device
+                if device == "auto":
+                    device = "cuda" if torch.cuda.is_available() else "cpu"
+                self._upscaler = load(self.model, self.scale, device)
+            return self._upscaler
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("model", "scale", "device", "cores")}
+
+
+def worker_model() -> tuple[Upscaler, Lock]:
+    """The network and its lock, inside a task."""
+    plugin = get_worker().plugins[ModelPlugin.name]
+    assert isinstance(plugin, ModelPlugin)
+    return plugin.upscaler(), plugin.lock
+
+
+@contextmanager
+def local_client(pool: Pool, threads: int) -> Iterator[Client]:
+    """Start the pool's workers and a scheduler on loopback; stop them on leaving.
+
+    Workers are not given a memory limit: tasks in flight are bounded by the caller, and Dask's own limit would kill a
+    worker in the middle of a chunk instead of waiting.
+    """
+    specs = {
+        index: {
+            "cls": Nanny,
+            "options": {
+                "nthreads": threads,
+                "memory_limit": None,
+                "silence_logs": logging.ERROR,
+                "host": "127.0.0.1",
+                "dashboard": False,
+                "dashboard_address": "127.0.0.1:0",
+                "env": {} if pin is None else {"CUDA_VISIBLE_DEVICES": pin},
+            },
+        }
+        for index, pin in enumerate(pool.pins)
+    }
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
+    }
+    config = {
+        # A worker that dies takes its tasks with it; a task that kills three workers is at fault itself.
+        "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
+        "distributed.worker.daemon": True,
+    }
+    with (
+        dask.config.set(config),
+        SpecCluster(workers=specs, scheduler=scheduler, asynchronous=False, silence_logs=logging.CRITICAL) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def remote_client(address: str) -> Iterator[Client]:
+    """Connect to a scheduler that stands already. Raises ArgumentError where none answers."""
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ArgumentError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
+    with client:
+        yield client
+
+
+def run(
+    client: Client,
+    function: Callable[..., Any],
+    keys: Iterable[Hashable],
+    in_flight: int,
+    on_done: Callable[[Any, Any], None],
+    on_failed: Callable[[Any, str], None],
+) -> None:
+    """Call `function(key)` on the workers for every key, at most `in_flight` at a time.
+
+    `on_done(key, result)` or `on_failed(key, reason)` is called here, in the caller's thread, once a key. A task that
+    raises is tried three times. An error that would meet every task alike (no space, damaged weights) is raised at once.
+    """
+    waiting = iter(keys)
+    attempts: dict[Any, int] = {}
+    owners: dict[Any, Any] = {}
+    completed = as_completed()
+
+    def submit(key: Any) -> None:
+        attempts[key] = attempts.get(key, 0) + 1
+        future = client.submit(function, key, pure=False)
+        owners[future] = key
+        completed.add(future)
+
+    def submit_next() -> None:
+        for key in waiting:
+            submit(key)
+            return
+
+    for _ in range(in_flight):
+        submit_next()
+    try:
+        for future in completed:
+            key = owners.pop(future)
+            error = future.exception()
+            if error is None:
+                on_done(key, future.result())
+            elif isinstance(error, (OutputError, ModelError)):
+                raise error
+            elif attempts[key] < ATTEMPTS and not isinstance(error, KilledWorker):
+                submit(key)
+                continue
+            else:
+                on_failed(key, _reason(error))
+            submit_next()
+    finally:
+        with suppress(Exception):  # the cluster may be gone; what matters is already being raised
+            client.cancel(list(owners))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KilledWorker):
+        return f"the worker process died {ATTEMPTS} times, most likely out of memory; try a smaller --chunk"
+    text = str(error).strip() or type(error).__name__
+    return text if isinstance(error, RsupError) else f"{type(error).__name__}: {text.splitlines()[0]}"

@@ -1,0 +1,73 @@
+"""Progress on standard error: a live bar where a terminal is there, plain log lines where not."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Report = Callable[[int, int], None]
+"""`report(done, total)`: called as often as the work likes."""
+
+LOG_EVERY = 10.0
+"""Seconds between two plain log lines."""
+
+
+@contextmanager
+def progress(title: str, unit: str) -> Iterator[Report]:
+    """Show how far `title` has come, with rate and time left, while the block runs."""
+    with _bar(title, unit) if sys.stderr.isatty() else _log(title, unit) as report:
+        yield report
+
+
+@contextmanager
+def _bar(title: str, unit: str) -> Iterator[Report]:
+    # Here, not at the top: rich takes longer to import than `rsup --help` takes to answer.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"{unit}  {{task.fields[rate]}}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(title, total=None, rate="")
+
+        def report(done: int, total: int) -> None:
+            speed = bar.tasks[task].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.3g}/s" if speed else "")
+
+        yield report
+
+
+@contextmanager
+def _log(title: str, unit: str) -> Iterator[Report]:
+    start = last = time.monotonic()
+    first: int | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal last, first
+        now = time.monotonic()
+        first = done if first is None else first  # a resumed run starts with some already done
+        if done < total and now - last < LOG_EVERY:
+            return
+        last = now
+        rate = (done - first) / max(now - start, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+        sys.stderr.write(f"{title}: {done}/{total} {unit}, {rate:.3g}/s{left}\n")
+        sys.stderr.flush()
+
+    yield report

@@ -1,0 +1,207 @@
+"""One chunk: the stored numbers around a window in, the super-resolved window out; a pure function, no Dask inside.
+
+A tile's output depends on nothing but the tile's own pixels, and the blending weights of a pixel on nothing but its
+place in the lattice, so the same ground gives the same numbers whatever the chunk, the scene or the worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+from torch.nn import functional
+
+from .errors import ModelError
+from .grid import Tiling, Window
+from .radiometry import DN_MAX, DN_MIN, NODATA, from_network, to_network
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rsup.models.upscaler import ModelDescriptor, Upscaler
+
+    Read = Callable[[Sequence[str], Window], NDArray[np.uint16]]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of the network over a chunk: which bands go in, and which output channel is which band."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[tuple[int, str], ...]
+    """(channel, band) pairs that are kept."""
+
+
+def tiling_of(descriptor: ModelDescriptor) -> Tiling:
+    """The lattice of a model's tiles."""
+    return Tiling(descriptor.tile, descriptor.halo, descriptor.overlap)
+
+
+def passes(bands: Sequence[str], available: Sequence[str], model_bands: Sequence[str]) -> list[Pass]:
+    """How to get `bands` out of a network made for `model_bands`, given what the scene has.
+
+    The model's own bands go through together where the scene has all of them. Any other band goes through a
+    false-colour triple: the band first, where the network saw red, then the model's first bands as guides (nir, red,
+    green: the colour-infrared composite), or the band itself where the scene lacks them.
+    """
+    result = []
+    natural = tuple(band for band in model_bands if band in bands)
+    if natural and set(model_bands) <= set(available):
+        result.append(Pass(tuple(model_bands), tuple((model_bands.index(band), band) for band in natural)))
+    else:
+        natural = ()
+    for band in bands:
+        if band not in natural:
+            guides = [guide for guide in model_bands if guide in available and guide != band]
+            inputs = (band, *guides, *[band] * len(model_bands))[: len(model_bands)]
+            result.append(Pass(inputs, ((0, band),)))
+    return result
+
+
+def fill_nodata(dn: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Replace nodata by the nearest valid pixel of the same band; [band, y, x], at least one valid pixel in all.
+
+    A band without any valid pixel takes the first band that has one, so that the network never sees nodata.
+    """
+    filled = dn.copy()
+    empty = []
+    for band in filled:
+        missing = band == NODATA
+        if missing.all():
+            empty.append(band)
+        elif missing.any():
+            rows, cols = distance_transform_edt(missing, return_distances=False, return_indices=True)
+            band[:] = band[rows, cols]
+    if empty:
+        stand_in = next(band for band in filled if band.any())
+        for band in empty:
+            band[:] = stand_in
+    return filled
+
+
+@lru_cache(maxsize=8)
+def _correction(pixels: int, scale: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Bilinear upsampling as a matrix U [pixels * scale, pixels], and the inverse of its block mean [pixels, pixels]."""
+    identity = torch.eye(pixels, dtype=torch.float64)
+    up = functional.interpolate(identity[None], scale_factor=scale, mode="linear")[0].T
+    inverse = torch.linalg.inv(up.reshape(pixels, scale, pixels).mean(1))
+    return up.to(device, torch.float32), inverse.to(device, torch.float32)
+
+
+def match_block_means(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+    """Add the smooth (bilinear) field that makes every scale x scale block mean of `sr` equal to its `lr` pixel.
+
+    sr [..., h * scale, w * scale], lr [..., h, w], square. Adding each block's error as a constant would meet the means
+    too, but leaves the block grid as steps in the picture and a third of the gain (bicubic x2 on 0.6 m imagery:
+    +0.50 dB as constants, +0.66 dB like this).
+    """
+    up, inverse = _correction(lr.shape[-1], scale, sr.device)
+    error = lr - functional.avg_pool2d(sr, scale)
+    return sr + up @ (inverse @ error @ inverse.T) @ up.T
+
+
+def project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+    """Make block means of `sr` [band, h * scale, w * scale] equal `lr` [band, h, w] exactly, within 1..65535.
+
+    Each block is shifted to its mean and, where a value would leave the valid range, shrunk towards the mean by the
+    largest factor that keeps it inside: shrinking leaves the mean where it is, clipping would not.
+    """
+    band, h, w = lr.shape
+    blocks = sr.reshape(band, h, scale, w, scale)
+    mean = lr[:, :, None, :, None]
+    detail = blocks - blocks.mean((2, 4), keepdim=True)
+    low, high = detail.amin((2, 4), keepdim=True), detail.amax((2, 4), keepdim=True)
+    room_below, room_above = mean - DN_MIN, DN_MAX - mean
+    factor = torch.minimum(room_below / -low.clamp(max=-1e-6), room_above / high.clamp(min=1e-6)).clamp(0, 1)
+    return (mean + factor * detail).reshape(sr.shape)
+
+
+def upscale_chunk(
+    read: Read,
+    available: Sequence[str],
+    window: Window,
+    bands: Sequence[str],
+    model: Upscaler,
+    network_lock: AbstractContextManager[object] | None = None,
+) -> NDArray[np.uint16]:
+    """Super-resolve one window: stored numbers [band, y, x] at `scale` times the lattice, 0 where the LR pixel is 0.
+
+    `read(bands, window)` gives stored numbers [band, y, x] and 0 beyond the scene; `available` are the bands it has.
+    `network_lock` is held while the device works, not while the scene is read. Raises ModelError where the network
+    gives NaN or infinity.
+    """
+    scale, tiling = model.descriptor.scale, tiling_of(model.descriptor)
+    plan = passes(bands, available, model.descriptor.bands)
+    needed = list(dict.fromkeys(band for step in plan for band in step.inputs))
+    cover = tiling.cover(window)
+    dn = dict(zip(needed, read(needed, cover), strict=True))
+    lr = np.stack([dn[band][window.within(cover)] for band in bands])
+    with network_lock or nullcontext():
+        sr = torch.zeros(len(bands), window.height * scale, window.width * scale, device=model.device)
+        for step in plan:
+            for start_tiles in _batches(tiling.tiles(window), model.batch):
+                _add_tiles(sr, start_tiles, step, dn, bands, window, cover, tiling, model)
+        result = np.empty(sr.shape, np.uint16)
+        for band in range(len(bands)):  # one by one: the temporaries of a band are as large as the band
+            mean = torch.from_numpy(lr[band : band + 1].astype(np.float32)).to(model.device)
+            exact = project(sr[band : band + 1], mean.clamp(min=DN_MIN), scale).round_()[0]
+            exact *= (mean[0] != NODATA).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+            result[band] = exact.cpu().numpy()
+        return result
+
+
+def _batches(tiles: list[Window], size: int) -> list[list[Window]]:
+    return [tiles[start : start + size] for start in range(0, len(tiles), size)]
+
+
+def _add_tiles(
+    sr: Tensor,
+    tiles: list[Window],
+    step: Pass,
+    dn: dict[str, NDArray[np.uint16]],
+    bands: Sequence[str],
+    window: Window,
+    cover: Window,
+    tiling: Tiling,
+    model: Upscaler,
+) -> None:
+    """Run the network over `tiles` and add each, weighted, to the chunk `sr` [band, y, x]."""
+    scale = model.descriptor.scale
+    channels = [channel for channel, _ in step.outputs]
+    targets = [bands.index(band) for _, band in step.outputs]
+    cut = [np.stack([dn[band][tile.within(cover)] for band in step.inputs]) for tile in tiles]
+    # A tile without a valid pixel in the bands it is run for would only be masked again.
+    kept = [
+        (tile, fill_nodata(tile_dn))
+        for tile, tile_dn in zip(tiles, cut, strict=True)
+        if tile_dn[channels].any()
+    ]
+    if not kept:
+        return
+    filled = np.stack([tile_dn for _, tile_dn in kept])
+    predicted = model(torch.from_numpy(to_network(filled)))[:, channels]
+    if not torch.isfinite(predicted).all():
+        raise ModelError(
+            f"model {model.descriptor.name} gave NaN or infinity at row {kept[0][0].row}, column {kept[0][0].col} "
+            "of the lattice; its weights or its precision on this device are at fault"
+        )
+    out = from_network(predicted)
+    out = match_block_means(
+        out, torch.from_numpy(filled[:, channels].astype(np.float32)).to(out.device), scale
+    )
+    weights = torch.from_numpy(tiling.weights(scale)).to(out.device)
+    for (tile, _), tile_sr in zip(kept, out, strict=True):
+        common = tile.intersect(window)
+        assert common is not None  # tiles() gives only tiles that meet the window
+        to_rows, to_cols = (slice(s.start * scale, s.stop * scale) for s in common.within(window))
+        rows, cols = (slice(s.start * scale, s.stop * scale) for s in common.within(tile))
+        weighted = tile_sr[:, rows, cols] * weights[rows, None] * weights[cols]
+        for target, plane in zip(targets, weighted, strict=True):
+            sr[target, to_rows, to_cols] += plane

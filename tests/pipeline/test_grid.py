@@ -1,0 +1,107 @@
+"""The lattice against closed forms and against odc-geo."""
+
+import numpy as np
+import pytest
+from affine import Affine
+
+from rsup.pipeline.grid import Tiling, Window, chunks, geobox, snap, window_of
+
+TILINGS = [
+    Tiling(128, 0, 0),
+    Tiling(128, 4, 12),
+    Tiling(64, 2, 6, "cosine"),
+    Tiling(40, 3, 17),
+    Tiling(5, 1, 1),
+]
+
+
+@pytest.mark.parametrize("tiling", TILINGS)
+@pytest.mark.parametrize("scale", [1, 4, 8])
+def test_weights_of_all_tiles_sum_to_one_everywhere(tiling: Tiling, scale: int) -> None:
+    window = Window(-37, 1003, 150, 211)
+    total = np.zeros((window.height * scale, window.width * scale))
+    w = tiling.weights(scale).astype(np.float64)
+    assert w.shape == (tiling.size * scale,)
+    for tile in tiling.tiles(window):
+        common = tile.intersect(window)
+        assert common is not None
+        rows, cols = common.within(tile)
+        part = np.outer(
+            w[rows.start * scale : rows.stop * scale],
+            w[cols.start * scale : cols.stop * scale],
+        )
+        assert part.any(), "a tile without weight was asked for"
+        rows, cols = common.within(window)
+        total[rows.start * scale : rows.stop * scale, cols.start * scale : cols.stop * scale] += part
+    np.testing.assert_allclose(total, 1, atol=2e-7)
+
+
+def test_ramp_is_the_closed_form() -> None:
+    w = Tiling(32, 2, 4).weights(2)
+    assert (w[:4] == 0).all() and (w[-4:] == 0).all()
+    np.testing.assert_allclose(w[4:12], (np.arange(8) + 0.5) / 8, rtol=1e-6)
+    np.testing.assert_array_equal(w[12:52], 1)
+    np.testing.assert_allclose(w[52:60], 1 - (np.arange(8) + 0.5) / 8, rtol=1e-6)
+    c = Tiling(32, 2, 4, "cosine").weights(2)
+    np.testing.assert_allclose(c[4:12], np.sin(np.pi / 2 * (np.arange(8) + 0.5) / 8) ** 2, rtol=1e-6)
+
+
+def test_the_same_ground_has_the_same_tiles_whatever_the_window() -> None:
+    tiling = Tiling(64, 2, 6)
+    ground = Window(5000, -77, 10, 10)
+    for grown in (1, 63, 300):
+        around = {t for t in tiling.tiles(ground.grow(grown)) if t.grow(-tiling.halo).intersect(ground)}
+        assert around == set(tiling.tiles(ground))
+    assert all(t.row % tiling.stride == 0 and t.col % tiling.stride == 0 for t in tiling.tiles(ground))
+
+
+def test_cover_holds_every_tile() -> None:
+    tiling = Tiling(64, 2, 6)
+    window = Window(13, 999, 100, 40)
+    cover = tiling.cover(window)
+    assert all(cover.intersect(tile) == tile for tile in tiling.tiles(window))
+
+
+def test_a_tile_smaller_than_its_ramps_is_refused() -> None:
+    with pytest.raises(ValueError, match="too small"):
+        Tiling(16, 2, 7)
+
+
+def test_chunks_cut_a_window_without_gap_or_overlap() -> None:
+    window = Window(-5, 7, 1025, 513)
+    seen = np.zeros((window.height, window.width), int)
+    for (i, j), chunk in chunks(window, 256):
+        assert (chunk.row, chunk.col) == (window.row + i * 256, window.col + j * 256)
+        seen[chunk.within(window)] += 1
+    assert (seen == 1).all()
+
+
+def test_snap_grows_to_whole_pixels_and_forgives_rounding() -> None:
+    assert snap((399_996.0, 5_000_004.0, 400_013.0, 5_000_020.0)) == Window(-500_002, 39_999, 2, 3)
+    window = Window(-500_000, 39_999, 20, 30)
+    assert snap(window.bounds) == window
+    west, south, east, north = window.bounds
+    assert snap((west - 1e-9, south + 1e-9, east + 1e-9, north - 1e-9)) == window
+
+
+def test_window_and_geobox_are_the_same_ground() -> None:
+    window = Window(-500_000, 39_999, 20, 30)
+    for scale in (1, 4, 8):
+        box = geobox(window, "EPSG:32633", scale)
+        assert box.shape == (20 * scale, 30 * scale)
+        assert box.boundingbox.bbox == window.bounds
+    assert window_of(window.transform(), (20, 30)) == window
+
+
+@pytest.mark.parametrize(
+    ("transform", "sentence"),
+    [
+        (Affine(10, 0, 5, 0, -10, 0), "not multiples of 10 m"),
+        (Affine(20, 0, 0, 0, -20, 0), "20 x 20"),
+        (Affine(10, 0, 0, 0, 10, 0), "10 x -10"),
+        (Affine(10, 1, 0, 1, -10, 0), "rotated"),
+    ],
+)
+def test_a_raster_off_the_lattice_is_named(transform: Affine, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        window_of(transform, (4, 4))

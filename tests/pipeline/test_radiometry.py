@@ -1,0 +1,35 @@
+"""The radiometric map over every stored number there is."""
+
+import numpy as np
+import torch
+
+from rsup.pipeline.radiometry import KNEE, KNEE_VALUE, from_network, to_network
+
+ALL = np.arange(1, 65536, dtype=np.uint16)
+
+
+def test_round_trip_stays_within_half_a_dn() -> None:
+    back = from_network(torch.from_numpy(to_network(ALL))).numpy()
+    error = np.abs(back - ALL.astype(np.float64))
+    assert error.max() < 0.5
+    np.testing.assert_array_equal(np.rint(back).astype(np.uint16), ALL)
+
+
+def test_the_map_is_strictly_monotone_and_fills_the_range() -> None:
+    value = to_network(ALL)
+    assert value.dtype == np.float32
+    assert (np.diff(value) > 0).all()
+    assert value[0] == -1 and abs(value[-1] - 1) < 1e-6
+
+
+def test_land_is_linear_and_the_knee_is_smooth() -> None:
+    dn = np.arange(1, 4001, dtype=np.float64)  # up to reflectance 0.3
+    value = to_network(dn).astype(np.float64)
+    np.testing.assert_allclose(value, -1 + (dn - 1) * (KNEE_VALUE + 1) / 3999, atol=1e-6)
+    knee = np.array([3900.0, 4000.0, 4100.0])
+    below, above = np.diff(to_network(knee).astype(np.float64))
+    assert abs(KNEE - 0.3) < 1e-12 and 0.85 < above / below < 1
+
+
+def test_values_beyond_the_range_are_clipped_to_valid_numbers() -> None:
+    np.testing.assert_array_equal(from_network(torch.tensor([-5.0, 5.0])).round(), [1, 65535])

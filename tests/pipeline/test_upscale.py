@@ -1,0 +1,266 @@
+"""One chunk, with networks whose answer is known: nearest, biased by tile, and one that sees its whole tile."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rsup.models.upscaler import ModelDescriptor
+from rsup.pipeline.errors import ModelError
+from rsup.pipeline.grid import Window, chunks
+from rsup.pipeline.radiometry import to_network
+from rsup.pipeline.upscale import (
+    Pass,
+    fill_nodata,
+    match_block_means,
+    passes,
+    project,
+    tiling_of,
+    upscale_chunk,
+)
+
+RGB = ("red", "green", "blue")
+
+
+@dataclass
+class FakeUpscaler:
+    """A network given as a function of the upsampled tiles; what `upscale_chunk` needs of an Upscaler."""
+
+    descriptor: ModelDescriptor
+    network: Callable[[Tensor], Tensor]
+    batch: int = 5
+    device: torch.device = torch.device("cpu")
+
+    def __call__(self, tiles: Tensor) -> Tensor:
+        scale = self.descriptor.scale
+        return self.network(tiles.repeat_interleave(scale, 2).repeat_interleave(scale, 3))
+
+
+def fake(
+    network: Callable[[Tensor], Tensor], scale: int = 4, tile: int = 32, halo: int = 2, overlap: int = 6
+) -> FakeUpscaler:
+    descriptor = ModelDescriptor(
+        name="fake", scale=scale, bands=RGB, value_range=(-1.0, 1.0), tile=tile, halo=halo, overlap=overlap,
+        multiple=1, sha256="0" * 64, metadata={},
+    )  # fmt: skip
+    return FakeUpscaler(descriptor, network)
+
+
+def sees_the_whole_tile(x: Tensor) -> Tensor:
+    """Depends on every pixel of the tile, like global attention."""
+    mean = x.mean((2, 3), keepdim=True)
+    return (x + 0.05 * torch.sin(9 * mean + 5 * x.roll(3, 2)) * mean).clamp(-1, 1)
+
+
+class Raster:
+    """A scene in memory: stored numbers [band, y, x] over a window, 0 beyond it."""
+
+    def __init__(self, window: Window, bands: Sequence[str], data: NDArray[np.uint16]) -> None:
+        self.window, self.bands, self.data = window, tuple(bands), data
+
+    def read(self, bands: Sequence[str], window: Window) -> NDArray[np.uint16]:
+        out = np.zeros((len(bands), window.height, window.width), np.uint16)
+        common = window.intersect(self.window)
+        if common:
+            rows, cols = common.within(self.window)
+            out[(slice(None), *common.within(window))] = [
+                self.data[self.bands.index(b), rows, cols] for b in bands
+            ]
+        return out
+
+    def cut(self, window: Window) -> "Raster":
+        return Raster(window, self.bands, self.read(self.bands, window))
+
+
+def landscape(height: int, width: int, bands: Sequence[str] = RGB, holes: bool = True) -> Raster:
+    """Smooth hills and sharp fields at an odd place of the lattice, with nodata along a swath edge and in spots."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:height, :width]
+    data = []
+    for index in range(len(bands)):
+        hills = 2500 + 900 * np.sin(x / 17 + index) * np.cos(y / 23) + 1500 * ((x // 19 + y // 31) % 2)
+        data.append(hills + rng.normal(0, 60, hills.shape))
+    dn = np.clip(np.rint(data), 1, 65535).astype(np.uint16)
+    if holes:
+        dn[:, y + 2 * x < height // 2] = 0
+        dn[:, 40:44, 50:57] = 0
+        dn[0, 60:62, 20:22] = 0  # one band only
+        dn[:, 50, 30], dn[:, 51, 31] = 1, 65535
+    return Raster(Window(-517, 1003, height, width), bands, dn)
+
+
+def mosaic(
+    raster: Raster, model: FakeUpscaler, chunk: int, bands: Sequence[str] = RGB, window: Window | None = None
+) -> NDArray[np.uint16]:
+    window, scale = window or raster.window, model.descriptor.scale
+    out = np.zeros((len(bands), window.height * scale, window.width * scale), np.uint16)
+    for _, part in chunks(window, chunk):
+        rows, cols = (slice(s.start * scale, s.stop * scale) for s in part.within(window))
+        out[:, rows, cols] = upscale_chunk(raster.read, raster.bands, part, bands, model)  # type: ignore[arg-type]
+    return out
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+@pytest.mark.parametrize("chunk", [128, 50, 33])
+def test_nearest_through_chunks_and_tiles_is_nearest_of_the_whole(scale: int, chunk: int) -> None:
+    raster = landscape(110, 128)
+    out = mosaic(raster, fake(lambda x: x, scale), chunk)
+    np.testing.assert_array_equal(out, raster.data.repeat(scale, 1).repeat(scale, 2))
+
+
+def test_chunk_size_does_not_matter_for_a_network_that_sees_its_whole_tile() -> None:
+    raster = landscape(150, 130)
+    whole = mosaic(raster, fake(sees_the_whole_tile), 512).astype(int)
+    assert len(np.unique(whole[0] - raster.data[0].repeat(4, 0).repeat(4, 1).astype(int))) > 50, (
+        "the fake did nothing"
+    )
+    for chunk in (32, 61, 100):
+        assert np.abs(mosaic(raster, fake(sees_the_whole_tile), chunk) - whole).max() <= 1
+
+
+def test_two_scenes_agree_on_ground_whose_tiles_both_have() -> None:
+    big = landscape(200, 200)
+    model = fake(sees_the_whole_tile)
+    ground = Window(big.window.row + 60, big.window.col + 70, 50, 40)
+    margin = model.descriptor.tile
+    small = big.cut(ground.grow(margin))
+    assert small.window.intersect(big.window) == small.window
+    one, other = (mosaic(raster, model, 64, window=ground).astype(int) for raster in (big, small))
+    assert np.abs(one - other).max() <= 1
+    bare = mosaic(big.cut(ground), model, 64).astype(int)
+    assert np.abs(one - bare).max() > 1, (
+        "without the margin they differ: the margin is what this test is about"
+    )
+
+
+@pytest.mark.parametrize("network", [lambda x: x, sees_the_whole_tile])
+def test_block_means_are_the_scene(network: Callable[[Tensor], Tensor]) -> None:
+    raster = landscape(96, 96)
+    out = mosaic(raster, fake(network, 8), 48).astype(np.float64)
+    means = out.reshape(3, 96, 8, 96, 8).mean((2, 4))
+    valid = raster.data > 0
+    error = np.abs(means - raster.data)[valid]
+    assert error.mean() <= 1 and np.percentile(error, 99) <= 2
+    nodata = (~valid).repeat(8, 1).repeat(8, 2)
+    assert (out[nodata] == 0).all() and (out[~nodata] >= 1).all()
+
+
+def test_a_bias_of_each_tile_leaves_no_seam() -> None:
+    raster = landscape(400, 400, holes=False)
+    scale = 4
+
+    def smooth(x: Tensor) -> Tensor:
+        return torch.nn.functional.interpolate(x[:, :, ::scale, ::scale], scale_factor=scale, mode="bilinear")
+
+    def biased(x: Tensor) -> Tensor:
+        return smooth(x) + 0.3 * torch.sin(1e4 * x.mean((1, 2, 3), keepdim=True))
+
+    model = fake(biased)
+    tiling = tiling_of(model.descriptor)
+    # Where a ramp starts or ends is where a tile's border could show.
+    borders = sorted(
+        {
+            (tile.row - raster.window.row + at) * scale
+            for tile in tiling.tiles(raster.window)
+            for at in (tiling.halo, tiling.halo + tiling.overlap)
+        }
+    )
+    one, other = (mosaic(raster, m, 128)[0].astype(np.float64) for m in (model, fake(smooth)))
+    assert abs(seam_ratio(one, borders, borders) / seam_ratio(other, borders, borders) - 1) <= 0.02
+    flat = torch.full((2, 3, 8, 8), -0.5)
+    flat[1] += 0.01
+    jump = biased(flat).mean((1, 2, 3)).diff().abs() * 3333
+    assert jump > 100, "the network alone jumps by more than 100 DN from tile to tile"
+
+
+def test_a_network_that_gives_nan_is_an_error_and_no_picture() -> None:
+    raster = landscape(64, 64)
+    with pytest.raises(ModelError, match="NaN"):
+        mosaic(raster, fake(lambda x: torch.where(x > 0, torch.nan, x)), 64)
+
+
+def test_no_valid_pixel_needs_no_network() -> None:
+    raster = Raster(Window(0, 0, 40, 40), RGB, np.zeros((3, 40, 40), np.uint16))
+
+    def never(x: Tensor) -> Tensor:
+        raise AssertionError("the network was run")
+
+    assert (mosaic(raster, fake(never), 20) == 0).all()
+
+
+def test_one_pixel_is_a_scene() -> None:
+    raster = Raster(Window(7, 9, 1, 1), RGB, np.full((3, 1, 1), 1234, np.uint16))
+    np.testing.assert_array_equal(mosaic(raster, fake(lambda x: x), 512), 1234)
+
+
+def test_other_bands_go_through_a_false_colour_triple_under_the_same_consistency() -> None:
+    bands = (*RGB, "nir")
+    raster = landscape(80, 70, bands)
+    seen: list[Tensor] = []
+
+    def spy(x: Tensor) -> Tensor:
+        seen.append(x[:, :, ::4, ::4])
+        return sees_the_whole_tile(x)
+
+    out = mosaic(raster, fake(spy), 80, ("nir", "red")).astype(np.float64)
+    for index, band in enumerate(("nir", "red")):
+        lr = raster.data[bands.index(band)]
+        error = np.abs(out[index].reshape(80, 4, 70, 4).mean((1, 3)) - lr)[lr > 0]
+        assert error.mean() <= 1 and np.percentile(error, 99) <= 2
+    inputs = torch.cat(seen)
+    expected = torch.from_numpy(to_network(fill_nodata(raster.read(("nir", "red", "green"), tiling_of(fake(spy).descriptor).tiles(raster.window)[5]))))
+    assert (inputs - expected).abs().amax((1, 2, 3)).min() == 0, "nir goes in where red was, with red and green as guides"
+
+
+@pytest.mark.parametrize(
+    ("bands", "available", "expected"),
+    [
+        (RGB, RGB, [Pass(RGB, ((0, "red"), (1, "green"), (2, "blue")))]),
+        (("blue", "red"), RGB, [Pass(RGB, ((0, "red"), (2, "blue")))]),
+        (("nir",), (*RGB, "nir"), [Pass(("nir", "red", "green"), ((0, "nir"),))]),
+        (("red", "nir"), ("red", "nir"), [Pass(("red", "red", "red"), ((0, "red"),)), Pass(("nir", "red", "nir"), ((0, "nir"),))]),
+        (("red", "swir16"), (*RGB, "swir16"), [Pass(RGB, ((0, "red"),)), Pass(("swir16", "red", "green"), ((0, "swir16"),))]),
+    ],
+)  # fmt: skip
+def test_which_bands_go_through_the_network_together(
+    bands: tuple[str, ...], available: tuple[str, ...], expected: list[Pass]
+) -> None:
+    assert passes(bands, available, RGB) == expected
+
+
+def test_fill_takes_the_nearest_valid_pixel() -> None:
+    rng = np.random.default_rng(1)
+    dn = rng.integers(1, 9999, (2, 12, 15)).astype(np.uint16)
+    dn[rng.random(dn.shape) < 0.6] = 0
+    filled = fill_nodata(dn)
+    for band, out in zip(dn, filled, strict=True):
+        points = np.argwhere(band)
+        for (row, col), value in np.ndenumerate(band):
+            distance = ((points - (row, col)) ** 2).sum(1)
+            nearest = points[distance == distance.min()]
+            assert out[row, col] in {value} if value else {band[tuple(p)] for p in nearest}
+    dn[1] = 0
+    np.testing.assert_array_equal(fill_nodata(dn)[1], fill_nodata(dn)[0])
+
+
+def test_smooth_matching_meets_the_means_and_leaves_a_consistent_picture_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sr = torch.rand(2, 3, 64, 64, generator=generator) * 1000 + 500
+    lr = torch.rand(2, 3, 16, 16, generator=generator) * 1000 + 500
+    out = match_block_means(sr, lr, 4)
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(out, 4), lr, atol=0.01, rtol=0)
+    torch.testing.assert_close(match_block_means(out, lr, 4), out, atol=0.02, rtol=0)
+
+
+def test_projection_keeps_the_mean_where_clipping_would_not() -> None:
+    sr = torch.tensor([[-500.0, 100.0, 60000.0, 70000.0], [0.0, 420.0, 65000.0, 65000.0]])[None]
+    lr = torch.tensor([[5.0, 65000.0]])[None]
+    out = project(sr, lr, 2)
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(out, 2), lr, atol=0.01, rtol=0)
+    assert out.min() >= 1 - 1e-3 and out.max() <= 65535 + 1e-2
+    inside = torch.tensor([[900.0, 1100.0], [1000.0, 1000.0]])[None]
+    torch.testing.assert_close(project(inside, torch.tensor([[[1200.0]]]), 2), inside + 200)
