@@ -1,0 +1,129 @@
+"""The mosaic as one cloud-optimised GeoTIFF, written by GDAL's COG driver.
+
+In: a finished mosaic store. Out: a tiled, compressed TIFF with overviews that GIS programs and web maps open as
+it is: the store's numbers, scale and offset to reflectance, nodata 0, band names, and where it came from.
+Equal stores give equal bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import rasterio
+import rasterio.shutil
+import zarr
+from affine import Affine
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window as RasterWindow
+
+from .errors import OutputError
+from .mosaic import bands_of
+from .radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+
+BLOCK = 512
+"""Side of a TIFF tile, in pixels."""
+
+CACHE_MIB = 256
+"""GDAL's block cache: without a bound of its own GDAL takes 5 % of the machine."""
+
+COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
+
+
+def write_cog(store: Path, out: Path, progress: Callable[[int, int], None]) -> None:
+    """Write the mosaic `store` to `out`, which appears whole or not at all.
+
+    Holds one chunk of one band and GDAL's cache (256 MiB) at a time. `progress(done, total)` counts chunks;
+    after the last one GDAL's own pass over the whole follows. Raises OutputError where the disk refuses.
+    """
+    plain, cog = out.with_name(f".{out.name}.plain"), out.with_name(f".{out.name}.cog")
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_TIFF_INTERNAL_MASK=False):
+            _write_plain(store, plain, progress)
+            rasterio.shutil.copy(
+                plain,
+                cog,
+                driver="COG",
+                BLOCKSIZE=BLOCK,
+                COMPRESS="DEFLATE",
+                PREDICTOR="STANDARD",
+                OVERVIEWS="AUTO",
+                OVERVIEW_RESAMPLING="AVERAGE",
+                BIGTIFF="IF_SAFER",
+                NUM_THREADS="ALL_CPUS",
+            )
+        _sync(cog)
+        os.replace(cog, out)
+    except Exception as error:  # GDAL's failures share no public class
+        raise OutputError(
+            f"{out} cannot be written ({error}): free twice its size in space or choose another folder"
+        ) from error
+    finally:
+        for leftover in (plain, cog):
+            leftover.unlink(missing_ok=True)
+
+
+def _write_plain(store: Path, path: Path, progress: Callable[[int, int], None]) -> None:
+    """An ordinary TIFF to make the COG from, band after band: GDAL must not see tiles half filled."""
+    root, bands = zarr.open_group(store, mode="r"), bands_of(store)
+    attributes: dict[str, Any] = dict(root.attrs)
+    height, width = attributes["spatial:shape"]
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=len(bands),
+        dtype="uint16",
+        crs=attributes.get("proj:code") or attributes["proj:wkt2"],
+        transform=Affine(*attributes["spatial:transform"]),
+        nodata=NODATA,
+        tiled=True,
+        blockxsize=BLOCK,
+        blockysize=BLOCK,
+        interleave="band",
+        compress="zstd",
+        zstd_level=1,
+        predictor=2,
+        bigtiff="yes",
+        sparse_ok=True,
+        num_threads="all_cpus",
+    ) as target:
+        target.descriptions = bands
+        target.scales = [SCALE_FACTOR] * len(bands)
+        target.offsets = [ADD_OFFSET] * len(bands)
+        target.colorinterp = [COLOURS.get(band, ColorInterp.undefined) for band in bands]
+        target.update_tags(**_tags(attributes))
+        array: Any = root[bands[0]]
+        tall, wide = array.chunks
+        starts = list(product(range(len(bands)), range(0, height, tall), range(0, width, wide)))
+        for done, (band, row, col) in enumerate(starts):
+            progress(done, len(starts))
+            source: Any = root[bands[band]]
+            data = source[row : row + tall, col : col + wide]
+            if data.any():
+                target.write(data, band + 1, window=RasterWindow(col, row, data.shape[1], data.shape[0]))
+        progress(len(starts), len(starts))
+
+
+def _tags(attributes: dict[str, Any]) -> dict[str, str]:
+    """Where the image came from, as TIFF tags; what the store does not say is left out."""
+    items = attributes.get("items") or []
+    tags = {
+        "AREA_OR_POINT": "Area",
+        "TIFFTAG_SOFTWARE": attributes.get("software"),
+        "TIFFTAG_DOCUMENTNAME": attributes.get("title"),
+        "MODEL": attributes.get("model"),
+        "MODEL_SHA256": attributes.get("model_sha256"),
+        "SOURCES": " ".join(str(item["id"]) for item in items if item.get("id")),
+    }
+    return {name: str(value) for name, value in tags.items() if value}
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

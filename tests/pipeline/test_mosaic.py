@@ -1,0 +1,267 @@
+"""The mosaic store: what xarray reads, bytes in any order, overviews against numpy's masked mean."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rioxarray  # noqa: F401 (registers .rio)
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from rsup.pipeline.errors import OutputError
+from rsup.pipeline.grid import Window, chunks
+from rsup.pipeline.mosaic import bands_of, build_overviews, create_mosaic, write_chunk
+
+CRS = "EPSG:32633"
+WINDOW = Window(-500_123, 40_007, 75, 131)
+SCALE, CHUNK = 8, 32
+BANDS = ("red", "nir")
+
+
+def scene_pixels(window: Window = WINDOW, scale: int = SCALE, seed: int = 1) -> NDArray[np.uint16]:
+    """Random numbers [band, y, x] with a nodata wedge; no symmetry hides a flip."""
+    rng = np.random.default_rng(seed)
+    data = rng.integers(1, 65536, (len(BANDS), window.height * scale, window.width * scale), dtype=np.uint16)
+    rows, cols = np.ogrid[: data.shape[1], : data.shape[2]]
+    data[:, cols > 2 * rows + 700] = 0
+    return data
+
+
+def write_all(path: Path, data: NDArray[np.uint16], order: list[int] | None = None) -> None:
+    parts = list(chunks(WINDOW, CHUNK))
+    for k in order if order is not None else range(len(parts)):
+        index, part = parts[k]
+        rows, cols = (slice(s.start * SCALE, s.stop * SCALE) for s in part.within(WINDOW))
+        write_chunk(path, BANDS, index, data[:, rows, cols])
+
+
+def create(path: Path, **attributes: Any) -> None:
+    create_mosaic(path, WINDOW, CRS, SCALE, BANDS, CHUNK, {"title": "made", **attributes})
+
+
+def digest(path: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+def halved(data: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Mean of valid pixels in 2 x 2 blocks, by numpy's own masked mean in float64, rounded half up."""
+    height, width = data.shape
+    padded = np.zeros((height + height % 2, width + width % 2))
+    padded[:height, :width] = data
+    blocks = padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2)
+    mean = np.ma.masked_equal(blocks, 0).mean(axis=(1, 3)).filled(0)
+    return np.floor(np.asarray(mean) + 0.5).astype(np.uint16)
+
+
+def test_xarray_reads_reflectance_and_the_exact_grid(tmp_path: Path) -> None:
+    store, data = tmp_path / "a.zarr", scene_pixels()
+    create(store)
+    write_all(store, data)
+    with xr.open_dataset(store, engine="zarr", decode_coords="all") as ds:
+        assert set(ds.data_vars) == set(BANDS)
+        assert bands_of(store) == BANDS
+        assert ds.rio.crs.to_epsg() == 32633
+        assert ds.rio.transform() == WINDOW.transform(SCALE)
+        assert ds.rio.transform(recalc=True) == WINDOW.transform(SCALE)
+        assert ds.rio.bounds() == WINDOW.bounds
+        expected = np.where(data[1] == 0, np.nan, data[1] * 1e-4 - 0.1)
+        np.testing.assert_allclose(ds["nir"].values, expected, rtol=0, atol=1e-9)
+        assert float(ds["x"][0]) == WINDOW.col * 10 + 0.625
+        assert float(ds["y"][-1]) == -WINDOW.stop_row * 10 + 0.625
+    with xr.open_dataset(store, engine="zarr", mask_and_scale=False) as raw:
+        np.testing.assert_array_equal(raw["red"].values, data[0])
+
+
+def test_every_overview_is_a_dataset_and_the_mean_of_valid_pixels(tmp_path: Path) -> None:
+    store, data = tmp_path / "a.zarr", scene_pixels()
+    create(store)
+    write_all(store, data)
+    seen: list[tuple[int, int]] = []
+    build_overviews(store, lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1] > 0
+    attributes: Any = dict(zarr.open_group(store, mode="r").attrs)
+    layout = attributes["multiscales"]["layout"]
+    assert [level["asset"] for level in layout] == [".", "2", "4"]  # 1048 -> 524 -> 262
+    assert {c["name"] for c in attributes["zarr_conventions"]} == {"multiscales", "spatial", "proj:"}
+    expected = list(data)
+    for level in layout[1:]:
+        expected = [halved(band) for band in expected]
+        with xr.open_dataset(
+            store, engine="zarr", group=level["asset"], decode_coords="all", mask_and_scale=False
+        ) as ds:
+            for band, plane in zip(BANDS, expected, strict=True):
+                np.testing.assert_array_equal(ds[band].values, plane)
+            assert ds.rio.crs.to_epsg() == 32633
+            assert list(ds.rio.transform())[:6] == level["spatial:transform"]
+            assert ds.rio.transform().a == 1.25 * int(level["asset"])
+            assert [ds.sizes["y"], ds.sizes["x"]] == level["spatial:shape"]
+
+
+def test_odd_sides_round_up_and_overview_pixels_lie_on_the_pixels_they_cover(tmp_path: Path) -> None:
+    window = Window(3, 5, 1, 257)
+    store = tmp_path / "a.zarr"
+    create_mosaic(store, window, CRS, 4, ("red",), 100, {})
+    data = np.random.default_rng(2).integers(1, 65536, (4, 1028), dtype=np.uint16)
+    for index, part in chunks(window, 100):
+        rows, cols = (slice(s.start * 4, s.stop * 4) for s in part.within(window))
+        write_chunk(store, ("red",), index, data[None, rows, cols])
+    build_overviews(store, lambda *_: None)
+    with xr.open_dataset(store, engine="zarr", group="4", mask_and_scale=False) as ds:
+        np.testing.assert_array_equal(ds["red"].values, halved(halved(data)))
+        assert float(ds["x"][0]) == 50 + 5  # a 10 m pixel over the first LR pixel
+
+
+def test_bytes_depend_on_neither_order_nor_repetition_nor_process(tmp_path: Path) -> None:
+    data, count = scene_pixels(), len(list(chunks(WINDOW, CHUNK)))
+    first, second = tmp_path / "first.zarr", tmp_path / "second.zarr"
+    create(first)
+    write_all(first, data)
+    build_overviews(first, lambda *_: None)
+    create(second)
+    order = list(np.random.default_rng(3).permutation(count))
+    wrong = scene_pixels(seed=9)
+    write_all(second, wrong, order[:4])  # to be written over
+    create(second)
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(write_all, [second] * 3, [data] * 3, [order[:9], order[9:], order[:5]]))
+    build_overviews(second, lambda *_: None)
+    build_overviews(second, lambda *_: None)
+    assert digest(first) == digest(second)
+
+
+def test_a_writer_killed_in_mid_chunk_leaves_nothing_behind(tmp_path: Path) -> None:
+    data = scene_pixels()
+    calm, killed = tmp_path / "calm.zarr", tmp_path / "killed.zarr"
+    for store in (calm, killed):
+        create(store)
+    program = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from rsup.pipeline.mosaic import write_chunk\n"
+        "data = np.random.default_rng(0).integers(1, 65536, (2, 256, 256), dtype=np.uint16)\n"
+        "print('go', flush=True)\n"
+        "while True:\n"
+        "    write_chunk(Path(sys.argv[1]), ('red', 'nir'), (0, 0), data)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", program, str(killed)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None and writer.stdout.readline() == b"go\n"
+    while not (killed / "nir/c/0/0").exists():
+        assert writer.poll() is None
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    (killed / "red/c/0/0.0123.partial").write_bytes(b"half")  # what a kill between open and rename leaves
+    for store in (calm, killed):
+        write_all(store, data)
+        build_overviews(store, lambda *_: None)
+    assert digest(calm) == digest(killed)
+
+
+def test_nodata_chunks_have_no_file_and_a_rerun_takes_one_away(tmp_path: Path) -> None:
+    store, data = tmp_path / "a.zarr", scene_pixels()
+    create(store)
+    write_all(store, data, [0])
+    assert (store / "red/c/0/0").is_file()
+    write_all(store, np.zeros_like(data), [0])
+    assert not (store / "red/c/0/0").exists()
+    with xr.open_dataset(store, engine="zarr", mask_and_scale=False) as ds:
+        assert not ds["red"].values.any()
+
+
+def test_a_chunk_is_durable_before_the_write_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, data = tmp_path / "a.zarr", scene_pixels()
+    create(store)
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def remember(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", remember)
+    write_all(store, data, [3])
+    for band in BANDS:
+        for entry in (store / band / "c/0/3", store / band / "c/0", store / band / "c", store / band):
+            assert entry.stat().st_ino in synced, entry
+
+
+def test_data_that_is_not_the_whole_chunk_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    create(store)
+    with pytest.raises(ValueError, match="256, 256"):
+        write_chunk(store, BANDS, (0, 0), np.ones((2, 256, 255), np.uint16))
+    with pytest.raises(ValueError, match="float32"):
+        write_chunk(store, BANDS, (0, 0), np.ones((2, 256, 256), np.float32))  # type: ignore[arg-type]
+    assert not (store / "red/c").exists()
+
+
+def test_creating_again_keeps_the_pixels_and_another_mosaic_is_refused(tmp_path: Path) -> None:
+    store, data = tmp_path / "a.zarr", scene_pixels()
+    create(store)
+    write_all(store, data)
+    before = digest(store)
+    create(store)
+    assert digest(store) == before
+    for change in ({"scale": 4}, {"chunk": 16}, {"bands": ("red",)}, {"window": WINDOW.grow(1)}):
+        options: dict[str, Any] = {"window": WINDOW, "scale": SCALE, "bands": BANDS, "chunk": CHUNK} | change
+        with pytest.raises(OutputError, match="holds another mosaic"):
+            create_mosaic(store, crs=CRS, attributes={"title": "made"}, **options)
+    with pytest.raises(OutputError, match="holds another mosaic"):
+        create(store, title="other")
+    assert digest(store) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_one_sentence(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        create(tmp_path / "a.zarr")
+
+
+def test_a_path_under_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="Not a directory"):
+        create(tmp_path / "file" / "a.zarr")
+
+
+def test_memory_of_overviews_does_not_grow_with_the_mosaic(tmp_path: Path) -> None:
+    def peak(side: int) -> int:
+        store, window = tmp_path / f"{side}.zarr", Window(0, 0, side, side)
+        create_mosaic(store, window, CRS, 8, ("red",), 64, {})
+        block = np.random.default_rng(0).integers(1, 5000, (1, 512, 512), dtype=np.uint16)
+        for index, _ in chunks(window, 64):
+            write_chunk(store, ("red",), index, block)
+        tracemalloc.start()
+        build_overviews(store, lambda *_: None)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    assert peak(512) < 1.3 * peak(128) + 2**20
+
+
+def test_the_root_says_where_it_lies_without_cf(tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    create(store, items=[{"id": "S2A"}])
+    attributes = json.loads((store / "zarr.json").read_text())["attributes"]
+    assert attributes["proj:code"] == CRS
+    assert attributes["spatial:bbox"] == list(WINDOW.bounds)
+    assert attributes["spatial:shape"] == [600, 1048]
+    assert attributes["items"] == [{"id": "S2A"}]
+    assert attributes["title"] == "made"
