@@ -1,7 +1,7 @@
 """The mosaic as one cloud-optimised GeoTIFF, written by GDAL's COG driver.
 
-In: a finished mosaic store. Out: a tiled, compressed TIFF with overviews that GIS programs and web maps open as
-it is: the store's numbers, scale and offset to reflectance, nodata 0, band names, and where it came from.
+In: a finished mosaic store. Out: a tiled, compressed TIFF with overviews that GIS programs and web maps open
+as it is: the store's numbers, scale and offset to reflectance, nodata 0, band names, and where it came from.
 Equal stores give equal bytes.
 """
 
