@@ -1,0 +1,126 @@
+"""The instrument: the 1.25 m truth in, what Sentinel-2 would have measured on its 10 m and 20 m pixels out.
+
+A band's modulation transfer function (MTF) is a Gaussian (optics, detector, resampling) times the box of its
+pixel; the Gaussian is as wide as the MTF measured at the Nyquist frequency asks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log, pi, sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pyproj import Transformer
+from scipy.special import ndtr
+
+from rsup.pipeline.grid import GSD, Window
+
+from .canvas import BARE, SAMPLE, VEGETATION, WATER
+from .landscape import CRS, Landscape
+from .noise import mix, normal
+from .spectra import BANDS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FINE = int(GSD / SAMPLE)
+"""Truth samples along one 10 m pixel."""
+
+MTF_AT_NYQUIST = {"red": 0.24, "green": 0.28, "blue": 0.26, "nir": 0.26, "swir16": 0.22}
+"""MTF of the whole instrument at 1 / (2 GSD): ESA, Sentinel-2 L1C Data Quality Report (S2-PDGS-MPC-DQR)."""
+BAND_GSD = {"red": 10, "green": 10, "blue": 10, "nir": 10, "swir16": 20}
+"""Pixel of each band, metres."""
+SNR = {"red": 142, "green": 168, "blue": 154, "nir": 174, "swir16": 100}
+"""Signal to noise at the reference radiance: Sentinel-2 mission requirements (ESA SP-1322/2, table 1)."""
+_REFERENCE = 0.2  # reflectance that the reference radiances stand for, about
+
+_HALO = 40 // GSD  # 10 m pixels of truth around a block: four standard deviations of the widest Gaussian
+
+
+def gaussian_sigma(band: str) -> float:
+    """Standard deviation (metres) of the Gaussian that gives `band` its MTF with its pixel's box.
+
+    At Nyquist a box has MTF 2 / pi, a Gaussian exp(-(pi sigma / GSD)^2 / 2).
+    """
+    return BAND_GSD[band] / pi * sqrt(-2 * log(MTF_AT_NYQUIST[band] * pi / 2))
+
+
+def response(band: str, pixels: int) -> NDArray[np.float32]:
+    """Weights [pixel, sample] of the truth's samples in a run of `pixels` pixels of `band`, along one axis.
+
+    The samples start _HALO * GSD metres before the first pixel and end as far after the last; rows sum to 1.
+    """
+    pixel, sigma = BAND_GSD[band], gaussian_sigma(band)
+    samples = round((pixels * pixel + 2 * _HALO * GSD) / SAMPLE)
+    position = (np.arange(samples) + 0.5) * SAMPLE - _HALO * GSD
+    distance = position - (np.arange(pixels)[:, np.newaxis] + 0.5) * pixel
+    weights = ndtr((distance + pixel / 2) / sigma) - ndtr((distance - pixel / 2) / sigma)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One square of ground: the truth and what the instrument makes of it, without noise."""
+
+    window: Window
+    truth: NDArray[np.float32]
+    """Reflectance [band, y, x], FINE samples a pixel, bands as in spectra.BANDS."""
+    measured: dict[str, NDArray[np.float32]]
+    """Reflectance [y, x] of each band on its own pixels."""
+    scl: NDArray[np.uint8]
+    """Commonest scene class of each 20 m pixel, [y, x]."""
+
+
+def look(landscape: Landscape, window: Window, crs: str) -> Block:
+    """Measure `window` of the lattice of `crs`; what a pixel measures does not depend on the window.
+
+    Even edges keep 20 m pixels whole. Raises ValueError where an edge of the window is odd.
+    """
+    if any(edge % 2 for edge in (window.row, window.col, window.height, window.width)):
+        raise ValueError(f"{window} does not lie on the lattice of 20 m pixels")
+    x, y = sample_points(window.grow(_HALO))
+    if crs != CRS:
+        x, y = Transformer.from_crs(crs, CRS, always_xy=True).transform(x, y)
+    reflectance, scl = landscape.sample(x, y)
+    measured = {}
+    for band, values in zip(BANDS, reflectance, strict=True):
+        ratio = BAND_GSD[band] // GSD
+        rows, columns = response(band, window.height // ratio), response(band, window.width // ratio)
+        measured[band] = rows @ values @ columns.T
+    inner = slice(_HALO * FINE, -_HALO * FINE)
+    return Block(window, reflectance[:, inner, inner], measured, _commonest(scl[inner, inner]))
+
+
+def sample_points(window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x, y of the truth's samples in `window`, metres in the window's CRS, both [y, x]."""
+    west, _, _, north = window.bounds
+    x = west + (np.arange(window.width * FINE) + 0.5) * SAMPLE
+    y = north - (np.arange(window.height * FINE) + 0.5) * SAMPLE
+    east_west, north_south = np.meshgrid(x, y)
+    return east_west, north_south
+
+
+def noise(band: str, window: Window, salt: int, reflectance: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Measuring noise of `band` at `reflectance` ([y, x], the band's pixels of `window`): shot noise.
+
+    Its standard deviation is 1 / SNR at the reference and grows with the root of the signal.
+    Hashed from each pixel's place and `salt` (the datatake): two products of one datatake share it.
+    """
+    ratio = BAND_GSD[band] // GSD
+    rows = np.arange(reflectance.shape[0])[:, np.newaxis] + window.row // ratio
+    columns = np.arange(reflectance.shape[1]) + window.col // ratio
+    bits = mix(rows, columns, salt, BANDS.index(band))
+    return np.asarray(
+        normal(bits) * np.sqrt(np.clip(reflectance, 0, None) * _REFERENCE) / SNR[band], np.float32
+    )
+
+
+def _commonest(scl: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The commonest class in each square of 2 x 2 pixels of 10 m."""
+    side = 2 * FINE
+    height, width = (length // side for length in scl.shape)
+    squares = scl.reshape(height, side, width, side)
+    classes = np.array([VEGETATION, BARE, WATER], np.uint8)
+    counts = np.stack([(squares == code).sum(axis=(1, 3)) for code in classes])
+    return np.asarray(classes[counts.argmax(axis=0)])

@@ -1,0 +1,71 @@
+"""The country seen from above on a clear day: a window of a UTM zone in, every band and class over it out."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rsup.pipeline.grid import GSD, Window, chunks
+
+from .landscape import Landscape
+from .sensor import BAND_GSD, look
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .rasters import TruthWriter
+
+_BLOCK = 64  # 10 m pixels of a block of truth: 576 x 576 samples a thread, in a processor's cache or nearly
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the instrument sees of a window on a clear day without noise."""
+
+    window: Window
+    bands: dict[str, NDArray[np.float32]]
+    """Reflectance [y, x] on each band's own pixels."""
+    scl: NDArray[np.uint8]
+    """Scene class of each 20 m pixel, [y, x]."""
+
+    def cut(self, window: Window) -> Ground:
+        """The part in `window`, which must have even edges and lie inside."""
+        rows, columns = window.within(self.window)
+
+        def part(values: NDArray[Any], ratio: int) -> NDArray[Any]:
+            return values[
+                rows.start // ratio : rows.stop // ratio, columns.start // ratio : columns.stop // ratio
+            ]
+
+        bands = {band: part(values, BAND_GSD[band] // GSD) for band, values in self.bands.items()}
+        return Ground(window, bands, part(self.scl, 2))
+
+
+def measure(landscape: Landscape, window: Window, crs: str, truth: TruthWriter | None = None) -> Ground:
+    """Look at `window` of the lattice of `crs` block by block; the truth goes to its raster, if given."""
+    bands = {
+        band: np.empty((window.height * GSD // gsd, window.width * GSD // gsd), np.float32)
+        for band, gsd in BAND_GSD.items()
+    }
+    whole = Ground(window, bands, np.empty((window.height // 2, window.width // 2), np.uint8))
+    writing = Lock()
+
+    def measure_block(part: Window) -> None:
+        block, target = look(landscape, part, crs), whole.cut(part)
+        for band, values in block.measured.items():
+            target.bands[band][:] = values  # a view: filling it fills the whole
+        target.scl[:] = block.scl
+        if truth is not None:
+            with writing:
+                truth.write(part, block.truth)
+
+    # numpy and scipy let go of the interpreter while they work, so threads use every core.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(measure_block, (part for _, part in chunks(window, _BLOCK))):
+            pass
+    return whole
