@@ -41,9 +41,7 @@ def _print_version(wanted: bool) -> None:
 def _root(
     _: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
-        ),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
     ] = False,
 ) -> None:
     pass
@@ -51,34 +49,20 @@ def _root(
 
 @app.command()
 def fetch(
-    bbox: Annotated[
-        str, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")
-    ],
-    date: Annotated[
-        str, typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, or a range with a slash.")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The scene store to write.")] = Path(
-        "scene.zarr"
-    ),
+    bbox: Annotated[str, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")],
+    date: Annotated[str, typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, or a range with a slash.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The scene store to write.")] = Path("scene.zarr"),
     catalog: Annotated[
         str,
         typer.Option(envvar="RSUP_CATALOG", help="earth-search, planetary-computer, or a STAC URL or file."),
     ] = "earth-search",
     collection: Annotated[str, typer.Option(help="STAC collection.")] = "sentinel-2-l2a",
-    max_cloud: Annotated[
-        float, typer.Option(min=0, max=100, help="Most cloud an item may have, in percent.")
-    ] = 20,
+    max_cloud: Annotated[float, typer.Option(min=0, max=100, help="Most cloud an item may have, in percent.")] = 20,
     bands: Annotated[str, typer.Option(help="Bands by common name, separated by commas.")] = "red,green,blue",
     composite: Annotated[str, typer.Option(help="first (least cloud wins) or median.")] = "first",
-    mask_clouds: Annotated[
-        bool, typer.Option("--mask-clouds", help="Drop cloud and shadow pixels by SCL.")
-    ] = False,
-    crs: Annotated[
-        str | None, typer.Option(help="Output UTM zone, as EPSG:32633; default: the bbox centre's.")
-    ] = None,
-    offset: Annotated[
-        str, typer.Option(help="auto, or 0 or -1000 to overrule each item's evidence.")
-    ] = "auto",
+    mask_clouds: Annotated[bool, typer.Option("--mask-clouds", help="Drop cloud and shadow pixels by SCL.")] = False,
+    crs: Annotated[str | None, typer.Option(help="Output UTM zone, as EPSG:32633; default: the bbox centre's.")] = None,
+    offset: Annotated[str, typer.Option(help="auto, or 0 or -1000 to overrule each item's evidence.")] = "auto",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -109,9 +93,7 @@ def upscale(
     scene: Annotated[Path, typer.Argument(help="A scene store (Zarr) or a GeoTIFF that keeps its contract.")],
     scale: Annotated[int, typer.Option(help="4 (2.5 m) or 8 (1.25 m).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the mosaic.")] = Path(),
-    model: Annotated[
-        str, typer.Option(help="A name from `rsup models list`, or a weights file.")
-    ] = "default",
+    model: Annotated[str, typer.Option(help="A name from `rsup models list`, or a weights file.")] = "default",
     bands: Annotated[str, typer.Option(help="Bands to upscale, separated by commas.")] = "red,green,blue",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (every card) or cuda:N.")] = "auto",
     workers: Annotated[
@@ -146,9 +128,9 @@ def upscale(
 
 @app.command()
 def demo(
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for everything the demo makes.")
-    ] = Path("demo"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything the demo makes.")] = Path(
+        "demo"
+    ),
     scale: Annotated[int, typer.Option(help="4 or 8.")] = 8,
     size: Annotated[int, typer.Option(help="Side of the ground, in 10 m pixels.")] = 256,
     seed: Annotated[int, typer.Option(help="Seed of the made landscape.")] = 0,

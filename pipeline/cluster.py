@@ -15,7 +15,16 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import dask
-from distributed import Client, KilledWorker, Nanny, Scheduler, SpecCluster, WorkerPlugin, as_completed, get_worker
+from distributed import (
+    Client,
+    KilledWorker,
+    Nanny,
+    Scheduler,
+    SpecCluster,
+    WorkerPlugin,
+    as_completed,
+    get_worker,
+)
 
 from .errors import ArgumentError, ModelError, OutputError, RsupError
 
@@ -63,9 +72,7 @@ class Pool:
             raise ArgumentError("--device cuda: torch sees no CUDA device here; use --device cpu")
         count = workers or len(cards)
         if count > len(cards):
-            raise ArgumentError(
-                f"--workers {count}: there are {len(cards)} CUDA devices and one worker a device"
-            )
+            raise ArgumentError(f"--workers {count}: there are {len(cards)} CUDA devices and one worker a device")
         return cls("cuda", tuple(cards[:count]), max(1, cores // count))
 
 
@@ -74,9 +81,7 @@ def visible_cards() -> list[str]:
     import torch
 
     count = torch.cuda.device_count()
-    named = [
-        entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()
-    ]
+    named = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
     return named[:count] if named else [str(index) for index in range(count)]
 
 

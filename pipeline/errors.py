@@ -5,7 +5,15 @@ Exit codes: 1 anything else, 2 arguments, 3 models, 4 catalogue, 5 scene, 6 outp
 
 from rsup.models.errors import ModelError, RsupError
 
-__all__ = ["ArgumentError", "CatalogError", "ChunkError", "ModelError", "OutputError", "RsupError", "SceneError"]
+__all__ = [
+    "ArgumentError",
+    "CatalogError",
+    "ChunkError",
+    "ModelError",
+    "OutputError",
+    "RsupError",
+    "SceneError",
+]
 
 
 class ArgumentError(RsupError):

@@ -85,9 +85,7 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if self.stride < max(1, self.overlap):
-            raise ValueError(
-                f"a {self.size} px tile is too small for halo {self.halo} and overlap {self.overlap}"
-            )
+            raise ValueError(f"a {self.size} px tile is too small for halo {self.halo} and overlap {self.overlap}")
 
     @property
     def stride(self) -> int:
@@ -115,10 +113,7 @@ class Tiling:
         """
         reach = self.size - self.halo  # a tile at t has weight on [t + halo, t + reach)
         axes = [
-            [
-                k * self.stride
-                for k in range((start - reach) // self.stride + 1, -((self.halo - stop) // self.stride))
-            ]
+            [k * self.stride for k in range((start - reach) // self.stride + 1, -((self.halo - stop) // self.stride))]
             for start, stop in ((window.row, window.stop_row), (window.col, window.stop_col))
         ]
         return [Window(row, col, self.size, self.size) for row in axes[0] for col in axes[1]]

@@ -68,9 +68,7 @@ class UpscalePlan:
         scene = open_scene(request.scene)
         absent = [band for band in request.bands if band not in scene.bands]
         if absent or not request.bands:
-            raise ArgumentError(
-                f"--bands {','.join(request.bands)}: {request.scene} has {', '.join(scene.bands)}"
-            )
+            raise ArgumentError(f"--bands {','.join(request.bands)}: {request.scene} has {', '.join(scene.bands)}")
         if len(set(request.bands)) < len(request.bands):
             raise ArgumentError(f"--bands {','.join(request.bands)}: a band is named twice")
         return cls(request, scene, descriptor_of(request.model, request.scale))
@@ -147,9 +145,7 @@ def upscale(request: UpscaleRequest) -> dict[str, Any]:
     start = time.monotonic()
     plan = UpscalePlan.make(request)
     try:
-        with Ledger.open(
-            plan.work / "ledger.jsonl", plan.fingerprint(), overwrite=request.overwrite
-        ) as ledger:
+        with Ledger.open(plan.work / "ledger.jsonl", plan.fingerprint(), overwrite=request.overwrite) as ledger:
             if "published" in ledger.done():
                 if all((request.output / name).exists() for name in plan.artefacts()):
                     return plan.summary() | {"already_done": True}
@@ -181,9 +177,7 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
     """Every chunk that is not done yet, on the workers."""
     request, scene = plan.request, plan.scene
     store = plan.work / f"{plan.name}.zarr"
-    mosaic.create_mosaic(
-        store, plan.window, scene.crs, request.scale, request.bands, request.chunk, _provenance(plan)
-    )
+    mosaic.create_mosaic(store, plan.window, scene.crs, request.scale, request.bands, request.chunk, _provenance(plan))
     keys = plan.keys()
     pending = [key for key in keys if key not in ledger.done()]
     if not pending:
@@ -218,9 +212,7 @@ def _client(plan: UpscalePlan) -> Iterator[tuple[Client, int]]:
     request = plan.request
     if request.scheduler is not None:
         if request.workers is not None or request.device != "auto":
-            raise ArgumentError(
-                "--scheduler names a cluster that stands already; leave out --workers and --device"
-            )
+            raise ArgumentError("--scheduler names a cluster that stands already; leave out --workers and --device")
         pool, connection = None, cluster.remote_client(request.scheduler)
     else:
         pool = cluster.Pool.plan(request.device, request.workers)
@@ -233,9 +225,7 @@ def _client(plan: UpscalePlan) -> Iterator[tuple[Client, int]]:
         yield client, sum(client.nthreads().values())
 
 
-def _chunk_task(
-    scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, window: Window, key: str
-) -> None:
+def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, window: Window, key: str) -> None:
     """On a worker: read, upscale and write the chunk `key` ("row.column")."""
     index = tuple(int(part) for part in key.split("."))
     row, col = window.row + index[0] * chunk, window.col + index[1] * chunk

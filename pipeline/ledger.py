@@ -43,9 +43,7 @@ class Ledger:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.close()
-            raise OutputError(
-                f"another rsup process is writing beside {path}; wait for it or stop it"
-            ) from error
+            raise OutputError(f"another rsup process is writing beside {path}; wait for it or stop it") from error
         try:
             ledger = cls(path, file, {})
             ledger._load(fingerprint, overwrite)
@@ -61,9 +59,7 @@ class Ledger:
         whole = text[: text.rfind("\n") + 1]
         lines = [json.loads(line) for line in whole.splitlines()]
         if lines and not overwrite and lines[0] != fingerprint:
-            differing = sorted(
-                k for k in lines[0].keys() | fingerprint if lines[0].get(k) != fingerprint.get(k)
-            )
+            differing = sorted(k for k in lines[0].keys() | fingerprint if lines[0].get(k) != fingerprint.get(k))
             raise OutputError(
                 f"{self.path.parent} belongs to another run ({', '.join(differing)} differ); "
                 "choose another output or pass --overwrite"

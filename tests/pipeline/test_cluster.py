@@ -144,5 +144,8 @@ def test_one_worker_a_card() -> None:
 
 
 def test_no_scheduler_there_is_a_sentence() -> None:
-    with pytest.raises(ArgumentError, match="no Dask scheduler answers"), cluster.remote_client("tcp://127.0.0.1:1"):
+    with (
+        pytest.raises(ArgumentError, match="no Dask scheduler answers"),
+        cluster.remote_client("tcp://127.0.0.1:1"),
+    ):
         pass
