@@ -7,7 +7,6 @@ Equal stores give equal bytes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -20,6 +19,7 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterWindow
 
+from .atomic import replacing
 from .errors import OutputError
 from .mosaic import bands_of
 from .radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
@@ -39,13 +39,13 @@ def write_cog(store: Path, out: Path, progress: Callable[[int, int], None]) -> N
     Holds one chunk of one band and GDAL's cache (256 MiB) at a time. `progress(done, total)` counts chunks;
     after the last one GDAL's own pass over the whole follows. Raises OutputError where the disk refuses.
     """
-    plain, cog = out.with_name(f".{out.name}.plain"), out.with_name(f".{out.name}.cog")
+    plain = out.with_name(f".{out.name}.plain")
     try:
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB, GDAL_TIFF_INTERNAL_MASK=False):
+        with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB), replacing(out) as fresh:
             _write_plain(store, plain, progress)
             rasterio.shutil.copy(
                 plain,
-                cog,
+                fresh,
                 driver="COG",
                 BLOCKSIZE=BLOCK,
                 COMPRESS="DEFLATE",
@@ -55,15 +55,12 @@ def write_cog(store: Path, out: Path, progress: Callable[[int, int], None]) -> N
                 BIGTIFF="IF_SAFER",
                 NUM_THREADS="ALL_CPUS",
             )
-        _sync(cog)
-        os.replace(cog, out)
     except Exception as error:  # GDAL's failures share no public class
         raise OutputError(
             f"{out} cannot be written ({error}): free twice its size in space or choose another folder"
         ) from error
     finally:
-        for leftover in (plain, cog):
-            leftover.unlink(missing_ok=True)
+        plain.unlink(missing_ok=True)
 
 
 def _write_plain(store: Path, path: Path, progress: Callable[[int, int], None]) -> None:
@@ -122,8 +119,3 @@ def _tags(attributes: dict[str, Any]) -> dict[str, str]:
         "SOURCES": " ".join(str(item["id"]) for item in items if item.get("id")),
     }
     return {name: str(value) for name, value in tags.items() if value}
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -8,12 +8,11 @@ Conventions: zarr-conventions `multiscales`, `spatial` and `proj:` (GeoZarr), ve
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 
+from .atomic import replacing, sync
 from .cf import add_array, add_grid, consolidate, sync_chunk
 from .errors import OutputError
 from .grid import Window
@@ -88,22 +88,20 @@ def create_mosaic(
     `grid.chunks(window, chunk)`. `attributes` go to the root. The store appears whole or not at all.
     Raises OutputError where `path` holds something else or cannot be written.
     """
-    fresh = path.with_name(f"{path.name}.new")
     try:
-        if fresh.exists():
-            shutil.rmtree(fresh)
-        _create(fresh, window, crs, scale, bands, chunk, attributes)
-        if not path.exists():
-            _sync_tree(fresh)
-            os.replace(fresh, path)
-            _sync(path.parent)
-        elif _metadata(path) != _metadata(fresh):
-            raise OutputError(f"{path} holds another mosaic; remove it or choose another output folder")
+        if path.exists():
+            with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+                _create(Path(folder) / "new", window, crs, scale, bands, chunk, attributes)
+                if _metadata(path) != _metadata(Path(folder) / "new"):
+                    raise OutputError(f"{path} holds another mosaic; remove it or choose another output folder")
         else:
-            shutil.rmtree(fresh)
+            with replacing(path) as fresh:
+                _create(fresh, window, crs, scale, bands, chunk, attributes)
+                for entry in fresh.rglob("*"):
+                    sync(entry)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another output folder"
+            f"{path} cannot be written ({error.strerror or error}): free some space or choose another folder"
         ) from error
 
 
@@ -178,11 +176,7 @@ def _create(
     }
     root = zarr.create_group(path, attributes=described)
     for level in levels:
-        group = (
-            root
-            if level.source is None
-            else root.create_group(level.group, attributes={"Conventions": "CF-1.11"})
-        )
+        group = root if level.source is None else root.create_group(level.group, attributes={"Conventions": "CF-1.11"})
         add_grid(group, level.transform, level.shape, crs)
         for band in bands:
             add_array(group, band, level.shape, chunk * scale)
@@ -269,16 +263,3 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 def _metadata(path: Path) -> dict[str, bytes]:
     """What a store says of itself: every metadata document by its place in the store."""
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("zarr.json")}
-
-
-def _sync_tree(path: Path) -> None:
-    for entry in (*path.rglob("*"), path):
-        _sync(entry)
-
-
-def _sync(entry: Path) -> None:
-    descriptor = os.open(entry, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,176 @@
+"""The STAC item: valid by the core schemas, read by pystac's extensions, its footprint against pyproj's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pystac
+import pytest
+from pyproj import Transformer
+from pystac.errors import STACValidationError
+from pystac.extensions.mlm import MLMExtension
+from pystac.extensions.projection import ProjectionExtension
+from pystac.validation import validate_dict
+from shapely.geometry import Point, Polygon, shape
+
+from rsup.pipeline.errors import OutputError
+from rsup.pipeline.grid import Window
+from rsup.pipeline.stac_item import stac_item, write_item
+
+CRS = "EPSG:32633"
+WINDOW = Window(-580_000, 40_000, 256, 300)
+MODEL = {"name": "student-x8", "sha256": "0123456789abcdef" * 4, "metadata": {"architecture": "SlimDiffSR"}}
+SOURCES: list[dict[str, Any]] = [
+    {
+        "id": "S2B_33UUU_20240607",
+        "datetime": "2024-06-07T10:10:31.024Z",
+        "href": "https://user:pw@example.com/items/b.json?sig=secret#x",
+    },
+    {"id": "S2A_33UUU_20240602", "datetime": "2024-06-02T10:10:21Z", "href": None, "baseline": "05.10"},
+]
+ASSETS = {"cog": "town_x8.tif", "zarr": "town_x8.zarr", "page": "town_x8.html"}
+
+
+def make(**change: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "name": "town_x8",
+        "window": WINDOW,
+        "crs": CRS,
+        "scale": 8,
+        "bands": ("red", "green", "nir"),
+        "model": MODEL,
+        "sources": SOURCES,
+        "assets": ASSETS,
+    }
+    return stac_item(**(options | change))
+
+
+def validate_core(item: dict[str, Any]) -> None:
+    """Against the core schemas that pystac carries; those of the extensions are on the network."""
+    validate_dict(item | {"stac_extensions": []})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"sources": []},
+        {"sources": [{"id": "x", "datetime": "not a date"}, {}]},
+        {"sources": SOURCES[:1]},
+        {"window": Window(-100_000, 10_500, 1, 1), "crs": "EPSG:32601"},
+    ],
+)
+def test_valid_by_the_core_schema(change: dict[str, Any]) -> None:
+    item = make(**change)
+    validate_core(item)
+    assert item == json.loads(json.dumps(item))
+
+
+def test_the_core_schema_would_have_said_so() -> None:
+    item = make()
+    item["properties"]["datetime"] = "yesterday"
+    with pytest.raises(STACValidationError):
+        validate_core(item)
+
+
+def test_read_back_by_pystac_and_its_extensions(tmp_path: Path) -> None:
+    write_item(make(), tmp_path / "town_x8.json")
+    item = pystac.Item.from_file(str(tmp_path / "town_x8.json"))
+    proj = ProjectionExtension.ext(item)
+    assert proj.code == CRS
+    assert proj.shape == [2048, 2400]
+    assert proj.transform == [1.25, 0.0, 400_000.0, 0.0, -1.25, 5_800_000.0]
+    assert proj.bbox == list(WINDOW.bounds)
+    mlm = MLMExtension.ext(item)
+    assert mlm.mlm_name == "student-x8" and mlm.architecture == "SlimDiffSR"
+    assert mlm.tasks == ["super-resolution"]
+    assert mlm.input[0].bands == ["red", "green", "nir"]
+    assert mlm.output[0].result.dim_order == ["batch", "channel", "height", "width"]
+    assert item.properties["gsd"] == 1.25
+    assert item.properties["rsup:model_sha256"] == MODEL["sha256"] and item.properties["rsup:scale"] == 8
+    assert item.common_metadata.start_datetime is not None and item.common_metadata.end_datetime is not None
+    assert item.common_metadata.start_datetime.isoformat() == "2024-06-02T10:10:21+00:00"
+    assert item.common_metadata.end_datetime.isoformat().startswith("2024-06-07T10:10:31")
+    assert item.assets["cog"].get_absolute_href() == str(tmp_path / "town_x8.tif")
+    assert item.assets["cog"].roles == ["data"] and item.assets["page"].media_type == "text/html"
+    for key in ("cog", "zarr"):
+        bands = item.assets[key].extra_fields["bands"]
+        assert [band["name"] for band in bands] == ["red", "green", "nir"]
+        assert {(b["nodata"], b["data_type"], b["raster:scale"], b["raster:offset"]) for b in bands} == {
+            (0, "uint16", 1e-4, -0.1)
+        }
+    model = item.assets["model"]
+    assert model.roles == ["mlm:model"]
+    assert model.extra_fields["file:checksum"] == "1220" + str(MODEL["sha256"])
+
+
+def test_every_source_is_named_and_linked_without_secrets() -> None:
+    item = make()
+    links = [link for link in item["links"] if link["rel"] == "derived_from"]
+    assert [link["href"] for link in links] == ["https://example.com/items/b.json"]
+    assert "secret" not in json.dumps(item) and "pw@" not in json.dumps(item)
+    assert item["properties"]["rsup:sources"] == ["S2B_33UUU_20240607", "S2A_33UUU_20240602"]
+    local = make(sources=[{"id": "a", "href": "file:///home/somebody/item.json"}])
+    assert local["links"] == [] and "somebody" not in json.dumps(local)
+
+
+def test_one_shared_moment_is_the_datetime() -> None:
+    item = make(sources=[SOURCES[0], {"id": "other tile", "datetime": "2024-06-07T12:10:31.024+02:00"}])
+    assert item["properties"]["datetime"] == "2024-06-07T10:10:31.024000Z"
+    assert "start_datetime" not in item["properties"]
+
+
+def test_the_footprint_is_the_window_s_edge() -> None:
+    item = make()
+    polygon = shape(item["geometry"])
+    to_degrees = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+    west, south, east, north = WINDOW.bounds
+    t = np.linspace(0, 1, 50)[:-1]
+    ring = [(west + (east - west) * a, south) for a in t] + [(east, south + (north - south) * a) for a in t]
+    ring += [(east - (east - west) * a, north) for a in t] + [(west, north - (north - south) * a) for a in t]
+    exact = Polygon([to_degrees.transform(*point) for point in ring])
+    assert polygon.symmetric_difference(exact).area < 1e-5 * exact.area
+    assert polygon.exterior.is_ccw and polygon.is_valid
+    assert item["bbox"] == [pytest.approx(value, abs=1e-7) for value in polygon.bounds]
+
+
+def test_a_mosaic_across_the_antimeridian_is_two_polygons() -> None:
+    window = Window(-103_000, 10_000, 2000, 10_000)  # zone 1, from 179.4 E on
+    item = make(window=window, crs="EPSG:32601")
+    geometry = shape(item["geometry"])
+    assert geometry.geom_type == "MultiPolygon" and geometry.is_valid and len(geometry.geoms) == 2
+    assert all(part.exterior.is_ccw for part in geometry.geoms)
+    west, _, east, _ = item["bbox"]
+    assert 179 < west < 180 and -180 < east < -178.9
+    to_degrees = Transformer.from_crs("EPSG:32601", "EPSG:4326", always_xy=True)
+    for x, y in ((101_000.0, 1_015_000.0), (195_000.0, 1_015_000.0)):
+        lon, lat = to_degrees.transform(x, y)
+        assert geometry.contains(Point(lon, lat))
+    assert not geometry.contains(Point(0, 9.1))
+    assert geometry.area < 2
+
+
+@pytest.mark.parametrize("name", ["x", "42", "Ma file.safetensors", "/models/µ-net.safetensors", "--", "a b"])
+def test_any_model_name_becomes_one_that_mlm_allows(name: str) -> None:
+    item = make(model=MODEL | {"name": name})
+    assert jsonschema.Draft7Validator(
+        {"type": "string", "pattern": r"^[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]$"}
+    ).is_valid(item["properties"]["mlm:name"])
+
+
+def test_equal_input_gives_equal_bytes_and_a_failed_write_harms_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_item(make(), path)
+    first = path.read_bytes()
+    write_item(make(), path)
+    assert path.read_bytes() == first
+    with pytest.raises(TypeError):
+        write_item(make() | {"links": object()}, path)  # dies halfway through the file
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_item(make(), path / "under a file.json")
+    assert path.read_bytes() == first
+    assert list(tmp_path.iterdir()) == [path]
