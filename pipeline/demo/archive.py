@@ -57,17 +57,11 @@ def make_archive(root: Path, seed: int = 0, size: int = 256) -> Archive:
     products = []
     for acquisition in ACQUISITIONS:
         footprint = _footprint(acquisition, region)
-        seen = (
-            ground.cut(footprint)
-            if acquisition.crs == CRS
-            else measure(landscape, footprint, acquisition.crs)
-        )
+        seen = ground.cut(footprint) if acquisition.crs == CRS else measure(landscape, footprint, acquisition.crs)
         sky = Sky.over(int(mix(seed, *acquisition.datatake.encode())[0]), acquisition.cloud, region.bounds)
         folder = root / acquisition.item_id
         folder.mkdir()
-        shares = expose(
-            acquisition, seen, sky, Swath(region, acquisition.swath, acquisition.swath_side), seed, folder
-        )
+        shares = expose(acquisition, seen, sky, Swath(region, acquisition.swath, acquisition.swath_side), seed, folder)
         products.append(Product(acquisition, footprint, shares))
     write_catalogue(root, products)
     return Archive(root, root / "truth.tif", window, _bbox(aoi), tuple(each.item_id for each in ACQUISITIONS))

@@ -1,4 +1,4 @@
-"""Serves a folder read-only over HTTP with Range requests: `python -m rsup.pipeline.demo.asset_app FOLDER PORT`."""
+"""Serves a folder read-only over HTTP with Range: `python -m rsup.pipeline.demo.asset_app FOLDER PORT`."""
 
 from __future__ import annotations
 

@@ -89,9 +89,7 @@ def paint_villages(canvas: Canvas, regions: Regions, noise: SmoothNoise) -> None
 
     from_street, from_lane = v - row * pitch, u - column * run
     street = np.minimum(np.minimum(from_street, pitch - from_street), np.minimum(from_lane, run - from_lane))
-    garden = SPECTRUM["grass"][:, None] * (
-        1 + np.float32(0.12) * noise(canvas.x[town], canvas.y[town], 14, 20)
-    )
+    garden = SPECTRUM["grass"][:, None] * (1 + np.float32(0.12) * noise(canvas.x[town], canvas.y[town], 14, 20))
     canvas.paint(town, garden, np.ones(town.size, np.float32), VEGETATION)
     trees = inside(2 * (noise(canvas.x[town], canvas.y[town], 11, 21) - 1))
     paint_trees(canvas, town, trees, noise, np.full(town.size, 0.2, np.float32))
@@ -132,15 +130,11 @@ def _house(
     drive = np.minimum(1.6 - np.abs(u - half_u + 1), 9 - np.abs(v))
     canvas.paint(where, SPECTRUM["concrete"], inside(drive) * (uniform(lot, 7) < 0.5) * lived_in)
 
-    palette = np.stack(
-        [SPECTRUM["red tiles"], SPECTRUM["slate"], SPECTRUM["red tiles"] * np.float32(0.7)], axis=1
-    )
+    palette = np.stack([SPECTRUM["red tiles"], SPECTRUM["slate"], SPECTRUM["red tiles"] * np.float32(0.7)], axis=1)
     roof = palette[:, (uniform(lot, 8) * 3).astype(np.intp)] * (0.8 + 0.4 * uniform(lot, 9))
     # Half of a gabled roof faces the sun: brighter by the cosine of its incidence, at 35 degrees of pitch.
     facing = np.where(uniform(lot, 10) < 0.5, np.sign(u * shift_u), np.sign(v * shift_v))
-    canvas.paint(
-        where, roof * (1 - np.float32(0.22) * facing), inside(_box(u, v, half_u, half_v)) * lived_in, BARE
-    )
+    canvas.paint(where, roof * (1 - np.float32(0.22) * facing), inside(_box(u, v, half_u, half_v)) * lived_in, BARE)
 
 
 def _hall(

@@ -22,7 +22,7 @@ COLLECTION = "sentinel-2-l2a"
 
 _EXTENSIONS = [
     "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
-    "https://stac-extensions.github.io/projection/v1.1.0/schema.json",
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/raster/v1.1.0/schema.json",
     "https://stac-extensions.github.io/view/v1.0.0/schema.json",
     "https://stac-extensions.github.io/grid/v1.1.0/schema.json",
@@ -107,9 +107,7 @@ def _item(root: Path, product: Product) -> pystac.Item:
     )
     folder = root / acquisition.item_id
     for band in BANDS:
-        item.add_asset(
-            band, _asset(folder / f"{band}.tif", product, BAND_GSD[band], _reflectance(band, acquisition))
-        )
+        item.add_asset(band, _asset(folder / f"{band}.tif", product, BAND_GSD[band], _reflectance(band, acquisition)))
     classes = {"title": "Scene classification", "raster:bands": [{"nodata": 0, "data_type": "uint8"}]}
     item.add_asset("scl", _asset(folder / "scl.tif", product, 20, classes))
     return item
@@ -120,8 +118,7 @@ def _properties(acquisition: Acquisition, shares: Shares) -> dict[str, Any]:
     sensed, made = acquisition.sensed, acquisition.generated
     number = acquisition.baseline.replace(".", "")
     percentages = {
-        f"s2:{name}_percentage": round(100 * shares.classes[code], 6)
-        for code, name in _CLASS_PROPERTIES.items()
+        f"s2:{name}_percentage": round(100 * shares.classes[code], 6) for code, name in _CLASS_PROPERTIES.items()
     }
     return {
         "platform": acquisition.platform,
@@ -129,7 +126,7 @@ def _properties(acquisition: Acquisition, shares: Shares) -> dict[str, Any]:
         "instruments": ["msi"],
         "gsd": 10,
         "eo:cloud_cover": round(100 * shares.cloud, 6),
-        "proj:epsg": int(acquisition.crs.removeprefix("EPSG:")),
+        "proj:code": acquisition.crs,
         "grid:code": f"MGRS-{tile}",
         "mgrs:utm_zone": int(tile[:2]),
         "mgrs:latitude_band": tile[2],
@@ -138,9 +135,7 @@ def _properties(acquisition: Acquisition, shares: Shares) -> dict[str, Any]:
         "view:sun_elevation": SUN_ELEVATION,
         "s2:product_type": "S2MSI2A",
         "s2:processing_baseline": acquisition.baseline,
-        "s2:product_uri": (
-            f"{satellite}_MSIL2A_{sensed}_N{number}_R{acquisition.orbit:03d}_T{tile}_{made}.SAFE"
-        ),
+        "s2:product_uri": (f"{satellite}_MSIL2A_{sensed}_N{number}_R{acquisition.orbit:03d}_T{tile}_{made}.SAFE"),
         "s2:datatake_id": f"{acquisition.datatake}_N{acquisition.baseline}",
         "s2:datatake_type": "INS-NOBS",
         "s2:datastrip_id": (f"{satellite}_OPER_MSI_L2A_DS_MADE_{made}_S{sensed}_N{acquisition.baseline}"),
@@ -157,9 +152,7 @@ def _reflectance(band: str, acquisition: Acquisition) -> dict[str, Any]:
     name, centre, width = _BANDS[band]
     return {
         "title": f"{band} ({name}) - {BAND_GSD[band]}m",
-        "eo:bands": [
-            {"name": name, "common_name": band, "center_wavelength": centre, "full_width_half_max": width}
-        ],
+        "eo:bands": [{"name": name, "common_name": band, "center_wavelength": centre, "full_width_half_max": width}],
         "raster:bands": [
             {
                 "nodata": 0,

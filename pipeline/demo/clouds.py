@@ -59,13 +59,9 @@ class Sky:
         """Reflectance of `band` seen from above, of `ground` ([y, x]) at x, y under this sky."""
         opacity = self.opacity(x, y)
         lit = ground * (1 - self.shadow(x, y) * np.float32(1 - _SHADE[band]))
-        return lit * (1 - opacity) + opacity * np.float32(_BRIGHT[band]) * (
-            np.float32(0.6) + np.float32(0.4) * opacity
-        )
+        return lit * (1 - opacity) + opacity * np.float32(_BRIGHT[band]) * (np.float32(0.6) + np.float32(0.4) * opacity)
 
-    def classes(
-        self, scl: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64]
-    ) -> NDArray[np.uint8]:
+    def classes(self, scl: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
         """Scene classes of the ground ([y, x]) with the clouds and shadows at x, y entered."""
         opacity, shadow = self.opacity(x, y), self.shadow(x, y)
         scl = np.where(shadow > 0.02, CLOUD_SHADOW, scl)

@@ -73,9 +73,7 @@ def paint_woods(canvas: Canvas, regions: Regions, noise: SmoothNoise) -> None:
 
     here = depth(canvas.x, canvas.y)
     height = np.float32(18)
-    towards_sun = depth(
-        canvas.x - height * np.float32(SHADOW_EAST), canvas.y - height * np.float32(SHADOW_NORTH)
-    )
+    towards_sun = depth(canvas.x - height * np.float32(SHADOW_EAST), canvas.y - height * np.float32(SHADOW_NORTH))
     shaded = np.flatnonzero((towards_sun > 0) & (here < 1))
     canvas.darken(shaded, 1 - np.float32(0.55) * inside(towards_sun[shaded]))
 

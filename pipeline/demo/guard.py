@@ -1,6 +1,6 @@
 """Runs a command for as long as standard input stays open: `python -m rsup.pipeline.demo.guard COMMAND...`.
 
-A server started through it ends with whoever started it, also when that process is killed and can tidy nothing up:
+A server started through it ends with whoever started it, also when that process is killed and tidies nothing up:
 the kernel closes the pipe, the guard reads its end and stops the command.
 """
 

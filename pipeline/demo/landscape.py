@@ -32,13 +32,9 @@ class Landscape:
         self.seed = seed
         self._noise = SmoothNoise(seed)
 
-    def sample(
-        self, x: NDArray[np.float64], y: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def sample(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Reflectance [band, y, x] (spectra.BANDS) and SCL code [y, x] at x, y (metres in CRS, [y, x])."""
-        east, north = (
-            np.ravel(axis - origin).astype(np.float32) for axis, origin in zip((x, y), ORIGIN, strict=True)
-        )
+        east, north = (np.ravel(axis - origin).astype(np.float32) for axis, origin in zip((x, y), ORIGIN, strict=True))
         canvas = Canvas.blank(east, north)
         bend = [self._noise(east, north, 420, layer) * np.float32(14) for layer in (31, 32)]
         regions = regions_at(east + bend[0], north + bend[1], self.seed)

@@ -34,9 +34,7 @@ def uniform(bits: NDArray[np.uint32], draw: int) -> NDArray[np.float32]:
     """The draw-th independent number in [0, 1) of each hash."""
     scrambled = (bits ^ np.uint32(draw * 0x68E31DA4 & 0xFFFFFFFF)) * np.uint32(0xB5297A4D)
     scrambled = (scrambled ^ (scrambled >> np.uint32(14))) * np.uint32(0x27D4EB2F)
-    return ((scrambled ^ (scrambled >> np.uint32(15))) >> np.uint32(8)).astype(np.float32) * np.float32(
-        2.0**-24
-    )
+    return ((scrambled ^ (scrambled >> np.uint32(15))) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def normal(bits: NDArray[np.uint32]) -> NDArray[np.float32]:
@@ -63,9 +61,7 @@ class SmoothNoise:
         u = (np.cos(angle) * step) * x + (np.sin(angle) * step) * y + 977.3 * layer
         v = (np.cos(angle) * step) * y - (np.sin(angle) * step) * x + 331.7 * layer
         coordinates = np.stack([v, u])
-        return np.asarray(
-            ndimage.map_coordinates(self._table, coordinates, np.float32, order=1, mode="grid-wrap")
-        )
+        return np.asarray(ndimage.map_coordinates(self._table, coordinates, np.float32, order=1, mode="grid-wrap"))
 
 
 def _spline_upsampled(table: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def expose(
-    acquisition: Acquisition, ground: Ground, sky: Sky, swath: Swath, seed: int, folder: Path
-) -> Shares:
+def expose(acquisition: Acquisition, ground: Ground, sky: Sky, swath: Swath, seed: int, folder: Path) -> Shares:
     """Write the product's bands and scene classes: the ground under its sky, with noise, as numbers."""
     salt = int(mix(seed, *acquisition.datatake.encode())[0])
     for band in BANDS:

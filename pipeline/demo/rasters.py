@@ -30,9 +30,7 @@ def numbers(reflectance: NDArray[np.floating], offset: int = -1000) -> NDArray[n
     return np.asarray(np.clip(np.rint(reflectance * 10_000) - offset, DN_MIN, DN_MAX), np.uint16)
 
 
-def write_cog(
-    path: Path, values: NDArray[Any], transform: Affine, crs: str, resampling: str = "average"
-) -> None:
+def write_cog(path: Path, values: NDArray[Any], transform: Affine, crs: str, resampling: str = "average") -> None:
     """Write one band [y, x] with overviews by `resampling`, 0 = nodata."""
     height, width = values.shape
     profile = {"width": width, "height": height, "count": 1, "dtype": values.dtype.name, "nodata": NODATA}

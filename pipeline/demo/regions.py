@@ -18,9 +18,7 @@ FIELDS, VILLAGE, LAKE, WOOD = range(4)
 """Uses of a region."""
 
 # i + 4 j modulo 13 takes all its values in every 4 x 4 block of regions: any 2.5 km of country has every use.
-_USES = np.array(
-    [VILLAGE, FIELDS, WOOD, LAKE, FIELDS, FIELDS, VILLAGE, FIELDS, FIELDS, WOOD, FIELDS, FIELDS, FIELDS]
-)
+_USES = np.array([VILLAGE, FIELDS, WOOD, LAKE, FIELDS, FIELDS, VILLAGE, FIELDS, FIELDS, WOOD, FIELDS, FIELDS, FIELDS])
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,7 @@ def noise(band: str, window: Window, salt: int, reflectance: NDArray[np.float32]
     rows = np.arange(reflectance.shape[0])[:, np.newaxis] + window.row // ratio
     columns = np.arange(reflectance.shape[1]) + window.col // ratio
     bits = mix(rows, columns, salt, BANDS.index(band))
-    return np.asarray(
-        normal(bits) * np.sqrt(np.clip(reflectance, 0, None) * _REFERENCE) / SNR[band], np.float32
-    )
+    return np.asarray(normal(bits) * np.sqrt(np.clip(reflectance, 0, None) * _REFERENCE) / SNR[band], np.float32)
 
 
 def _commonest(scl: NDArray[np.uint8]) -> NDArray[np.uint8]:

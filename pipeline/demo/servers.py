@@ -1,13 +1,12 @@
 """The archive's servers on loopback: HTTP with Range for the COGs, `rustac serve` for the STAC API.
 
-Each is a context manager that yields the server's address once it answers, and stops it when the block is left or
-this process dies.
+Each is a context manager that yields the server's address once it answers, and stops it when the block is left
+or this process dies.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ import pystac
 from rsup.pipeline.errors import CatalogError
 
 HOST = "127.0.0.1"
+PYTHON = (sys.executable, "-P", "-m")
+"""Runs a module of this installation, whatever the working directory holds."""
 
 _PATIENCE = 30.0  # seconds a server may take to answer for the first time
 _ATTEMPTS = 3  # ports to try: another process may take a free one before the server does
@@ -36,9 +37,8 @@ def serve_assets(folder: Path) -> Iterator[str]:
     """Serve the files in `folder` with Range requests; yields "http://127.0.0.1:PORT"."""
 
     def command(port: int) -> list[str]:
-        return [sys.executable, "-m", "rsup.pipeline.demo.asset_app", str(folder.resolve()), str(port)]
+        return [*PYTHON, "rsup.pipeline.demo.asset_app", str(folder.resolve()), str(port)]
 
-    # 404 is an answer as well: the folder needs no index.
     with serve(command, "the asset server") as address:
         yield address
 
@@ -54,9 +54,7 @@ def serve_stac(collections: Sequence[dict[str, Any]], items: Sequence[dict[str, 
             path.write_text(json.dumps(collection), encoding="utf-8")
             sources.append(str(path))
         features = Path(folder) / "items.json"
-        features.write_text(
-            json.dumps({"type": "FeatureCollection", "features": list(items)}), encoding="utf-8"
-        )
+        features.write_text(json.dumps({"type": "FeatureCollection", "features": list(items)}), encoding="utf-8")
 
         def command(port: int) -> list[str]:
             return [str(rustac), "serve", "--addr", f"{HOST}:{port}", *sources, str(features)]
@@ -74,18 +72,16 @@ def serve_archive(root: Path) -> Iterator[tuple[str, str]]:
 
 def published(root: Path, assets: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Collections and items of the static catalogue in `root`, with asset hrefs below the address `assets`."""
+    root = root.resolve()
     catalog = pystac.Catalog.from_file(str(root / "catalog.json"))
     items = []
     for item in catalog.get_items(recursive=True):
-        folder = Path(item.self_href).parent.relative_to(root.resolve())
+        folder = Path(item.self_href).parent.relative_to(root)
         for asset in item.assets.values():
             asset.href = f"{assets}/{(folder / asset.href).as_posix()}"
         items.append(_without_links(item.to_dict(include_self_link=False, transform_hrefs=False)))
-    collections = [
-        _without_links(c.to_dict(include_self_link=False, transform_hrefs=False))
-        for c in catalog.get_collections()
-    ]
-    return collections, items
+    collections = [each.to_dict(include_self_link=False) for each in catalog.get_collections()]
+    return [_without_links(each) for each in collections], items
 
 
 def _without_links(thing: dict[str, Any]) -> dict[str, Any]:
@@ -94,8 +90,8 @@ def _without_links(thing: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def serve(command: Any, name: str) -> Iterator[str]:
-    """Run `command(port)` on a free port of loopback; yields its address once it answers any request.
+def serve(command: Callable[[int], list[str]], name: str) -> Iterator[str]:
+    """Run `command(port)` on a free port of loopback; yields its address once it answers, if only with 404.
 
     Raises CatalogError, with what the server said last, where it does not within 30 s.
     """
@@ -116,15 +112,8 @@ def serve(command: Any, name: str) -> Iterator[str]:
 
 
 def _start(command: Sequence[str], said: Any) -> subprocess.Popen[bytes]:
-    guarded = [sys.executable, "-m", "rsup.pipeline.demo.guard", *command]
-    # The temporary folder as working directory: this one may hold a folder named like a package.
     return subprocess.Popen(
-        guarded,
-        stdin=subprocess.PIPE,
-        stdout=said,
-        stderr=said,
-        cwd=tempfile.gettempdir(),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        [*PYTHON, "rsup.pipeline.demo.guard", *command], stdin=subprocess.PIPE, stdout=said, stderr=said
     )
 
 
@@ -136,10 +125,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _answers(process: subprocess.Popen[bytes], address: str) -> bool:
     """Wait until `address` answers at all; False where the process ends or 30 s pass before."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback, whatever http_proxy says
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until and process.poll() is None:
         try:
-            with urllib.request.urlopen(address, timeout=5):
+            with direct.open(address, timeout=5):
                 return process.poll() is None
         except urllib.error.HTTPError as answer:
             answer.close()

@@ -38,9 +38,7 @@ class Ground:
         rows, columns = window.within(self.window)
 
         def part(values: NDArray[Any], ratio: int) -> NDArray[Any]:
-            return values[
-                rows.start // ratio : rows.stop // ratio, columns.start // ratio : columns.stop // ratio
-            ]
+            return values[rows.start // ratio : rows.stop // ratio, columns.start // ratio : columns.stop // ratio]
 
         bands = {band: part(values, BAND_GSD[band] // GSD) for band, values in self.bands.items()}
         return Ground(window, bands, part(self.scl, 2))

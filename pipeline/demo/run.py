@@ -1,0 +1,105 @@
+"""The demonstration from end to end: a folder, a scale, a size and a seed in; mosaics and their PSNR out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from rsup.pipeline.errors import ArgumentError, OutputError, RsupError
+
+from .archive import make_archive
+from .compare import DATA_RANGE, psnr
+from .servers import HOST, PYTHON, serve_archive
+
+DATES = "2024-06-01/2024-06-30"
+"""What the demonstration fetches: all of the archive but its product of an old baseline."""
+SIZES = (32, 2048)
+"""Smallest and largest side of the ground, in 10 m pixels."""
+
+_MARKER = ".rsup-demo"  # says that a folder is the demonstration's own
+
+
+def run_demo(output: Path, *, scale: int = 8, size: int = 256, seed: int = 0) -> dict[str, Any]:
+    """Make an archive of `size` 10 m pixels squared, serve it, fetch and upscale it by the public commands, compare.
+
+    Everything is made in the folder `output`, which must be new, empty or an earlier demonstration's. Returns where
+    the outputs are and the PSNR (dB) of each band beside that of bicubic interpolation. Raises an RsupError where a
+    command fails; the command has then said why.
+    """
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise ArgumentError(f"--size {size}: choose {SIZES[0]} to {SIZES[1]} pixels of 10 m")
+    start = time.monotonic()
+    _claim(output)
+    archive = make_archive(output / "archive", seed, size)
+    scene = output / "scene.zarr"
+    with serve_archive(archive.root) as (catalog, _):
+        bbox = ",".join(str(edge) for edge in archive.bbox)
+        _rsup("fetch", f"--bbox={bbox}", "--date", DATES, "--catalog", catalog, "--mask-clouds", "-o", str(scene))
+    mosaic = _upscale(scene, scale, output / "mosaic", "default")
+    cog = _only(output / "mosaic", f"*_x{scale}.tif")
+    scores = psnr(cog, archive.truth)
+    if mosaic["model"] == "bicubic":
+        bicubic, note = scores, "no trained network is shipped yet: the default model is bicubic itself"
+    else:
+        _upscale(scene, scale, output / "bicubic", "bicubic")
+        bicubic = psnr(_only(output / "bicubic", f"*_x{scale}.tif"), archive.truth)
+        note = f"{mosaic['model']} beside bicubic"
+    return {
+        "model": mosaic["model"],
+        "note": note,
+        "scale": scale,
+        "psnr_db": _rounded(scores),
+        "psnr_db_bicubic": _rounded(bicubic),
+        "psnr_peak_reflectance": DATA_RANGE,
+        "truth": str(archive.truth),
+        "scene": str(scene),
+        "cog": str(cog),
+        "page": str(cog.with_suffix(".html")),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def _claim(output: Path) -> None:
+    """Make `output` the demonstration's own, empty but for outputs that fetch and upscale replace themselves."""
+    marker = output / _MARKER
+    try:
+        if output.exists() and not marker.exists() and any(output.iterdir()):
+            raise OutputError(f"{output} holds something else; choose an empty or new folder with --output")
+        output.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+        if (output / "archive").exists():
+            shutil.rmtree(output / "archive")
+    except OSError as error:
+        raise OutputError(f"cannot write in {output}: {error.strerror or error}") from error
+
+
+def _upscale(scene: Path, scale: int, folder: Path, model: str) -> dict[str, Any]:
+    return _rsup("upscale", str(scene), "--scale", str(scale), "--model", model, "-o", str(folder))
+
+
+def _rsup(command: str, *options: str) -> dict[str, Any]:
+    """Run a public command as a user would, its progress and complaints on our standard error; returns its JSON."""
+    arguments = [*PYTHON, "rsup.pipeline.cli", command, *options, "--overwrite", "--json"]
+    # The servers are on loopback: a proxy that the environment names must not be asked for them.
+    direct = {name: f"{os.environ.get(name, '')},{HOST}".lstrip(",") for name in ("NO_PROXY", "no_proxy")}
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, env=os.environ | direct, check=False)
+    if done.returncode:
+        raise RsupError(f"the demonstration stopped: rsup {command} failed with exit code {done.returncode}")
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise OutputError(f"{folder} has no {pattern}: the mosaic was taken away while the demonstration ran")
+    return found[0]
+
+
+def _rounded(scores: dict[str, float]) -> dict[str, float]:
+    return {band: round(value, 2) for band, value in scores.items()}

@@ -1,0 +1,58 @@
+"""Real servers for the integration tests: a small made archive, its STAC API, its files, and faulty ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from rsup.pipeline.demo.archive import Archive, make_archive
+from rsup.pipeline.demo.servers import published, serve, serve_assets, serve_stac
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """The products of 640 m squared of made landscape (see acquisitions.ACQUISITIONS), and its truth."""
+    return make_archive(tmp_path_factory.mktemp("made") / "archive", seed=3, size=64)
+
+
+@pytest.fixture(scope="session")
+def asset_server(archive: Archive) -> Iterator[str]:
+    """Address of the archive's files; catalog.json below it is the root of a static catalogue."""
+    with serve_assets(archive.root) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def stac_server(archive: Archive, asset_server: str) -> Iterator[str]:
+    """Address of the archive's STAC API."""
+    with serve_stac(*published(archive.root, asset_server)) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def faulty_server(archive: Archive, stac_server: str) -> Iterator[str]:
+    """Address of the server of faults.py, in front of `stac_server` and the archive's files."""
+    script = str(Path(__file__).with_name("faults.py"))
+
+    def command(port: int) -> list[str]:
+        return [sys.executable, script, stac_server, str(archive.root), str(port)]
+
+    with serve(command, "the faulty server") as address:
+        yield address
+
+
+_tokens = count()
+
+
+@pytest.fixture
+def faulty(faulty_server: str) -> Callable[..., str]:
+    """`faulty("throttled")`: root of a catalogue with that fault and fresh counters; `faulty("slow", 2)`: seconds."""
+
+    def root(fault: str, token: object = None) -> str:
+        return f"{faulty_server}/{fault}/{next(_tokens) if token is None else token}"
+
+    return root

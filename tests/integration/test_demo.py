@@ -1,0 +1,264 @@
+"""The made archive as it is served: real COGs and STAC items whose pixels go back to the truth; the whole demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import pystac_client
+import pytest
+import rasterio
+from numpy.typing import NDArray
+from pystac_client.exceptions import APIError
+from rasterio.warp import Resampling, reproject
+from rio_cogeo.cogeo import cog_validate
+
+from rsup.pipeline.demo.acquisitions import ACQUISITIONS
+from rsup.pipeline.demo.archive import Archive
+from rsup.pipeline.demo.run import run_demo
+from rsup.pipeline.demo.sensor import FINE
+from rsup.pipeline.errors import OutputError
+
+JUNE = "2024-06-01/2024-06-30"
+WEST_TILE, EAST_TILE, REPROCESSED, NEXT_ORBIT, NEXT_ZONE, CLOUDY, OLD = (each.item_id for each in ACQUISITIONS)
+CLEAR = (4, 5, 6)
+
+
+def read(archive: Archive, item: str, band: str) -> tuple[NDArray[Any], rasterio.Affine]:
+    with rasterio.open(archive.root / item / f"{band}.tif") as source:
+        return source.read(1), source.transform
+
+
+def clear(archive: Archive, item: str) -> NDArray[np.bool_]:
+    """10 m pixels without cloud or shadow, well inside their 20 m class's neighbourhood."""
+    scl, _ = read(archive, item, "scl")
+    return np.kron(np.isin(scl, CLEAR), np.ones((2, 2), bool))
+
+
+@pytest.mark.parametrize("item", [each.item_id for each in ACQUISITIONS])
+def test_assets_are_valid_cogs_that_the_item_describes(archive: Archive, item: str) -> None:
+    described = pystac.Item.from_file(str(archive.root / item / f"{item}.json"))
+    for name, asset in described.assets.items():
+        path = archive.root / item / f"{name}.tif"
+        valid, errors, warnings = cog_validate(path)
+        assert valid and not errors and not warnings
+        with rasterio.open(path) as source:
+            assert source.crs == described.properties["proj:code"]
+            assert list(source.shape) == asset.extra_fields["proj:shape"]
+            assert list(source.transform)[:6] == asset.extra_fields["proj:transform"]
+            assert source.nodata == 0 and source.dtypes[0] == asset.extra_fields["raster:bands"][0]["data_type"]
+    scl, _ = read(archive, item, "scl")
+    cloud = np.isin(scl, (8, 9)).sum() / (scl > 0).sum()
+    assert described.properties["eo:cloud_cover"] == pytest.approx(100 * cloud, abs=1e-4)
+    # What has a class has a reflectance, but for half a class's pixel along the swath's edge.
+    red, _ = read(archive, item, "red")
+    differ = (red > 0) != np.kron(scl > 0, np.ones((2, 2), bool))
+    assert differ.sum(axis=1).max() <= 1
+
+
+@pytest.mark.parametrize("item", [WEST_TILE, NEXT_ORBIT, OLD])
+def test_offset_and_scale_lead_back_to_the_truth(archive: Archive, item: str) -> None:
+    described = pystac.Item.from_file(str(archive.root / item / f"{item}.json"))
+    for number, band in enumerate(("red", "green", "blue", "nir"), start=1):
+        stored, transform = read(archive, item, band)
+        with rasterio.open(archive.truth) as source:
+            truth = source.read(number) * 1e-4 - 0.1
+            col, row = (round(edge) for edge in ~transform @ (source.bounds.left, source.bounds.top))
+        height, width = (length // FINE for length in truth.shape)
+        # Half of the western tile's product lies west of the truth's middle: compare what both have.
+        inside = (slice(row, row + height), slice(max(col, 0), min(col + width, stored.shape[1])))
+        means = truth.reshape(height, FINE, width, FINE).mean(axis=(1, 3))
+        means = means[:, inside[1].start - col : inside[1].stop - col]
+        packing = described.assets[band].extra_fields["raster:bands"][0]
+        reflectance = stored[inside] * packing["scale"] + packing["offset"]
+        usable = clear(archive, item)[inside]
+        assert usable.mean() > 0.15
+        error = (reflectance - means)[usable]
+        # The PSF smears edges, noise is 0.1 %: no bias, and a spread well below the landscape's own.
+        assert abs(error.mean()) < 0.002
+        assert error.std() < 0.5 * means[usable].std()
+
+
+def test_products_of_one_overpass_agree_and_the_reprocessed_one_does_not(archive: Archive) -> None:
+    west, west_affine = read(archive, WEST_TILE, "red")
+    east, east_affine = read(archive, EAST_TILE, "red")
+    first, _ = read(archive, REPROCESSED, "red")
+    assert west_affine == east_affine  # the landscape's corner: tile edges cut the east only
+    common = east[:, : west.shape[1]]
+    np.testing.assert_array_equal(west[common > 0], common[common > 0])
+    assert np.median(first.astype(float) - west) < -50
+
+
+def test_tiles_and_swaths_leave_ground_to_each_other(archive: Archive) -> None:
+    pixels = {item: read(archive, item, "red")[0] for item in (WEST_TILE, EAST_TILE, NEXT_ORBIT)}
+    seen = {item: np.zeros_like(pixels[EAST_TILE], bool) for item in pixels}
+    for item, values in pixels.items():
+        seen[item][:, : values.shape[1]] = values > 0
+        assert 0.2 < seen[item].mean() < 0.95
+    assert np.logical_or.reduce(list(seen.values())).all()
+    _, west_affine = read(archive, WEST_TILE, "red")
+    assert west_affine.c + pixels[WEST_TILE].shape[1] * 10 == 309_780  # tile 33UTQ's eastern edge
+
+
+def test_the_neighbouring_zone_shows_the_same_ground_in_its_place(archive: Archive) -> None:
+    with rasterio.open(archive.root / NEXT_ZONE / "nir.tif") as other:
+        assert other.crs.to_epsg() == 32632
+        with rasterio.open(archive.root / OLD / "nir.tif") as home:
+            here = home.read(1).astype(float)
+            there = np.zeros(here.shape)
+            reproject(
+                other.read(1).astype(float),
+                there,
+                src_transform=other.transform,
+                src_crs=other.crs,
+                src_nodata=0,
+                dst_transform=home.transform,
+                dst_crs=home.crs,
+                dst_nodata=0,
+                resampling=Resampling.cubic,
+            )
+    usable = clear(archive, OLD) & (there > 0)
+
+    def disagreement(rows: int, columns: int) -> float:
+        difference = np.roll(here + 1000, (rows, columns), (0, 1)) - there
+        return float(np.median(np.abs(difference)[usable]))
+
+    shifts = {(r, c): disagreement(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1)}
+    assert usable.sum() > 1000
+    assert min(shifts, key=lambda shift: shifts[shift]) == (0, 0)
+    assert shifts[0, 0] < 0.6 * min(value for shift, value in shifts.items() if shift != (0, 0))
+
+
+def test_the_api_searches_by_box_and_date(archive: Archive, stac_server: str) -> None:
+    client = pystac_client.Client.open(stac_server)
+
+    def found(bbox: tuple[float, ...], dates: str) -> set[str]:
+        search = client.search(collections=["sentinel-2-l2a"], bbox=bbox, datetime=dates)
+        return {item.id for item in search.items()}
+
+    assert found(archive.bbox, JUNE) == set(archive.items) - {OLD}
+    assert found(archive.bbox, "2021-06-18") == {OLD}
+    west, south, east, north = archive.bbox
+    assert found((west + 2, south, east + 2, north), JUNE) == set()
+
+
+def test_assets_answer_ranges_and_nothing_outside_the_folder(archive: Archive, asset_server: str) -> None:
+    href = f"{asset_server}/{WEST_TILE}/red.tif"
+    whole = (archive.root / WEST_TILE / "red.tif").read_bytes()
+    asked = urllib.request.Request(href, headers={"Range": "bytes=100-299"})
+    with urllib.request.urlopen(asked) as answer:
+        assert answer.status == 206 and answer.read() == whole[100:300]
+    with rasterio.open(href) as source:
+        np.testing.assert_array_equal(source.read(1), read(archive, WEST_TILE, "red")[0])
+    for path, method, status in (("/../archive.json", "GET", 404), (f"/{WEST_TILE}/red.tif", "PUT", 405)):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(urllib.request.Request(asset_server + path, method=method))
+        assert refusal.value.code == status
+        refusal.value.close()
+
+
+def test_the_static_catalogue_leads_to_every_item(archive: Archive, asset_server: str) -> None:
+    catalog = pystac.Catalog.from_file(f"{asset_server}/catalog.json")
+    items = {item.id: item for item in catalog.get_items(recursive=True)}
+    assert set(items) == set(archive.items)
+    href = items[OLD].assets["red"].get_absolute_href()
+    assert href == f"{asset_server}/{OLD}/red.tif"
+
+
+def test_servers_end_with_the_process_that_started_them(archive: Archive, tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from rsup.pipeline.demo.servers import serve_archive\n"
+        "with serve_archive(Path(sys.argv[1])) as addresses:\n"
+        "    sys.stdout.write(' '.join(addresses) + '\\n')\n"
+        "    sys.stdout.flush()\n"
+        "    time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", script, str(archive.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        addresses = parent.stdout.readline().split()
+        assert len(addresses) == 2
+        for address in addresses:
+            assert _alive(address)
+        os.kill(parent.pid, signal.SIGKILL)
+    until = time.monotonic() + 10
+    while any(_alive(address) for address in addresses) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(_alive(address) for address in addresses)
+
+
+def _alive(address: str) -> bool:
+    try:
+        urllib.request.urlopen(address, timeout=2).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
+    except OSError:
+        return False
+    return True
+
+
+def test_faulty_servers_are_faulty_as_told(faulty: Callable[..., str], archive: Archive) -> None:
+    def search(root: str) -> list[pystac.Item]:
+        client = pystac_client.Client.open(root)
+        return list(client.search(collections=["sentinel-2-l2a"], bbox=archive.bbox, datetime=JUNE).items())
+
+    assert len(search(faulty("healthy"))) == 6
+    for fault in ("500", "html", "malformed"):
+        with pytest.raises((APIError, json.JSONDecodeError, pystac.STACTypeError)):
+            search(faulty(fault))
+    for fault, code in (("throttled", 429), ("flaky", 503)):
+        root = faulty(fault)
+        statuses = [_status(root) for _ in range(3)]
+        assert statuses == [code, code, 200]
+    start = time.monotonic()
+    assert _status(faulty("slow", 0.5)) == 200 and time.monotonic() - start > 0.5
+    assert all(item.id.startswith("../../") for item in search(faulty("escaping-ids")))
+    assert all(item.assets["red"].href.startswith("file://") for item in search(faulty("local-files")))
+
+
+def test_faulty_assets_are_faulty_as_told(faulty: Callable[..., str], archive: Archive) -> None:
+    def href(fault: str) -> str:
+        client = pystac_client.Client.open(faulty(fault))
+        found = client.search(collections=["sentinel-2-l2a"], bbox=archive.bbox, datetime=JUNE).items()
+        return next(iter(found)).assets["red"].href
+
+    assert _status(href("asset-404")) == 404
+    assert _status(href("asset-500")) == 500
+    flaky = href("asset-flaky")
+    assert [_status(flaky) for _ in range(3)] == [503, 503, 200]
+    with urllib.request.urlopen(href("asset-truncated")) as answer, pytest.raises(OSError, match="IncompleteRead"):
+        try:
+            answer.read()
+        except Exception as error:  # http.client.IncompleteRead is no OSError
+            raise OSError(repr(error)) from error
+    with pytest.raises(rasterio.RasterioIOError):
+        rasterio.open(href("asset-not-tiff"))
+
+
+def _status(address: str) -> int:
+    try:
+        with urllib.request.urlopen(address) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as answer:
+        answer.close()
+        return answer.code
+
+
+def test_the_demo_leaves_other_peoples_folders_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="something else"):
+        run_demo(tmp_path, size=32)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
