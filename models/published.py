@@ -1,0 +1,127 @@
+"""The authors' published checkpoints: a pickled state dict in, an rsup weights file out, exactly the same network.
+
+A published file also holds tensors that no forward pass touches; they are counted in the paper's 58.05 M, checked here
+for their shapes, and left behind. Source: the authors' inference code and the layout of its checkpoints.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ModelError
+from .student import ENCODER_BLOCKS, Student, StudentConfig
+from .weights import Shapes, check_layout, check_scale, save_weights, sha256, student_header
+
+PREFIXES = {
+    "encoder.": "vae.encoder.layers.",
+    "decoder.": "vae.decoder.layers.",
+    "fuse_in.": "merge_conv1.",
+    "fuse_out.": "merge_conv2.",
+    "unet.mid_block.": "unet.mid_block.mid_block.",
+}
+"""Our prefix -> the published one; every other name is the same in both."""
+
+LICENCE = (
+    "Apache-2.0 (the SlimDiffSR repository); weights derived from Stable Diffusion 2.1 also carry the use restrictions "
+    "of CreativeML OpenRAIL++-M, which pass on to every copy and derivative"
+)
+
+
+def published_name(name: str) -> str:
+    """The published name of one of our tensors."""
+    for ours, theirs in PREFIXES.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def dead_shapes(config: StudentConfig) -> Shapes:
+    """Published tensors that do nothing at inference: time embedding, the UNet's ends, TAESD's 4-channel latent."""
+    width, time, latent, tiny = config.channels[0], 4 * config.channels[0], 4, config.autoencoder_channels
+    last = sum(ENCODER_BLOCKS) + len(ENCODER_BLOCKS)
+    weights = {
+        "unet.time_embedding.linear_1": (time, width),
+        "unet.time_embedding.linear_2": (time, time),
+        "unet.conv_in": (width, latent, 3, 3),
+        "unet.conv_out": (latent, width, 3, 3),
+        f"vae.encoder.layers.{last}": (latent, tiny, 3, 3),
+        "vae.decoder.layers.0": (tiny, latent, 3, 3),
+    }
+    biases = {f"{name}.bias": (shape[0],) for name, shape in weights.items()}
+    return {f"{name}.weight": shape for name, shape in weights.items()} | biases
+
+
+def published_layout(config: StudentConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a published checkpoint."""
+    with torch.device("meta"):
+        live = Student(config).state_dict()
+    return {published_name(name): tuple(tensor.shape) for name, tensor in live.items()} | dict(dead_shapes(config))
+
+
+def parameters_as_published(config: StudentConfig) -> int:
+    """Parameters as the paper counts them, dead tensors included (58,053,402 for the published network)."""
+    return sum(torch.Size(shape).numel() for shape in published_layout(config).values())
+
+
+def import_published(src: Path, scale: int, out: Path, config: StudentConfig | None = None) -> dict[str, Any]:
+    """Turn a published pickle into a weights file; a dict of what was written.
+
+    The pickle's code is never run. Raises ModelError, and writes nothing, for a scale other than 4 or 8, an `out` that
+    exists already, and a `src` that is missing, damaged, needs code to run, or is another network.
+    """
+    check_scale(scale)
+    config = config or StudentConfig()
+    if out.exists():
+        raise ModelError(f"{out} exists already: remove it or give another name with -o")
+    found = _read_pickle(src)
+    check_layout({name: tuple(tensor.shape) for name, tensor in found.items()}, published_layout(config), src)
+    for name, tensor in found.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{src}: {name} holds numbers that are not finite: the file is damaged")
+
+    ours = {theirs: mine for mine, theirs in PREFIXES.items()}
+    dead = dead_shapes(config)
+    state = {_our_name(name, ours): tensor.float() for name, tensor in found.items() if name not in dead}
+    header = student_header(config, scale, licence=LICENCE, source=f"imported from {src.name}, sha256 {sha256(src)}")
+    save_weights(out, state, header)
+    return {
+        "path": str(out),
+        "sha256": sha256(out),
+        "scale": scale,
+        "parameters": sum(tensor.numel() for tensor in state.values()),
+        "dropped": sorted(dead),
+        "licence": LICENCE,
+    }
+
+
+def _our_name(name: str, prefixes: dict[str, str]) -> str:
+    for theirs, mine in prefixes.items():
+        if name.startswith(theirs):
+            return mine + name.removeprefix(theirs)
+    return name
+
+
+def _read_pickle(src: Path) -> dict[str, Tensor]:
+    """Tensors by published name, without the `module.` that data-parallel training puts before them."""
+    if not src.is_file():
+        raise ModelError(f"{src} is not a file: give the pickle that the authors published")
+    try:
+        with warnings.catch_warnings():
+            # Files of old PyTorch releases are read through classes that warn of their own retirement.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(src, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle makes the reader fail in any way at all
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{src} is not a plain pickled state dict, or is damaged; code inside a pickle is never run ({reason})"
+        ) from error
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    ):
+        raise ModelError(f"{src} holds something else than named tensors: give the published state dict itself")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}

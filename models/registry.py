@@ -1,0 +1,214 @@
+"""Which models there are: a name or a file in, what callers may know of the model out, without building a network.
+
+Importing this module does not import torch; only `show_model` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ModelError
+from .weights import SCALES, check_scale, read_header, sha256
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SHIPPED = Path(__file__).parent / "weights"
+"""Where students that come with rsup lie, one safetensors file each."""
+
+INTERPOLATORS = {"nearest": 0, "bicubic": 2, "lanczos": 3}
+"""Halo, in low-resolution pixels, of each model that needs no weights: the support of its kernel."""
+
+DEFAULT = "default"
+"""The shipped student of the scale asked for, or bicubic where none is shipped."""
+
+
+@dataclass(frozen=True)
+class ModelDescriptor:
+    """What the pipeline may know of a model."""
+
+    name: str
+    """Resolved: never `default`."""
+    scale: int
+    bands: tuple[str, ...]
+    """The bands the model was made for, in the order of its channels."""
+    value_range: tuple[float, float]
+    """Range of the values that go in and come out."""
+    tile: int
+    """Side of a tile in low-resolution pixels."""
+    halo: int
+    """Outer low-resolution pixels of a tile that are context only."""
+    overlap: int
+    """Low-resolution pixels inside the halo that a tile shares with its neighbour."""
+    multiple: int
+    """The output sides of a tile are padded to multiples of this many pixels."""
+    sha256: str
+    """Digest of the weights file; of its definition for a model without weights."""
+    metadata: dict[str, Any]
+    """`kind`, `licence`, `path`, and the header of the weights file."""
+
+
+def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
+    """Describe `default`, a name of `list_models`, or a weights file, at `scale` (4 or 8).
+
+    Raises ModelError for an unknown name, a file that is no weights file, and weights made for another scale.
+    """
+    check_scale(scale)
+    found = _resolve(name_or_path, scale)
+    if isinstance(found, str):
+        return ModelDescriptor(
+            name=found,
+            scale=scale,
+            bands=("red", "green", "blue"),
+            value_range=(-1.0, 1.0),
+            tile=128,
+            halo=INTERPOLATORS[found],
+            overlap=0,
+            multiple=1,
+            sha256=_definition(found),
+            metadata={"kind": "interpolation", "licence": "Apache-2.0", "path": None},
+        )
+    header, _ = read_header(found)
+    if header.scale != scale:
+        raise ModelError(
+            f"{name_or_path} was trained for scale {header.scale}, not {scale}: ask for --scale {header.scale}"
+        )
+    return ModelDescriptor(
+        name=found.stem,
+        scale=scale,
+        bands=header.bands,
+        value_range=header.value_range,
+        tile=header.tile,
+        halo=header.halo,
+        overlap=header.overlap,
+        multiple=header.multiple,
+        sha256=sha256(found),
+        metadata={"kind": "student", "licence": header.licence, "path": str(found), "header": header.model_dump()},
+    )
+
+
+def list_models() -> list[dict[str, Any]]:
+    """Every model at hand: name, scales, kind, parameters, sha256, licence, path, and the scales it is default for."""
+    rows = [
+        {
+            "name": name,
+            "scales": list(SCALES),
+            "kind": "interpolation",
+            "parameters": 0,
+            "sha256": _definition(name),
+            "licence": "Apache-2.0",
+            "path": None,
+        }
+        for name in INTERPOLATORS
+    ]
+    for name, path in _shipped().items():
+        header, shapes = read_header(path)
+        rows.append(
+            {
+                "name": name,
+                "scales": [header.scale],
+                "kind": "student",
+                "parameters": sum(math.prod(shape) for shape in shapes.values()),
+                "sha256": sha256(path),
+                "licence": header.licence,
+                "path": str(path),
+            }
+        )
+    defaults = {scale: _default(scale) for scale in SCALES}
+    for row in rows:
+        row["default_for"] = [
+            scale
+            for scale, found in defaults.items()
+            if (found if isinstance(found, str) else found.stem) == row["name"]
+        ]
+    return rows
+
+
+def show_model(name_or_path: str) -> dict[str, Any]:
+    """One model: parameters, the paper's count of them, cost of 512 x 512 output pixels in GMAC, its file's header.
+
+    A model of both scales (an interpolator; `default`) is shown at scale 4.
+    """
+    import torch
+
+    found = _resolve(name_or_path, SCALES[0])
+    if isinstance(found, str):
+        from .interpolation import interpolator
+
+        with torch.device("meta"):
+            cost = gmac(interpolator(found, SCALES[0]), torch.empty(1, 3, 128, 128))
+        # No dead tensors to count: both numbers are the same for a model without weights.
+        counts = {"parameters": 0, "parameters_as_published": 0, "gmac_512": cost}
+        about = {"kind": "interpolation", "scales": list(SCALES), "licence": "Apache-2.0", "path": None, "header": None}
+        return {"name": found, **counts, "sha256": _definition(found), **about}
+
+    from .published import parameters_as_published
+    from .student import Student, StudentConfig, parameters
+
+    header, _ = read_header(found)
+    config = StudentConfig.model_validate(header.config)
+    with torch.device("meta"):
+        student = Student(config)
+        cost = gmac(student, torch.empty(1, 3, 512, 512))
+    return {
+        "name": found.stem,
+        "parameters": parameters(student),
+        "parameters_as_published": parameters_as_published(config),
+        "gmac_512": cost,
+        "sha256": sha256(found),
+        "kind": "student",
+        "scales": [header.scale],
+        "licence": header.licence,
+        "path": str(found),
+        "header": header.model_dump(),
+    }
+
+
+def gmac(network: nn.Module, image: Any) -> float:
+    """Billions of multiply-adds, in convolutions and matrix products, of one forward pass; free on the meta device."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        network.requires_grad_(False)(image)
+    return round(int(counter.get_total_flops()) / 2e9, 3)
+
+
+def _resolve(name_or_path: str, scale: int) -> str | Path:
+    """The name of an interpolator, or the path of a weights file."""
+    if name_or_path == DEFAULT:
+        return _default(scale)
+    if name_or_path in INTERPOLATORS:
+        return name_or_path
+    shipped = _shipped()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return path
+    names = ", ".join([DEFAULT, *INTERPOLATORS, *shipped])
+    raise ModelError(f"there is no model or file named {name_or_path}: give one of {names}, or a weights file")
+
+
+def _default(scale: int) -> str | Path:
+    for path in _shipped().values():
+        if read_header(path)[0].scale == scale:
+            return path
+    return "bicubic"
+
+
+def _shipped() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+
+
+def _definition(name: str) -> str:
+    """Stands for the digest of weights; the wording changes with the kernel, so that an old ledger no longer fits."""
+    wording = {
+        "nearest": "nearest: repeated pixels",
+        "bicubic": "bicubic: Keys a=-1/2, support 2, half-pixel centres, repeated edges",
+        "lanczos": "lanczos: a=3, normalised, half-pixel centres, repeated edges",
+    }
+    return hashlib.sha256(wording[name].encode()).hexdigest()

@@ -1,0 +1,150 @@
+"""What the pipeline may know of models: a name or file in, a callable on tiles out.
+
+Importing this module does not import torch, so that the command line starts at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ModelError
+from .registry import ModelDescriptor, descriptor_of, list_models, show_model
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+__all__ = ["ModelDescriptor", "Upscaler", "descriptor_of", "import_published", "list_models", "load", "show_model"]
+
+CUDA_BATCH = 4
+"""Tiles a pass on a GPU: enough to fill one, and under 2 GB with the published student."""
+
+
+class Upscaler:
+    """A model ready to run. Not thread-safe: one call at a time (it sets cuDNN's flags for its duration)."""
+
+    descriptor: ModelDescriptor
+    network: nn.Module
+    """The module itself: for a student, image in [-1, 1] at output size to image; low resolution in for the others."""
+    device: torch.device
+
+    def __init__(self, descriptor: ModelDescriptor, network: nn.Module, device: torch.device) -> None:
+        """`network` is moved to `device`; see `load` for models by name."""
+        import torch
+
+        from .interpolation import interpolator
+
+        self.descriptor, self.device = descriptor, device
+        self.network = network.eval().to(device).to(memory_format=torch.channels_last)
+        student = descriptor.metadata["kind"] == "student"
+        self._first = interpolator("bicubic", descriptor.scale).to(device) if student else None
+        # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
+        self.precision = reduced_precision(device) if student else None
+        self._batch = CUDA_BATCH if device.type == "cuda" else 1
+
+    def __call__(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Tiles [n, 3, h, w] in the value range -> [n, 3, h * scale, w * scale], float32, not clamped.
+
+        Tiles always pass in batches of one size, the last one filled up with copies, so that the result of a tile does
+        not depend on the tiles beside it. Raises ModelError where the GPU has no memory left.
+        """
+        import torch
+
+        n, channels, height, width = tiles.shape
+        scale = self.descriptor.scale
+        out = np.empty((n, channels, height * scale, width * scale), np.float32)
+        # TF32 would cost digital numbers in float32 paths, and a benchmarked algorithm may differ from run to run.
+        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
+        try:
+            with torch.inference_mode(), cudnn, autocast:
+                for start in range(0, n, self._batch):
+                    part = tiles[start : start + self._batch]
+                    size = len(part)
+                    full = np.concatenate([part, np.repeat(part[-1:], self._batch - size, 0)])
+                    result = self._run(torch.from_numpy(full).to(self.device))
+                    out[start : start + size] = result[:size].cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{self.device} has no memory left for {self._batch} tiles of {self.descriptor.name}: "
+                "end other programs that use it, or run with --device cpu"
+            ) from error
+        return out
+
+    def _run(self, low: Tensor) -> Tensor:
+        """[n, 3, h, w] -> [n, 3, h * scale, w * scale], both float32 on the device."""
+        import torch
+        from torch.nn import functional as F  # noqa: N812
+
+        if self._first is None:
+            direct: Tensor = self.network(low)
+            return direct
+        with torch.autocast(self.device.type, enabled=False):
+            image: Tensor = self._first(low)
+        height, width = image.shape[-2:]
+        multiple = self.descriptor.multiple
+        image = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        result: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+        return result[..., :height, :width]
+
+
+def load(name_or_path: str, scale: int, device: str = "cpu") -> Upscaler:
+    """`default`, a name of `list_models` or a weights file, at `scale` (4 or 8), on `cpu`, `cuda` or `cuda:N`.
+
+    Raises ModelError for what `descriptor_of` raises it for, for damaged weights, and for a device that is not there.
+    """
+    where = _device(device)
+    descriptor = descriptor_of(name_or_path, scale)
+    network: nn.Module
+    if descriptor.metadata["kind"] == "student":
+        from .weights import load_student
+
+        network = load_student(Path(descriptor.metadata["path"]))
+    else:
+        from .interpolation import interpolator
+
+        network = interpolator(descriptor.name, scale)
+    return Upscaler(descriptor, network, where)
+
+
+def import_published(src: Path, scale: int, out: Path) -> dict[str, Any]:
+    """Turn a published SlimDiffSR pickle into a weights file; see `published.import_published`."""
+    from .published import import_published as run
+
+    return run(src, scale, out)
+
+
+def reduced_precision(device: torch.device) -> torch.dtype | None:
+    """The 16-bit type networks run in on `device`, or None where float32 is as fast.
+
+    GPUs: bfloat16 where the card has it, float16 elsewhere. CPUs: bfloat16 where they multiply it in hardware
+    (AVX512_BF16 or AMX), which made the student 2.3 times as fast (1.4 s against 3.2 s for 512 x 512 pixels on two
+    Zen 4 cores); elsewhere it is emulated and slower than float32.
+    """
+    import torch
+
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    features = torch.cpu.get_capabilities()
+    return torch.bfloat16 if features.get("avx512_bf16") or features.get("amx_bf16") else None
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ModelError(f"device must be cpu, cuda or cuda:N, not {name}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {name}: PyTorch sees no CUDA device here; run with --device cpu, or mend the driver")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise ModelError(f"device {name}: there are only {torch.cuda.device_count()} CUDA devices, counted from 0")
+    return device
