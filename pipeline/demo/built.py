@@ -44,10 +44,9 @@ def paint_rivers(canvas: Canvas, noise: SmoothNoise, seed: int) -> None:
         slope += amplitude * turn * np.cos(turn * x + np.float32(phase))
     offset = (y - course + _RIVER_SPACING / 2 + 500) % _RIVER_SPACING - _RIVER_SPACING / 2
     distance = np.abs(offset) / np.hypot(1, slope)
-    half_width = 19 + 4 * noise(x, y, 300, 12)
-
-    near = np.flatnonzero(distance < half_width + 40)
-    x, y, bank = x[near], y[near], half_width[near] - distance[near]
+    near = np.flatnonzero(distance < 80)
+    x, y = x[near], y[near]
+    bank = 19 + 4 * noise(x, y, 300, 12) - distance[near]
     grove = inside(np.minimum(bank + 24 + 9 * noise(x, y, 60, 13), 12 * noise(x, y, 45, 14) + 2))
     canvas.paint(near, SPECTRUM["grass"], inside(bank + 30), VEGETATION)
     paint_trees(canvas, near, grove, noise, np.zeros(near.size, np.float32))

@@ -18,11 +18,17 @@ _TRACK_GAUGE = 0.9  # half the distance between a tractor's wheels, metres
 _BARE_BELOW = 0.4  # share of crop cover under which SCL calls a field bare
 
 
-def paint_fields(canvas: Canvas, regions: Regions, noise: SmoothNoise) -> None:
-    """Cover the whole canvas with strips of crops: tramlines, headlands, drill streaks, patches, hedges."""
-    points = np.arange(canvas.x.size)
-    bend = [noise(canvas.x, canvas.y, 420, layer) * np.float32(9) for layer in (1, 2)]
-    u, v = regions.frame(points, canvas.x + bend[0], canvas.y + bend[1])
+def paint_fields(
+    canvas: Canvas,
+    regions: Regions,
+    noise: SmoothNoise,
+    bent: tuple[NDArray[np.float32], NDArray[np.float32]],
+) -> None:
+    """Cover the whole canvas with strips of crops: tramlines, headlands, drill streaks, patches, hedges.
+
+    `bent` are the points' coordinates in a bent frame: the strips' edges curve as the regions' borders do.
+    """
+    u, v = regions.frame(np.arange(canvas.x.size), *bent)
     bits = regions.bits[regions.index]
 
     # A region is cut into bands along u, a band into strips: the strip is the field.
@@ -62,20 +68,21 @@ def paint_fields(canvas: Canvas, regions: Regions, noise: SmoothNoise) -> None:
 
 
 def paint_woods(canvas: Canvas, regions: Regions, noise: SmoothNoise) -> None:
-    """Woods over whole regions and in copses among the fields, with a shadow along the north-western edge."""
+    """Woods over whole regions, and copses among the fields with a shadow on their north-western side."""
 
-    def depth(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Metres inside the wood's edge."""
-        ragged = np.float32(5) * noise(x, y, 28, 6)
-        copse = (noise(x, y, 480, 7) - np.float32(1.45)) * 130
-        forest = np.where(regions.use[regions.index] == WOOD, regions.border - 9, -100)
-        return np.asarray(np.maximum(copse, forest) + ragged, np.float32)
+    def copse(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+        """About metres inside a copse's edge."""
+        return np.asarray((noise(x, y, 480, 7) - 1.45) * 130 + 5 * noise(x, y, 28, 6), np.float32)
 
-    here = depth(canvas.x, canvas.y)
+    lone = copse(canvas.x, canvas.y)
+    ragged = 7 * noise(canvas.x, canvas.y, 40, 11)
+    here = np.maximum(lone, np.where(regions.use[regions.index] == WOOD, regions.border - 9 + ragged, -100))
+
     height = np.float32(18)
-    towards_sun = depth(canvas.x - height * np.float32(SHADOW_EAST), canvas.y - height * np.float32(SHADOW_NORTH))
-    shaded = np.flatnonzero((towards_sun > 0) & (here < 1))
-    canvas.darken(shaded, 1 - np.float32(0.55) * inside(towards_sun[shaded]))
+    beside = np.flatnonzero((here < 1) & (lone > -45))
+    x, y = canvas.x[beside], canvas.y[beside]
+    sunward = copse(x - height * np.float32(SHADOW_EAST), y - height * np.float32(SHADOW_NORTH))
+    canvas.darken(beside, 1 - np.float32(0.55) * inside(sunward))
 
     wood = np.flatnonzero(here > -1)
     x, y = canvas.x[wood], canvas.y[wood]

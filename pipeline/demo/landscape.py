@@ -37,8 +37,9 @@ class Landscape:
         east, north = (np.ravel(axis - origin).astype(np.float32) for axis, origin in zip((x, y), ORIGIN, strict=True))
         canvas = Canvas.blank(east, north)
         bend = [self._noise(east, north, 420, layer) * np.float32(14) for layer in (31, 32)]
-        regions = regions_at(east + bend[0], north + bend[1], self.seed)
-        paint_fields(canvas, regions, self._noise)
+        bent = (east + bend[0], north + bend[1])
+        regions = regions_at(*bent, self.seed)
+        paint_fields(canvas, regions, self._noise, bent)
         paint_woods(canvas, regions, self._noise)
         paint_rivers(canvas, self._noise, self.seed)
         paint_roads(canvas, regions)

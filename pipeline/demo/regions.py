@@ -62,11 +62,18 @@ def regions_at(x: NDArray[np.float32], y: NDArray[np.float32], seed: int) -> Reg
     jitter = ((n + 0.5 + 0.76 * (uniform(bits, draw) - 0.5)) * CELL for draw, n in ((1, i), (2, j)))
     centre = np.stack(list(jitter), axis=1).astype(np.float32)
 
+    # A centre matters where it can be nearer than the second nearest of some point: few do.
+    low, high = (np.array([edge(x), edge(y)], np.float32) for edge in (np.min, np.max))
+    closest = np.hypot(*np.maximum(np.maximum(low - centre, centre - high), 0).T)
+    farthest = np.hypot(*np.maximum(np.abs(centre - low), np.abs(centre - high)).T)
+    candidates = np.flatnonzero(closest <= np.partition(farthest, 1)[1] + 1)
+
     nearest = np.full(x.shape, np.inf, np.float32)
     second = nearest.copy()
     index = np.zeros(x.shape, np.intp)
     neighbour = index.copy()
-    for k, (east, north) in enumerate(centre):
+    for k in candidates:
+        east, north = centre[k]
         square = (x - east) ** 2 + (y - north) ** 2
         wins, places = square < nearest, square < second
         neighbour = np.where(wins, index, np.where(places, k, neighbour))
