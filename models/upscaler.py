@@ -8,14 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .errors import ModelError
 from .registry import ModelDescriptor, descriptor_of, list_models, show_model
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 __all__ = ["ModelDescriptor", "Upscaler", "descriptor_of", "import_published", "list_models", "load", "show_model"]
@@ -31,6 +28,8 @@ class Upscaler:
     network: nn.Module
     """The module itself: for a student, image in [-1, 1] at output size to image; low resolution in for the others."""
     device: torch.device
+    batch: int
+    """Tiles in one pass: every pass has this many."""
 
     def __init__(self, descriptor: ModelDescriptor, network: nn.Module, device: torch.device) -> None:
         """`network` is moved to `device`; see `load` for models by name."""
@@ -44,36 +43,34 @@ class Upscaler:
         self._first = interpolator("bicubic", descriptor.scale).to(device) if student else None
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
         self.precision = reduced_precision(device) if student else None
-        self._batch = CUDA_BATCH if device.type == "cuda" else 1
+        self.batch = CUDA_BATCH if device.type == "cuda" else 1
 
-    def __call__(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Tiles [n, 3, h, w] in the value range -> [n, 3, h * scale, w * scale], float32, not clamped.
+    def __call__(self, tiles: Tensor) -> Tensor:
+        """Tiles [n, 3, h, w] in the value range -> [n, 3, h * scale, w * scale], float32, on the device, not clamped.
 
-        Tiles always pass in batches of one size, the last one filled up with copies, so that the result of a tile does
-        not depend on the tiles beside it. Raises ModelError where the GPU has no memory left.
+        Tiles pass in batches of `batch`, the last one filled up with copies, so that the result of a tile does not
+        depend on the tiles beside it. Raises ModelError where the GPU has no memory left.
         """
         import torch
 
-        n, channels, height, width = tiles.shape
-        scale = self.descriptor.scale
-        out = np.empty((n, channels, height * scale, width * scale), np.float32)
         # TF32 would cost digital numbers in float32 paths, and a benchmarked algorithm may differ from run to run.
         cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
         try:
             with torch.inference_mode(), cudnn, autocast:
-                for start in range(0, n, self._batch):
-                    part = tiles[start : start + self._batch]
-                    size = len(part)
-                    full = np.concatenate([part, np.repeat(part[-1:], self._batch - size, 0)])
-                    result = self._run(torch.from_numpy(full).to(self.device))
-                    out[start : start + size] = result[:size].cpu().numpy()
+                return torch.cat([self._run(self._full(part))[: len(part)] for part in tiles.split(self.batch)])
         except torch.OutOfMemoryError as error:
             raise ModelError(
-                f"{self.device} has no memory left for {self._batch} tiles of {self.descriptor.name}: "
+                f"{self.device} has no memory left for {self.batch} tiles of {self.descriptor.name}: "
                 "end other programs that use it, or run with --device cpu"
             ) from error
-        return out
+
+    def _full(self, part: Tensor) -> Tensor:
+        """The part on the device, filled up to the batch size."""
+        import torch
+
+        fill = part[-1:].expand(self.batch - len(part), -1, -1, -1)
+        return torch.cat([part, fill]).to(self.device)
 
     def _run(self, low: Tensor) -> Tensor:
         """[n, 3, h, w] -> [n, 3, h * scale, w * scale], both float32 on the device."""

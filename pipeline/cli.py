@@ -28,7 +28,7 @@ app.add_typer(models_app, name="models")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace the output of an earlier run, starting afresh.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output of an earlier run, starting afresh.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -200,13 +200,10 @@ def _report(result: dict[str, Any], as_json: bool) -> None:
     for key, value in result.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {part}" for name, part in value.items())
-        elif isinstance(value, (list, tuple)) and any(isinstance(part, (dict, str)) for part in value):
-            value = "".join(f"\n  {_line(part)}" for part in value)
+        elif isinstance(value, (list, tuple)):
+            lines = ["  ".join(map(str, part.values())) if isinstance(part, dict) else str(part) for part in value]
+            value = ", ".join(lines) if sum(map(len, lines)) < 80 else "".join(f"\n  {line}" for line in lines)
         typer.echo(f"{key.replace('_', ' ')}: {value}")
-
-
-def _line(part: object) -> str:
-    return "  ".join(str(value) for value in part.values()) if isinstance(part, dict) else str(part)
 
 
 def main() -> None:

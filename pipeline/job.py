@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import torch
 
-from rsup.models.upscaler import descriptor_of
+from rsup.models.upscaler import descriptor_of, load
 
 from . import cluster, cog, mosaic, report, stac_item
+from .consistency import consistency
 from .errors import ArgumentError, ChunkError, OutputError, SceneError
+from .fetch import plan as plan_fetch
+from .fetch import run as run_fetch
 from .grid import Window, chunks
 from .ledger import Ledger
-from .progress import progress
+from .progress import progress, say
 from .scene import Scene, open_scene
 from .upscale import passes, tiling_of, upscale_chunk
 
@@ -30,7 +34,21 @@ if TYPE_CHECKING:
 
     from rsup.models.upscaler import ModelDescriptor
 
+    from .request import FetchRequest
+
 SCALES = (4, 8)
+
+
+def fetch(request: FetchRequest, *, dry_run: bool = False) -> dict[str, Any]:
+    """Search, then read, fuse and write every chunk of one scene store; a rerun goes on where an earlier one stopped.
+
+    Returns what was fetched, or with `dry_run` what would be. Raises an RsupError where it cannot be done.
+    """
+    plan = plan_fetch(request)
+    if dry_run:
+        return plan.to_dict()
+    with progress("fetch", "chunks") as report_progress:
+        return run_fetch(plan, report_progress)
 
 
 @dataclass(frozen=True)
@@ -136,7 +154,7 @@ class UpscalePlan:
         return [f"{self.name}.{ending}" for ending in ("html", "json", "tif", "zarr")]
 
 
-def upscale(request: UpscaleRequest) -> dict[str, Any]:
+def upscale(request: UpscaleRequest, *, dry_run: bool = False) -> dict[str, Any]:
     """Super-resolve a scene into a published mosaic; a rerun goes on where an earlier one stopped.
 
     Returns the plan's summary, what was done and the consistency figures. Raises an RsupError where it could not be
@@ -144,6 +162,10 @@ def upscale(request: UpscaleRequest) -> dict[str, Any]:
     """
     start = time.monotonic()
     plan = UpscalePlan.make(request)
+    if request.model == "default" and plan.model.metadata["kind"] != "student":
+        say(f"no trained student for x{request.scale} comes with this version: using {plan.model.name} interpolation")
+    if dry_run:
+        return plan.summary() | _forecast(plan)
     try:
         with Ledger.open(plan.work / "ledger.jsonl", plan.fingerprint(), overwrite=request.overwrite) as ledger:
             if "published" in ledger.done():
@@ -154,13 +176,32 @@ def upscale(request: UpscaleRequest) -> dict[str, Any]:
                 _make_room(plan, ledger.path)
             if "finished" not in ledger.done():
                 _compute(plan, ledger)
-                _finish(plan)
-                ledger.record("finished", "done")
+                ledger.record("finished", "done", figures=_finish(plan))
             _publish(plan)
             ledger.record("published", "done")
+            figures = ledger.info("finished")["figures"]
     except OSError as error:
         raise OutputError(f"cannot write in {request.output}: {error.strerror or error}") from error
-    return plan.summary() | {"already_done": False, "seconds": round(time.monotonic() - start, 2)}
+    seconds = round(time.monotonic() - start, 2)
+    return plan.summary() | {"already_done": False, "consistency": figures, "seconds": seconds}
+
+
+def _forecast(plan: UpscalePlan) -> dict[str, Any]:
+    """Where the work would run, and the seconds the network would take by the time one tile takes here."""
+    request = plan.request
+    if request.scheduler is not None:
+        return {"workers": request.scheduler}
+    pool = cluster.Pool.plan(request.device, request.workers)
+    model = load(request.model, request.scale, pool.device)
+    tile = torch.zeros(model.batch, 3, plan.model.tile, plan.model.tile)
+    model(tile).cpu()  # the first call also chooses kernels and fills caches
+    start = time.monotonic()
+    model(tile).cpu()
+    each = (time.monotonic() - start) / model.batch
+    workers = [pool.device if pin is None else f"{pool.device}:{pin}" for pin in pool.pins]
+    # CPU workers share the cores this one tile had to itself.
+    parallel = 1 if pool.device == "cpu" else len(workers)
+    return {"workers": workers, "network_seconds": round(plan.summary()["tiles"] * each / parallel, 1)}
 
 
 def _make_room(plan: UpscalePlan, ledger: Path) -> None:
@@ -237,6 +278,28 @@ def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, w
         mosaic.write_chunk(store, bands, (index[0], index[1]), data)
     except OSError as error:
         raise OutputError(f"cannot write {store}: {error.strerror or error}; rerun to go on") from error
+
+
+def _finish(plan: UpscalePlan) -> dict[str, float]:
+    """From the full-resolution chunks to every output, in the work folder. Returns the consistency figures."""
+    request, scene, model = plan.request, plan.scene, plan.model
+    page, item, tif, store = (plan.work / name for name in plan.artefacts())
+    with progress("overviews", "chunks") as report_progress:
+        mosaic.build_overviews(store, report_progress)
+    if not mosaic.has_valid_pixel(store):
+        raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
+    with progress("COG", "chunks") as report_progress:
+        cog.write_cog(store, tif, report_progress)
+    figures = consistency(scene, store, request.bands, request.scale)
+    about = {"name": model.name, "sha256": model.sha256, "metadata": model.metadata}
+    sources = scene.attributes.get("items", [])
+    assets = dict(zip(("page", "cog", "zarr"), (page.name, tif.name, store.name), strict=True))
+    document = stac_item.stac_item(
+        plan.name, plan.window, scene.crs, request.scale, request.bands, about, sources, assets
+    )
+    stac_item.write_item(document, item)
+    report.write_page(page, scene, store, request.bands, about, figures)
+    return figures
 
 
 def _provenance(plan: UpscalePlan) -> dict[str, Any]:

@@ -95,6 +95,10 @@ class Ledger:
         """The latest record of each key that failed."""
         return {key: record for key, record in self._records.items() if record["status"] == "failed"}
 
+    def info(self, key: str) -> dict[str, Any]:
+        """The latest record of `key`, with what was recorded beside its status. Raises KeyError without one."""
+        return self._records[key]
+
     def record(self, key: str, status: Status, **info: Any) -> None:
         """Write one record; call it only after what it speaks of is durable. Raises OutputError on a full disk."""
         record = {"key": key, "status": status, **info}

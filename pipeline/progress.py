@@ -14,6 +14,12 @@ LOG_EVERY = 10.0
 """Seconds between two plain log lines."""
 
 
+def say(line: str) -> None:
+    """One line of news."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
 @contextmanager
 def progress(title: str, unit: str) -> Iterator[Report]:
     """Show how far `title` has come, with rate and time left, while the block runs."""
@@ -67,7 +73,6 @@ def _log(title: str, unit: str) -> Iterator[Report]:
         last = now
         rate = (done - first) / max(now - start, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        sys.stderr.write(f"{title}: {done}/{total} {unit}, {rate:.3g}/s{left}\n")
-        sys.stderr.flush()
+        say(f"{title}: {done}/{total} {unit}, {rate:.3g}/s{left}")
 
     yield report

@@ -1,9 +1,26 @@
-"""What every test shares: tests that need a GPU are skipped without one."""
+"""What every test shares: scenes to work on, the command line as a user runs it, and the skip of GPU tests."""
 
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+from rsup.pipeline.grid import Window, chunks
+from rsup.pipeline.scene import Scene, create_scene, open_scene
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+"""Real imagery that may lie beside the project; no test needs it."""
+
+WriteScene = Callable[..., Scene]
+Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is marked `gpu` where torch sees no CUDA device."""
     import torch
 
     if torch.cuda.is_available():
@@ -12,3 +29,77 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+def write_scene(
+    path: Path, dn: NDArray[np.uint16], bands: Sequence[str], window: Window, crs: str, aoi: Window | None = None
+) -> Scene:
+    """Stored numbers [band, y, x] as a scene store."""
+    writer = create_scene(
+        path, window, crs, bands, 256, aoi, {"items": [{"id": "made", "datetime": "2024-06-01T10:00:00Z"}]}
+    )
+    for index, part in chunks(window, 256):
+        rows, cols = part.within(window)
+        empty = np.zeros((part.height, part.width), np.uint8)
+        writer.write(index, dn[:, rows, cols], empty, empty.astype(np.uint16))
+    return open_scene(path)
+
+
+@pytest.fixture
+def make_scene(tmp_path: Path) -> WriteScene:
+    """`make_scene(dn [band, y, x], name="scene", bands=..., corner=(row, col), aoi=None)` -> an open Scene."""
+
+    def make(
+        dn: NDArray[np.uint16],
+        name: str = "scene",
+        bands: Sequence[str] = ("red", "green", "blue"),
+        corner: tuple[int, int] = (-568_628, 65_536),
+        aoi: Window | None = None,
+    ) -> Scene:
+        return write_scene(tmp_path / f"{name}.zarr", dn, bands, Window(*corner, *dn.shape[1:]), "EPSG:32631", aoi)
+
+    return make
+
+
+def made_numbers(height: int, width: int, bands: int = 3) -> NDArray[np.uint16]:
+    """Fields, hills and noise in stored numbers, with a nodata edge; every seed of structure differs by band."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:height, :width]
+    planes = [
+        2300 + 500 * np.sin(x / 17 + k) * np.cos(y / 23) + 900 * ((x // 19 + y // 31) % 2) + rng.normal(0, 80, x.shape)
+        for k in range(bands)
+    ]
+    dn = np.clip(np.rint(planes), 1, 65535).astype(np.uint16)
+    dn[:, y + 2 * x < height // 3] = 0
+    return dn
+
+
+@pytest.fixture(scope="session")
+def real_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Mol, Belgium, at 10 m (red, green, blue, nir), where the imagery is at hand; a made scene where it is not."""
+    import rasterio
+
+    path = tmp_path_factory.mktemp("scenes") / "mol.zarr"
+    bands = ("red", "green", "blue", "nir")
+    folder = SHARED / "data/sentinel2/mol_L1C_10m"
+    if not folder.exists():
+        return write_scene(path, made_numbers(1024, 512, 4), bands, Window(-568_628, 65_536, 1024, 512), "EPSG:32631")
+    planes = []
+    for number in ("B04", "B03", "B02", "B08"):
+        with rasterio.open(folder / f"ref_input_S2_{number}.tif") as source:
+            planes.append(source.read(1))
+    dn = np.stack(planes)
+    # The product is older than baseline 04.00: its numbers lack the 1000 that stored numbers carry.
+    dn = np.where((dn == 65535) | (dn == 0), 0, dn + 1000).astype(np.uint16)
+    return write_scene(path, dn, bands, Window(-568_628, 65_536, *dn.shape[1:]), "EPSG:32631")
+
+
+@pytest.fixture
+def rsup() -> Rsup:
+    """`rsup("upscale", scene, "--scale", 8)`: the command in a process of its own, as a user runs it."""
+
+    def run(*arguments: object, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "rsup.pipeline.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run

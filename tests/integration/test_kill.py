@@ -1,0 +1,117 @@
+"""kill -9 of a worker and of the command, at five moments each: a rerun gives the undisturbed run's bytes."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rsup.pipeline.scene import Scene
+
+MOMENTS = ["start", 1, 6, "last", "finish"]
+"""Before the first chunk; after so many; after the last; while the outputs are made."""
+
+
+def command(scene: Scene, output: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "rsup.pipeline.cli", "upscale", str(scene.path), "--scale", "4", "--model", "bicubic",
+        "--bands", "red,nir", "--chunk", "128", "--workers", "2", "--device", "cpu", "-o", str(output), "--json",
+    ]  # fmt: skip
+
+
+def bytes_of(output: Path) -> dict[str, str]:
+    """Every published file and its hash."""
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and ".rsup" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(real_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    output = tmp_path_factory.mktemp("undisturbed")
+    subprocess.run(command(real_scene, output), check=True, capture_output=True)
+    files = bytes_of(output)
+    assert len(files) > 30 and {"mol_x4.tif", "mol_x4.json", "mol_x4.html"} <= files.keys()
+    return files
+
+
+def records(output: Path) -> list[str]:
+    ledger = output / ".rsup" / "mol_x4" / "ledger.jsonl"
+    return ledger.read_text().splitlines()[1:] if ledger.exists() else []
+
+
+def wait_for(moment: str | int, output: Path, process: "subprocess.Popen[bytes]") -> None:
+    """Return at the moment, or when the process is over already."""
+    work = output / ".rsup" / "mol_x4"
+    for _ in range(6000):
+        chunks = len([line for line in records(output) if '"key": "finished"' not in line])
+        here = {
+            "start": bool(psutil.Process(process.pid).children(recursive=True)) if process.poll() is None else True,
+            "last": chunks >= 32,
+            "finish": any(work.glob(".mol_x4.tif.*")) or chunks > 32,
+        }
+        if process.poll() is not None or (chunks >= moment if isinstance(moment, int) else here[moment]):
+            return
+        time.sleep(0.01)
+    pytest.fail(f"{moment} never came")
+
+
+def workers_of(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    """The Dask worker processes: children that multiprocessing spawned, without its resource tracker."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        line = " ".join(child.cmdline())
+        if "multiprocessing" in line and "resource_tracker" not in line:
+            found.append(child)
+    return found
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killing_the_command(moment: str | int, real_scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        command(real_scene, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        wait_for(moment, tmp_path, process)
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "the run was over before it could be killed"
+    before = [line for line in records(tmp_path) if '"status": "done"' in line]
+    assert not list(tmp_path.glob("mol_x4.*")), "a half-written output has its final name"
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive, "workers outlived the command"
+    again = subprocess.run(command(real_scene, tmp_path), check=True, capture_output=True, text=True)
+    assert json.loads(again.stdout)["already_done"] is False
+    assert records(tmp_path)[: len(before)] == before, "what was done was done again"
+    assert bytes_of(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("moment", MOMENTS[:-1])
+def test_killing_a_worker(moment: str | int, real_scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    with subprocess.Popen(command(real_scene, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_for(moment, tmp_path, process)
+        if moment == "start":  # the worker must be up, or there is nothing to kill
+            while not workers_of(process):
+                time.sleep(0.01)
+        for worker in workers_of(process)[:1]:
+            worker.kill()
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    assert bytes_of(tmp_path) == undisturbed
+
+
+def test_killing_both_workers_at_once(real_scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    with subprocess.Popen(command(real_scene, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_for(3, tmp_path, process)
+        for worker in workers_of(process):
+            worker.kill()
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    assert bytes_of(tmp_path) == undisturbed
