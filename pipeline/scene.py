@@ -24,7 +24,7 @@ from .grid import GSD, Window, snap
 from .sentinel2 import CLASS_NAMES
 
 CLASSES, SOURCE = "scl", "source"
-"""Arrays of a scene store that are no bands: scene classification; 1 + index of the item, 0 = none."""
+"""Arrays of a scene store that are no bands: scene classification; 1 + index of the item, 0 = none or many."""
 
 _ENCODING = "{'dtype': 'uint16', 'scale_factor': 1e-4, 'add_offset': -0.1, '_FillValue': 0}"
 
@@ -107,8 +107,7 @@ class SceneWriter:
             sync_chunk(self.path, list(planes), index)
         except OSError as error:
             raise OutputError(
-                f"{self.path} cannot be written ({error.strerror or error}): "
-                "free some space or choose another -o"
+                f"{self.path} cannot be written ({error.strerror or error}): free some space or choose another -o"
             ) from error
 
 
@@ -141,7 +140,7 @@ def create_scene(
         }
         add_array(group, CLASSES, shape, chunk, "uint8", flags)
         origin = {
-            "long_name": "1 + index into the attribute `items`, 0 = none",
+            "long_name": "1 + index into the attribute `items`, 0 = none or many",
             "grid_mapping": "spatial_ref",
         }
         add_array(group, SOURCE, shape, chunk, "uint16", origin)
@@ -190,9 +189,7 @@ def _open_zarr(path: Path) -> Scene:
     window = check_window(path, _affine(path, arrays, height, width), (height, width))
     attributes = dict(group.attrs)
     listed = attributes.get("bands")  # Zarr keeps no order
-    bands = (
-        tuple(listed) if isinstance(listed, list) and set(listed) == set(rasters) else tuple(sorted(rasters))
-    )
+    bands = tuple(listed) if isinstance(listed, list) and set(listed) == set(rasters) else tuple(sorted(rasters))
     return Scene(path, crs, window, _aoi(path, attributes, window), bands, attributes)
 
 
@@ -277,9 +274,7 @@ def _affine(path: Path, arrays: dict[str, zarr.Array[Any]], height: int, width: 
     text = arrays["spatial_ref"].attrs.get("GeoTransform") if "spatial_ref" in arrays else None
     numbers = str(text).split() if text else []
     if len(numbers) != 6:
-        raise SceneError(
-            f"{path} does not say where its pixels lie; write x and y, or use rio.write_transform"
-        )
+        raise SceneError(f"{path} does not say where its pixels lie; write x and y, or use rio.write_transform")
     return Affine.from_gdal(*(float(number) for number in numbers))
 
 
@@ -293,9 +288,7 @@ def _aoi(path: Path, attributes: dict[str, Any], window: Window) -> Window:
     except (TypeError, ValueError) as error:
         raise SceneError(f"{path}: its aoi ({bounds}) is not [west, south, east, north] in metres") from error
     if aoi is None:
-        raise SceneError(
-            f"{path}: its aoi ({bounds}) lies outside its pixels; correct or remove that attribute"
-        )
+        raise SceneError(f"{path}: its aoi ({bounds}) lies outside its pixels; correct or remove that attribute")
     return aoi
 
 

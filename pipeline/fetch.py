@@ -1,0 +1,259 @@
+"""From a request to a scene store: what is going to be read (`plan`), and reading and writing it (`run`).
+
+In: a FetchRequest. Out: `scene.zarr` on the lattice of one UTM zone, MARGIN pixels wider on each side than the
+ground asked for, so that every model tile that touches that ground sees the same pixels whatever the bbox.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import zarr
+
+from .catalog import CATALOGS, ItemReference, Query, locate, search
+from .composite import Chunk, first, median
+from .errors import ArgumentError, OutputError, SceneError
+from .footprint import box_of, touches, window_in
+from .grid import Window, chunks
+from .ledger import Ledger
+from .reading import Source, gdal, inspect
+from .request import FetchRequest
+from .scene import SceneWriter, create_scene
+
+__all__ = ["FetchPlan", "FetchRequest", "plan", "run"]
+
+MARGIN = 128
+"""Pixels of ground stored around the ground asked for."""
+READERS = 4
+"""Chunks read at once: reading waits for the network, not for the processor."""
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class FetchPlan:
+    """What a request comes to."""
+
+    request: FetchRequest
+    aoi: Window
+    """The ground asked for, snapped outwards to the lattice of `request.utm`."""
+    window: Window
+    """All that is stored: `aoi` and the margin."""
+    items: tuple[ItemReference, ...]
+    """Best first."""
+
+    def chunks(self) -> Iterator[tuple[tuple[int, int], Window]]:
+        """Index in the chunk grid and window of each chunk."""
+        return chunks(self.window, self.request.chunk)
+
+    def over(self, window: Window) -> list[int]:
+        """Indexes of the items whose footprint touches a window."""
+        box = box_of(window, self.request.utm)
+        return [index for index, item in enumerate(self.items) if touches(item.geometry, box)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan for --dry-run; sizes in bytes before compression, those to read at most."""
+        pixels = self.window.height * self.window.width
+        bands = len(self.request.bands)
+        read = sum(w.height * w.width * 2 * (bands + 1) * len(self.over(w)) for _, w in self.chunks())
+        return {
+            "output": str(self.request.output),
+            "crs": self.request.utm,
+            "aoi": self.aoi.bounds,
+            "aoi_pixels": (self.aoi.height, self.aoi.width),
+            "stored_bounds": self.window.bounds,
+            "stored_pixels": (self.window.height, self.window.width),
+            "chunks": sum(1 for _ in self.chunks()),
+            "bytes_to_read": read,
+            "bytes_to_write": pixels * (2 * bands + 3),
+            "items": [
+                {key: getattr(item, key) for key in ("id", "datetime", "cloud", "tile", "baseline")}
+                for item in self.items
+            ],
+        }
+
+
+def plan(request: FetchRequest) -> FetchPlan:
+    """Search the catalogue and lay out the store; writes nothing. Raises ArgumentError and CatalogError."""
+    aoi = window_in(request.box, request.utm)
+    query = Query(
+        request.catalog,
+        request.collection,
+        str(request.box),
+        box_of(aoi.grow(MARGIN), request.utm),
+        request.start,
+        request.end,
+        request.max_cloud,
+        request.bands,
+    )
+    items = tuple(search(query))
+    blind = [item.id for item in items if "scl" not in item.hrefs]
+    if request.mask_clouds and blind:
+        raise ArgumentError(f"--mask-clouds needs scene classification, which item {blind[0]} does not have")
+    return FetchPlan(request, aoi, aoi.grow(MARGIN), items)
+
+
+def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
+    """Read, fuse and write every chunk of a plan; `report(done, total)` follows. Returns a summary.
+
+    A run that was stopped, however, goes on where it was when it is run again. The output has its name only when
+    it is whole; one that was there before is replaced then, and only with `overwrite`.
+    Raises OutputError, and SceneError naming the item and band that cannot be read.
+    """
+    request = plan.request
+    output = request.output
+    if output.exists() and not request.overwrite:
+        raise OutputError(f"{output} exists; choose another -o or pass --overwrite")
+    partial_store = output.parent / f".{output.name}.partial"
+    ledger_path = output.parent / f".{output.name}.ledger"
+    with Ledger.open(ledger_path, _fingerprint(plan), overwrite=request.overwrite) as ledger:
+        sources = _inspect_all(plan)
+        writer = _open_store(plan, sources, partial_store, ledger)
+        _fill(plan, sources, writer, ledger, report)
+        valid = _valid_fraction(partial_store, plan)
+        try:
+            if not valid:
+                shutil.rmtree(partial_store)
+                ledger_path.unlink()
+                raise SceneError(
+                    f"no pixel of --bbox {request.box} is left in {len(plan.items)} items; "
+                    "widen --date, raise --max-cloud or do without --mask-clouds"
+                )
+            _publish(partial_store, output)
+            ledger_path.unlink()
+        except OSError as error:
+            raise OutputError(f"cannot give {partial_store} its name {output}: {error.strerror}") from error
+    return {
+        "scene": str(output),
+        "crs": request.utm,
+        "bounds": plan.aoi.bounds,
+        "pixels": (plan.aoi.height, plan.aoi.width),
+        "bands": request.bands,
+        "items": [item.id for item in plan.items],
+        "valid_percent": round(100 * valid, 2),
+    }
+
+
+def _fingerprint(plan: FetchPlan) -> dict[str, Any]:
+    asked = {
+        key: getattr(plan.request, key)
+        for key in ("catalog", "collection", "bands", "composite", "mask_clouds", "utm", "offset", "chunk")
+    }
+    return {
+        "rsup": version("rsup"),
+        **asked,
+        "aoi": plan.aoi.bounds,
+        "items": [item.id for item in plan.items],
+    }
+
+
+def _inspect_all(plan: FetchPlan) -> list[Source]:
+    host = urlsplit(CATALOGS["planetary-computer"]).hostname
+    sign = urlsplit(CATALOGS.get(plan.request.catalog, plan.request.catalog)).hostname == host
+
+    def look(item: ItemReference) -> Source:
+        with gdal(remote=locate(plan.request.catalog)[1] is None):
+            return inspect(item, plan.request.wanted_offset, sign)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(look, plan.items))
+
+
+def _open_store(plan: FetchPlan, sources: list[Source], path: Path, ledger: Ledger) -> SceneWriter:
+    """The writer of the partial store, which is made where the ledger does not know it."""
+    request = plan.request
+    if "store" in ledger.done() and path.is_dir():
+        return SceneWriter(path, plan.window, request.bands, request.chunk)
+    ledger.restart()
+    shutil.rmtree(path, ignore_errors=True)
+    described = [
+        {
+            key: value
+            for key, value in asdict(source.item).items()
+            if key in ("id", "collection", "datetime", "cloud", "tile", "href", "hrefs")
+        }
+        | {
+            "baseline": source.decision.baseline,
+            "offset": source.decision.offset,
+            "evidence": list(source.decision.evidence),
+        }
+        for source in sources
+    ]
+    attributes = {
+        "software": f"rsup {version('rsup')}",
+        "catalog": request.catalog,
+        "composite": request.composite,
+        "mask_clouds": request.mask_clouds,
+        "items": described,
+    }
+    writer = create_scene(path, plan.window, request.utm, request.bands, request.chunk, plan.aoi, attributes)
+    ledger.record("store", "done")
+    return writer
+
+
+def _fill(plan: FetchPlan, sources: list[Source], writer: SceneWriter, ledger: Ledger, report: Report) -> None:
+    """Read chunks in a few threads, ahead of this one, which writes them; READERS + 1 are held at most."""
+    done = ledger.done()
+    every = list(plan.chunks())
+    missing = ((index, window) for index, window in every if f"{index[0]},{index[1]}" not in done)
+    finished = sum(f"{i},{j}" in done for (i, j), _ in every)
+    report(finished, len(every))
+    with ThreadPoolExecutor(READERS) as pool:
+
+        def start(window: Window) -> Future[Chunk]:
+            return pool.submit(_read_chunk, plan, sources, window)
+
+        running = {start(window): index for index, window in islice(missing, READERS)}
+        try:
+            while running:
+                ready = wait(running, return_when=FIRST_COMPLETED).done.pop()
+                index = running.pop(ready)
+                chunk = ready.result()
+                running |= {start(window): following for following, window in islice(missing, 1)}
+                writer.write(index, chunk.data, chunk.classes, chunk.source)
+                ledger.record(f"{index[0]},{index[1]}", "done")
+                finished += 1
+                report(finished, len(every))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read_chunk(plan: FetchPlan, sources: list[Source], window: Window) -> Chunk:
+    request = plan.request
+    fuse = median if request.composite == "median" else first
+    with gdal(remote=locate(plan.request.catalog)[1] is None):
+        over = [(index, sources[index]) for index in plan.over(window)]
+        return fuse(over, request.bands, window, request.utm, request.mask_clouds)
+
+
+def _valid_fraction(store: Path, plan: FetchPlan) -> float:
+    """Share of the ground asked for that has pixels."""
+    band = zarr.open_group(store, mode="r")[plan.request.bands[0]]
+    assert isinstance(band, zarr.Array)
+    valid = sum(
+        int(np.count_nonzero(np.asarray(band[window.within(plan.window)])))
+        for _, window in chunks(plan.aoi, plan.request.chunk)
+    )
+    return valid / (plan.aoi.height * plan.aoi.width)
+
+
+def _publish(store: Path, output: Path) -> None:
+    """Give the whole store its name; what had the name before goes only then."""
+    aside = output.parent / f".{output.name}.old"
+    shutil.rmtree(aside, ignore_errors=True)
+    if output.exists():
+        output.rename(aside)
+    store.rename(output)
+    if aside.is_dir():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink(missing_ok=True)
