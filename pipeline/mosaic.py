@@ -152,6 +152,14 @@ def bands_of(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def has_valid_pixel(path: Path) -> bool:
+    """Whether any band has a pixel that is not nodata; asks the coarsest overview, which keeps every valid one."""
+    root = zarr.open_group(path, mode="r")
+    layout: Any = root.attrs["multiscales"]
+    coarsest = layout["layout"][-1]["asset"]
+    return any(np.asarray(_array(root, f"{coarsest}/{band}")[:]).any() for band in bands_of(path))
+
+
 def _create(
     path: Path,
     window: Window,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rsup.pipeline.errors import OutputError
 from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.mosaic import bands_of, build_overviews, create_mosaic, write_chunk
+from rsup.pipeline.mosaic import bands_of, build_overviews, create_mosaic, has_valid_pixel, write_chunk
 
 CRS = "EPSG:32633"
 WINDOW = Window(-500_123, 40_007, 75, 131)
@@ -171,6 +171,18 @@ def test_a_writer_killed_in_mid_chunk_leaves_nothing_behind(tmp_path: Path) -> N
         write_all(store, data)
         build_overviews(store, lambda *_: None)
     assert digest(calm) == digest(killed)
+
+
+def test_one_valid_pixel_is_found_in_the_coarsest_overview(tmp_path: Path) -> None:
+    store, data = tmp_path / "a.zarr", scene_pixels()
+    create(store)
+    build_overviews(store, lambda *_: None)
+    assert not has_valid_pixel(store)
+    data[:] = 0
+    data[1, 599, 3] = 1
+    write_all(store, data)
+    build_overviews(store, lambda *_: None)
+    assert has_valid_pixel(store)
 
 
 def test_nodata_chunks_have_no_file_and_a_rerun_takes_one_away(tmp_path: Path) -> None:
