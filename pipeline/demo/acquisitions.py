@@ -99,7 +99,8 @@ ACQUISITIONS = (
         swath=(0.45, 0.30),
         swath_side="east",
     ),
-    # The same ground in the neighbouring UTM zone.
+    # A hazier overpass that fills what the clouds of the clearer ones leave open, in two UTM zones.
+    Acquisition("33UUQ", "sentinel-2a", "2024-06-17T10:10:29.024Z", 22, "05.10", 0.10),
     Acquisition("32UQV", "sentinel-2a", "2024-06-17T10:10:29.024Z", 22, "05.10", 0.10, share=0.5),
     Acquisition("33UUQ", "sentinel-2b", "2024-06-22T10:10:31.024Z", 22, "05.10", 0.65),
     # Made before the offset came into the numbers.
