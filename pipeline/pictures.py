@@ -22,9 +22,9 @@ from .grid import GSD, Window
 from .radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from .scene import Scene
 
-OVERVIEW = 600
+OVERVIEW = 1024
 """Longest side of the overview's 10 m image, in pixels; coarser where the scene is larger."""
-SHARP = 1200
+SHARP = 2048
 """Longest side of its super-resolved image."""
 DETAIL = 512
 """Side of a detail's super-resolved image."""
@@ -145,7 +145,8 @@ def data_uri(image: NDArray[np.uint8]) -> str:
         picture.save(buffer, "PNG", optimize=True)
         kind = "png"
     else:
-        picture.save(buffer, "JPEG", quality=86, subsampling=0, optimize=True)
+        large = max(image.shape) > 2 * DETAIL  # the overview: many pixels, none of them looked at closely
+        picture.save(buffer, "JPEG", quality=78 if large else 86, subsampling=2 if large else 0, optimize=True)
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 

@@ -193,17 +193,17 @@ def test_details_lie_where_the_texture_is_and_apart(made: Made) -> None:
 
 
 def test_the_overview_of_a_large_scene_is_averaged_on_both_sides(tmp_path: Path) -> None:
-    window = Window(-512_000, 31_000, 130, 1301)
+    window = Window(-512_000, 31_000, 130, 2601)
     scene, store, lr = make(tmp_path, window=window, scale=4)
     pair = overview(scene, store, ("red",))
-    assert pair.coarser == 4 and pair.before.shape == (1, 33, 326)
-    assert 600 < max(pair.after.shape) <= SHARP
-    padded = np.zeros((132, 1304))
-    padded[:130, :1301] = lr[0]
-    mean = np.asarray(np.ma.masked_equal(padded.reshape(33, 4, 326, 4), 0).mean(axis=(1, 3)).filled(0))
+    assert pair.coarser == 4 and pair.before.shape == (1, 33, 651)
+    assert SHARP // 2 < max(pair.after.shape) <= SHARP
+    padded = np.zeros((132, 2604))
+    padded[:130, :2601] = lr[0]
+    mean = np.asarray(np.ma.masked_equal(padded.reshape(33, 4, 651, 4), 0).mean(axis=(1, 3)).filled(0))
     assert np.abs(pair.before[0] - mean).max() < 1
-    sharp = pair.after[0].astype(float).reshape(33, 2, 326, 2).mean(axis=(1, 3))
-    inner = (slice(10, 32), slice(10, 325))  # nodata and the cut edge apart
+    sharp = pair.after[0].astype(float).reshape(33, 2, 651, 2).mean(axis=(1, 3))
+    inner = (slice(10, 32), slice(10, 650))  # nodata and the cut edge apart
     assert np.abs(sharp[inner] - mean[inner]).max() < 2
 
 
