@@ -227,7 +227,7 @@ class Student(nn.Module):
         device = image.device.type
         exact = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
         with exact:
-            out: Tensor = last(x.float())
+            out: Tensor = last(x.to(image.dtype))
         return out
 
 

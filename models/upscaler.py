@@ -58,7 +58,7 @@ class Upscaler:
         autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
         try:
             with torch.inference_mode(), cudnn, autocast:
-                return torch.cat([self._run(self._full(part))[: len(part)] for part in tiles.split(self.batch)])
+                return torch.cat([self._run(self._full(part))[: len(part)] for part in torch.split(tiles, self.batch)])
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"{self.device} has no memory left for {self.batch} tiles of {self.descriptor.name}: "

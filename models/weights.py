@@ -68,7 +68,7 @@ def student_header(config: StudentConfig, scale: int, *, licence: str, source: s
     """
     check_scale(scale)
     fields = {
-        "config": config.model_dump(),
+        "config": config.model_dump(mode="json"),
         "scale": scale,
         "tile": 512 // scale,
         "halo": 16 // scale,

@@ -1,0 +1,58 @@
+"""Made weights: every tensor is drawn by its published name, so two implementations can be given the same network."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rsup.models.published import import_published, published_layout
+from rsup.models.student import StudentConfig
+
+Draw = Callable[..., dict[str, Tensor]]
+SaveStudent = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> StudentConfig:
+    """The student's layout at a hundredth of its width."""
+    return StudentConfig(channels=(16, 32), deep_channels=64, queries=4, squeeze=8, groups=8, autoencoder_channels=8)
+
+
+def draw_state(layout: Mapping[str, tuple[int, ...]], salt: str = "rsup-parity-a/") -> dict[str, Tensor]:
+    """Small biases, norm weights around 1, and the rest scaled by its fan-in, by name and salt."""
+    state = {}
+    for name, shape in layout.items():
+        seed = int.from_bytes(hashlib.sha256((salt + name).encode()).digest()[:8], "little")
+        r = np.random.Generator(np.random.Philox(seed)).standard_normal(shape).astype("float32")
+        if name.endswith(".bias"):
+            r *= np.float32(0.02)
+        elif len(shape) == 1:
+            r = 1 + np.float32(0.1) * r
+        else:
+            r /= np.float32(np.sqrt(np.prod(shape[1:])))
+        state[name] = torch.from_numpy(r)
+    return state
+
+
+@pytest.fixture(scope="session")
+def draw() -> Draw:
+    """`draw(layout, salt)`: a state dict in the published layout."""
+    return draw_state
+
+
+@pytest.fixture
+def save_student(tmp_path: Path, tiny: StudentConfig) -> SaveStudent:
+    """`save_student(scale, folder=tmp_path)`: a weights file of a tiny student, made the way a user makes one."""
+
+    def save(scale: int, folder: Path = tmp_path) -> Path:
+        pickle, out = tmp_path / f"net_params_{scale}x.pkl", folder / f"tiny-x{scale}.safetensors"
+        state = draw_state(published_layout(tiny))
+        torch.save({f"module.{name}": tensor for name, tensor in state.items()}, pickle)
+        import_published(pickle, scale, out, tiny)
+        return out
+
+    return save

@@ -1,0 +1,169 @@
+"""Models as the pipeline sees them: names, files, devices, and tiles that do not depend on their neighbours."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from rsup.models import registry
+from rsup.models.errors import ModelError
+from rsup.models.interpolation import interpolator
+from rsup.models.upscaler import descriptor_of, list_models, load, show_model
+
+
+def tiles(n, side, seed=0):
+    return torch.rand(n, 3, side, side, generator=torch.manual_seed(seed)) * 2 - 1
+
+
+def equal(left, right):
+    """To the last bit."""
+    torch.testing.assert_close(left, right, rtol=0, atol=0)
+
+
+def test_importing_does_not_import_torch():
+    script = (
+        "import sys, json, rsup.models.upscaler as u\n"
+        "d = u.descriptor_of('bicubic', 8)\n"
+        "u.list_models()\n"
+        "print(json.dumps([d.name, 'torch' in sys.modules, 'diffusers' in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["bicubic", False, False]
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+@pytest.mark.parametrize("name", ["nearest", "bicubic", "lanczos"])
+def test_interpolators_as_models(name, scale):
+    upscaler = load(name, scale)
+    low = tiles(3, 12)
+    out = upscaler(low)
+    assert out.dtype == torch.float32
+    equal(out, interpolator(name, scale)(low))
+    assert upscaler.descriptor == descriptor_of(name, scale)
+    assert upscaler.descriptor.tile == 128
+
+
+def test_nearest_is_repetition():
+    low = tiles(2, 5)
+    np.testing.assert_array_equal(load("nearest", 8)(low).numpy(), low.numpy().repeat(8, 2).repeat(8, 3))
+
+
+@pytest.mark.parametrize("side", [10, 16])
+def test_a_student_upsamples_pads_and_crops(save_student, side):
+    """10 px at x4 are 40, no multiple of 16: padded to 48 by repeating the edge, and cut back."""
+    upscaler = load(str(save_student(4)), 4)
+    low = tiles(1, side)
+    image = interpolator("bicubic", 4)(low)
+    room = -4 * side % 16
+    precision = upscaler.precision
+    with torch.inference_mode(), torch.autocast("cpu", precision, enabled=precision is not None):
+        image = F.pad(image, (0, room, 0, room), mode="replicate").contiguous(memory_format=torch.channels_last)
+        expected = upscaler.network(image)[..., : 4 * side, : 4 * side]
+    equal(upscaler(low), expected)
+
+
+def test_16_bits_stay_near_float32(save_student):
+    upscaler = load(str(save_student(8)), 8)
+    low = tiles(1, 8)
+    with torch.inference_mode():
+        plain = upscaler.network(interpolator("bicubic", 8)(low))
+    out = upscaler(low)
+    assert (out - plain).std() < 0.5 * plain.std()
+    assert ((out - plain).abs().max() > 0) == (upscaler.precision is not None)
+
+
+def check_neighbours(upscaler, side):
+    low = tiles(9, side)
+    together = upscaler(low)
+    for i in (0, 4, 8):
+        equal(upscaler(low[i : i + 1])[0], together[i])
+    equal(upscaler(low.flip(0)), together.flip(0))
+
+
+def test_a_tile_does_not_depend_on_its_neighbours(save_student):
+    check_neighbours(load(str(save_student(4)), 4), 16)
+
+
+@pytest.mark.gpu
+def test_gpu_agrees_with_the_cpu_and_batches_do_not_matter(save_student):
+    path = str(save_student(4))
+    upscaler = load(path, 4, "cuda")
+    check_neighbours(upscaler, 16)
+    low = tiles(5, 16)
+    with torch.inference_mode():
+        plain = load(path, 4).network(interpolator("bicubic", 4)(low))
+    assert (upscaler(low).cpu() - plain).std() < 0.5 * plain.std()
+    on_gpu = load("lanczos", 4, "cuda")(low).cpu()
+    torch.testing.assert_close(on_gpu, load("lanczos", 4)(low), rtol=0, atol=2e-6)
+
+
+def test_flags_of_cudnn_are_as_before(save_student):
+    def flags():
+        c = torch.backends.cudnn
+        return c.enabled, c.benchmark, c.deterministic, c.allow_tf32
+
+    before = flags()
+    load(str(save_student(4)), 4)(tiles(1, 8))
+    assert flags() == before
+
+
+def test_descriptor_of_a_file(save_student):
+    descriptor = descriptor_of(str(save_student(8)), 8)
+    assert (descriptor.name, descriptor.tile, descriptor.halo, descriptor.overlap) == ("tiny-x8", 64, 2, 6)
+    assert (descriptor.multiple, descriptor.bands, descriptor.value_range) == (16, ("red", "green", "blue"), (-1, 1))
+    assert descriptor.metadata["kind"] == "student"
+
+
+def test_default_is_the_shipped_student_of_the_scale_else_bicubic(tmp_path, monkeypatch, save_student):
+    folder = tmp_path / "shipped"
+    monkeypatch.setattr(registry, "SHIPPED", folder)
+    assert [descriptor_of("default", scale).name for scale in (4, 8)] == ["bicubic", "bicubic"]
+    folder.mkdir()
+    path = save_student(8, folder)
+    assert [descriptor_of("default", scale).name for scale in (4, 8)] == ["bicubic", "tiny-x8"]
+    assert descriptor_of("tiny-x8", 8) == descriptor_of(str(path), 8)
+    rows = {row["name"]: row for row in list_models()}
+    assert list(rows) == ["nearest", "bicubic", "lanczos", "tiny-x8"]
+    assert (rows["bicubic"]["default_for"], rows["tiny-x8"]["default_for"]) == ([4], [8])
+    shown = show_model("tiny-x8")
+    assert shown["parameters"] == rows["tiny-x8"]["parameters"]
+    assert shown["sha256"] == rows["tiny-x8"]["sha256"]
+    assert json.loads(json.dumps(shown))["header"]["scale"] == 8
+
+
+def test_digests_tell_models_apart(save_student):
+    names = ["nearest", "bicubic", "lanczos", str(save_student(4))]
+    assert len({descriptor_of(name, 4).sha256 for name in names}) == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "scale", "device", "says"),
+    [
+        ("bicubic", 3, "cpu", "scale must be 4 or 8"),
+        ("esrgan", 4, "cpu", "no model or file named esrgan: give one of default, nearest, bicubic, lanczos"),
+        ("bicubic", 4, "tpu9", "device must be cpu, cuda or cuda:N, not tpu9"),
+        ("bicubic", 4, "meta", "device must be cpu, cuda or cuda:N, not meta"),
+        ("bicubic", 4, "cuda:99", "cuda:99"),
+    ],
+)
+def test_requests_that_cannot_be_met(model, scale, device, says):
+    with pytest.raises(ModelError, match=says):
+        load(model, scale, device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a CUDA device")
+def test_no_gpu_is_a_sentence():
+    with pytest.raises(ModelError, match="no CUDA device here; run with --device cpu"):
+        load("bicubic", 4, "cuda")
+
+
+def test_weights_of_another_scale_and_pickles_are_refused(save_student):
+    path = save_student(4)
+    with pytest.raises(ModelError, match="trained for scale 4, not 8"):
+        load(str(path), 8)
+    with pytest.raises(ModelError, match="rsup models import"):
+        load(str(path.with_name("net_params_4x.pkl")), 4)
