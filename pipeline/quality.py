@@ -73,9 +73,7 @@ def seam_ratio(image: NDArray[Any], seam_rows: Sequence[int], seam_cols: Sequenc
     for axis, seams in ((-2, seam_rows), (-1, seam_cols)):
         steps = np.abs(np.diff(image.astype(np.float64), axis=axis))
         valid = image != NODATA
-        both = np.take(valid, range(1, valid.shape[axis]), axis) & np.take(
-            valid, range(valid.shape[axis] - 1), axis
-        )
+        both = np.logical_and(*(np.delete(valid, end, axis) for end in (0, -1)))
         on_seam = np.zeros(steps.shape[axis], bool)
         on_seam[[k - 1 for k in seams if 0 < k <= on_seam.size]] = True
         mask = np.expand_dims(on_seam, -1) if axis == -2 else on_seam

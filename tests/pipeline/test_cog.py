@@ -76,17 +76,13 @@ def test_valid_and_the_store_s_numbers_on_the_store_s_grid(tmp_path: Path, bands
     assert [file.name for file in sorted(tmp_path.iterdir())] == ["a.tif", "a.zarr"]
 
 
-def test_equal_stores_give_equal_bytes_whatever_the_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_stores_give_equal_bytes_whatever_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "a.zarr", ("red", "green", "blue"))
     written = []
     copy = rasterio.shutil.copy
     for threads in ("ALL_CPUS", "ALL_CPUS", "1", "7"):
         with monkeypatch.context() as patch:
-            patch.setattr(
-                rasterio.shutil, "copy", lambda *a, t=threads, **k: copy(*a, **(k | {"NUM_THREADS": t}))
-            )
+            patch.setattr(rasterio.shutil, "copy", lambda *a, t=threads, **k: copy(*a, **(k | {"NUM_THREADS": t})))
             write_cog(tmp_path / "a.zarr", tmp_path / "a.tif", lambda *_: None)
         written.append((tmp_path / "a.tif").read_bytes())
     assert written[0] == written[1] == written[2] == written[3]
@@ -108,9 +104,7 @@ def test_a_write_that_fails_is_one_sentence_and_harms_nothing(tmp_path: Path, ki
     whole = out.read_bytes()
     assert len(whole) > 1300_000
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(
-        resource.RLIMIT_FSIZE, (kilobytes * 1000, before[1])
-    )  # as a full disk: writes fail midway
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1000, before[1]))  # as a full disk: writes fail midway
     try:
         with pytest.raises(OutputError, match=r"a\.tif cannot be written"):
             write_cog(tmp_path / "a.zarr", out, lambda *_: None)
