@@ -166,7 +166,11 @@ def save_weights(path: Path, state: Mapping[str, Tensor], header: WeightsHeader)
     fresh = path.with_name(f".{path.name}.new")
     try:
         tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+        fresh.touch()
+        mode = fresh.stat().st_mode
         save_file(tensors, fresh, metadata={"format": "pt", KEY: header.model_dump_json()})
+        # safetensors makes files that only their owner may read; workers may run as somebody else.
+        fresh.chmod(mode)
         with open(fresh, "rb") as file:
             os.fsync(file.fileno())
         os.replace(fresh, path)

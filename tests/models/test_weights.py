@@ -28,6 +28,8 @@ def test_round_trip(tmp_path, tiny, header):
     assert state.keys() == student.state_dict().keys()
     assert all(torch.equal(state[name], tensor) for name, tensor in student.state_dict().items())
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 3000, -1])
@@ -95,7 +97,7 @@ def test_half_precision_files_load_as_float32(tmp_path, tiny, header):
 def test_a_write_that_fails_keeps_what_was_there(tmp_path, save_student):
     """The disk is full after 20 kB: a limit on file sizes, in a process of its own."""
     path = save_student(4)
-    before = path.read_bytes()
+    before, there = path.read_bytes(), set(tmp_path.iterdir())
     script = f"""
 import resource
 from pathlib import Path
@@ -112,6 +114,6 @@ except ModelError as error:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "cannot be written" in done.stdout
     assert path.read_bytes() == before
-    assert not list(tmp_path.glob(".*"))
+    assert set(tmp_path.iterdir()) == there
     with pytest.raises(ModelError, match="cannot be written"):
         save_weights(tmp_path / "nowhere" / "w.safetensors", load_file(path), read_header(path)[0])
