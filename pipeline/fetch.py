@@ -25,7 +25,7 @@ from .errors import ArgumentError, OutputError, SceneError
 from .footprint import box_of, touches, window_in
 from .grid import Window, chunks
 from .ledger import Ledger
-from .reading import Source, gdal, inspect
+from .reading import Source, gdal, inspect, quiet
 from .request import FetchRequest
 from .scene import SceneWriter, create_scene
 
@@ -115,10 +115,12 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
         raise OutputError(f"{output} exists; choose another -o or pass --overwrite")
     partial_store = output.parent / f".{output.name}.partial"
     ledger_path = output.parent / f".{output.name}.ledger"
-    with Ledger.open(ledger_path, _fingerprint(plan), overwrite=request.overwrite) as ledger:
+    with quiet():
         sources = _inspect_all(plan)
+    with Ledger.open(ledger_path, _fingerprint(plan), overwrite=request.overwrite) as ledger:
         writer = _open_store(plan, sources, partial_store, ledger)
-        _fill(plan, sources, writer, ledger, report)
+        with quiet():
+            _fill(plan, sources, writer, ledger, report)
         valid = _valid_fraction(partial_store, plan)
         try:
             if not valid:

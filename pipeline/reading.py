@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,14 +24,14 @@ import pystac
 import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from odc.geo.warp import rio_reproject
 from pyproj import Transformer
 from pystac.extensions.projection import ProjectionExtension
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from .catalog import ItemReference
 from .errors import SceneError
-from .grid import GSD, Window, geobox
+from .grid import GSD, Window
+from .resample import Method, resample
 from .sentinel2 import BANDS, SCL, Offset, OffsetDecision, dark_level, decide_offset, product_offset, to_stored
 
 # What a failing read says is in the exception; odc's own log line would only double it.
@@ -72,6 +73,18 @@ class Source:
     """Its hrefs need Planetary Computer's signature, made anew at each read because it expires."""
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence, around threads that read, a warning rasterio means to silence for its own scratch rasters.
+
+    It does so per process, so that threads undo each other's silence (odc-geo issue 131). A source without
+    georeference is an error of `inspect`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
 def inspect(item: ItemReference, wanted: Offset, sign: bool) -> Source:
     """Look at an item: its CRS, and its dark pixels for the offset.
 
@@ -99,32 +112,33 @@ def read(source: Source, band: str, window: Window, crs: str) -> NDArray[np.uint
     Bands are bilinear where they are not on the lattice, classes nearest. Raises SceneError, naming item and band.
     """
     gsd = SCL.gsd if band == SCL.name else BANDS[band].gsd
-    target = geobox(window, crs)
-    native = target if gsd == GSD and source.crs == crs else _native_grid(window, crs, source.crs, gsd)
-    numbers = _persevere(lambda: _load(source, band, native), source.item, band)
+    aligned = gsd == GSD and source.crs == crs
+    native = window if aligned else _native_window(window, crs, source.crs, gsd)
+    numbers = _persevere(lambda: _load(source, band, native, gsd), source.item, band)
     if band != SCL.name:
         numbers = to_stored(numbers, source.decision)
-    if native is target:
+    if aligned:
         return numbers
-    out = np.zeros(target.shape, np.uint16)
-    # tolerance 0: GDAL's usual eighth of a pixel would make a pixel depend on the window it is computed in.
-    method = "nearest" if band == SCL.name else "bilinear"
-    rio_reproject(numbers, out, native, target, method, src_nodata=0, dst_nodata=0, tolerance=0)
-    return out
+    method: Method = "nearest" if band == SCL.name else "bilinear"
+    return resample(numbers, native, gsd, source.crs, window, crs, method)
 
 
-def _native_grid(window: Window, crs: str, item_crs: str, gsd: int) -> GeoBox:
-    """The item's own grid, multiples of `gsd` metres, around a window, with two pixels to spare on each side."""
+def _native_window(window: Window, crs: str, item_crs: str, gsd: int) -> Window:
+    """What of the item's own grid, counted in pixels of `gsd` metres, surrounds a window, with two pixels to spare."""
     west, south, east, north = Transformer.from_crs(crs, item_crs, always_xy=True).transform_bounds(
         *window.bounds, densify_pts=21
     )
     col, row = int(np.floor(west / gsd)) - 2, int(np.floor(-north / gsd)) - 2
-    width, height = int(np.ceil(east / gsd)) + 2 - col, int(np.ceil(-south / gsd)) + 2 - row
-    return GeoBox((height, width), rasterio.Affine(gsd, 0, col * gsd, 0, -gsd, -row * gsd), item_crs)
+    return Window(row, col, int(np.ceil(-south / gsd)) + 2 - row, int(np.ceil(east / gsd)) + 2 - col)
 
 
-def _load(source: Source, band: str, native: GeoBox) -> NDArray[np.uint16]:
-    """The item's raw numbers on a grid of its own CRS."""
+def _load(source: Source, band: str, native: Window, gsd: int) -> NDArray[np.uint16]:
+    """The item's raw numbers on a window of its own grid, counted in pixels of `gsd` metres."""
+    grid = GeoBox(
+        (native.height, native.width),
+        rasterio.Affine(gsd, 0, native.col * gsd, 0, -gsd, -native.row * gsd),
+        source.crs,
+    )
     href = _href(source.item, band, source.sign)
     with _open(source.item, band, href):
         pass  # refused here, before odc opens it with whatever driver fits
@@ -133,11 +147,11 @@ def _load(source: Source, band: str, native: GeoBox) -> NDArray[np.uint16]:
     item = pystac.Item(source.item.id, None, None, pystac.utils.str_to_datetime(source.item.datetime), {})
     item.add_asset(band, asset)
     described = ProjectionExtension.ext(asset, add_if_missing=True)
-    described.apply(code=source.crs, shape=list(native.shape), transform=list(native.transform)[:6])
+    described.apply(code=source.crs, shape=list(grid.shape), transform=list(grid.transform)[:6])
     data = odc.stac.load(
         [item],
         bands=[band],
-        geobox=native,
+        geobox=grid,
         resampling="nearest" if band == SCL.name else "bilinear",
         dtype="uint16",
         nodata=0,

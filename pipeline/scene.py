@@ -158,8 +158,12 @@ def open_scene(path: str | Path) -> Scene:
     Raises SceneError, naming the broken line and the remedy.
     """
     path = Path(path)
-    if not path.exists():
-        raise SceneError(f"{path} does not exist: give a scene store made by `rsup fetch`, or a GeoTIFF")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise SceneError(f"{path} does not exist: give a scene store made by `rsup fetch`, or a GeoTIFF") from None
+    except OSError as error:
+        raise SceneError(f"{path} cannot be opened ({error.strerror}): check its name and who may read it") from error
     return _open_zarr(path) if path.is_dir() else _open_geotiff(path)
 
 
@@ -272,10 +276,13 @@ def _affine(path: Path, arrays: dict[str, zarr.Array[Any]], height: int, width: 
         (dx, west), (dy, north) = axes
         return Affine(dx, 0.0, west, 0.0, dy, north)
     text = arrays["spatial_ref"].attrs.get("GeoTransform") if "spatial_ref" in arrays else None
-    numbers = str(text).split() if text else []
-    if len(numbers) != 6:
-        raise SceneError(f"{path} does not say where its pixels lie; write x and y, or use rio.write_transform")
-    return Affine.from_gdal(*(float(number) for number in numbers))
+    try:
+        west, dx, row_rotation, north, column_rotation, dy = (float(number) for number in str(text or "").split())
+    except ValueError:  # too few, too many, or no numbers
+        raise SceneError(
+            f"{path} does not say where its pixels lie; write x and y, or use rio.write_transform"
+        ) from None
+    return Affine.from_gdal(west, dx, row_rotation, north, column_rotation, dy)
 
 
 def _aoi(path: Path, attributes: dict[str, Any], window: Window) -> Window:
@@ -285,7 +292,7 @@ def _aoi(path: Path, attributes: dict[str, Any], window: Window) -> Window:
     try:
         west, south, east, north = (float(number) for number in bounds)
         aoi = snap((west, south, east, north)).intersect(window)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # infinity overflows
         raise SceneError(f"{path}: its aoi ({bounds}) is not [west, south, east, north] in metres") from error
     if aoi is None:
         raise SceneError(f"{path}: its aoi ({bounds}) lies outside its pixels; correct or remove that attribute")
