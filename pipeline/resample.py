@@ -46,7 +46,7 @@ def _centres(window: Window, crs: str, item_crs: str) -> tuple[NDArray[np.float6
     rows = window.row + 0.5 + np.arange(window.height)
     cols = window.col + 0.5 + np.arange(window.width)
     if crs == item_crs:
-        return cols[None] * GSD, -rows[:, None] * GSD
+        return np.asarray(cols[None] * GSD, np.float64), np.asarray(-rows[:, None] * GSD, np.float64)
     # Nodes at multiples of NODES of the lattice, not of the window: the same for every window.
     row_node = np.arange(window.row // NODES, window.stop_row // NODES + 2)
     col_node = np.arange(window.col // NODES, window.stop_col // NODES + 2)
@@ -64,7 +64,7 @@ def _nearest(
     numbers: NDArray[np.uint16], native: Window, row: NDArray[np.float64], col: NDArray[np.float64]
 ) -> NDArray[np.uint16]:
     rows, cols = np.floor(row).astype(int) - native.row, np.floor(col).astype(int) - native.col
-    return numbers[rows, cols]
+    return np.asarray(numbers[rows, cols])
 
 
 def _bilinear(
