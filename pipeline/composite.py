@@ -6,6 +6,7 @@ Every item is in stored numbers before it meets another: items of one day may ca
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +16,10 @@ from .grid import Window
 from .reading import Source, read
 from .sentinel2 import MASKED_CLASSES, SCL
 
-STACK_BYTES = 96 * 2**20
+STACK_BYTES = 16 * 2**20
 """Most bytes of pixels held at once for a median; more items are done in strips of fewer rows."""
+MEDIAN_ROWS = 64
+"""Rows whose median is taken at once."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,12 @@ def median_of_valid(stack: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """Median over the first axis of the numbers that are not 0, rounded to even; 0 where all are."""
     if not len(stack):
         return np.zeros(stack.shape[1:], np.uint16)
+    # A few rows at once: the counts are many times larger than the numbers.
+    blocks = [stack[..., start : start + MEDIAN_ROWS, :] for start in range(0, stack.shape[-2], MEDIAN_ROWS)]
+    return np.concatenate([_median_block(block) for block in blocks], axis=-2)
+
+
+def _median_block(stack: NDArray[np.uint16]) -> NDArray[np.uint16]:
     ordered = np.sort(stack, axis=0)  # nodata, 0, comes first
     empty = (stack == 0).sum(axis=0)
     count = len(stack) - empty
@@ -106,5 +115,11 @@ def _read_item(
             wanted = wanted & ~np.isin(classes, MASKED_CLASSES)
             if not wanted.any():
                 return None
-    data = np.stack([read(source, band, window, crs) for band in bands])
+    data = np.empty((len(bands), window.height, window.width), np.uint16)
+
+    def fill(number: int) -> None:
+        data[number] = read(source, bands[number], window, crs)
+
+    with ThreadPoolExecutor(len(bands)) as pool:
+        list(pool.map(fill, range(len(bands))))
     return data, classes, wanted & (data > 0).all(axis=0)

@@ -6,6 +6,7 @@ ground asked for, so that every model tile that touches that ground sees the sam
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,13 +20,13 @@ from urllib.parse import urlsplit
 import numpy as np
 import zarr
 
-from .catalog import CATALOGS, ItemReference, Query, locate, search
+from .catalog import CATALOGS, ItemReference, Query, search
 from .composite import Chunk, first, median
 from .errors import ArgumentError, OutputError, SceneError
 from .footprint import box_of, touches, window_in
 from .grid import Window, chunks
 from .ledger import Ledger
-from .reading import Source, gdal, inspect, quiet
+from .reading import Source, inspect, quiet
 from .request import FetchRequest
 from .scene import SceneWriter, create_scene
 
@@ -33,8 +34,10 @@ __all__ = ["FetchPlan", "FetchRequest", "plan", "run"]
 
 MARGIN = 128
 """Pixels of ground stored around the ground asked for."""
-READERS = 4
-"""Chunks read at once: reading waits for the network, not for the processor."""
+LOOKERS = 8
+"""Items looked at at once, before the first chunk."""
+READERS = 2
+"""Chunks read at once, each band in a thread of its own: the network is kept busy with little memory."""
 
 Report = Callable[[int, int], None]
 
@@ -115,6 +118,7 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
         raise OutputError(f"{output} exists; choose another -o or pass --overwrite")
     partial_store = output.parent / f".{output.name}.partial"
     ledger_path = output.parent / f".{output.name}.ledger"
+    _give_memory_back()
     with quiet():
         sources = _inspect_all(plan)
     with Ledger.open(ledger_path, _fingerprint(plan), overwrite=request.overwrite) as ledger:
@@ -145,6 +149,17 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
     }
 
 
+def _give_memory_back() -> None:
+    """Have the C library return freed arrays to the system at once.
+
+    glibc keeps what it once gave out, in an arena a thread: over a large scene that grows by a quarter.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc
+        mmap_threshold = -3
+        library.mallopt(mmap_threshold, 256 * 1024)
+
+
 def _fingerprint(plan: FetchPlan) -> dict[str, Any]:
     asked = {
         key: getattr(plan.request, key)
@@ -162,12 +177,8 @@ def _inspect_all(plan: FetchPlan) -> list[Source]:
     host = urlsplit(CATALOGS["planetary-computer"]).hostname
     sign = urlsplit(CATALOGS.get(plan.request.catalog, plan.request.catalog)).hostname == host
 
-    def look(item: ItemReference) -> Source:
-        with gdal(remote=locate(plan.request.catalog)[1] is None):
-            return inspect(item, plan.request.wanted_offset, sign)
-
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(look, plan.items))
+    with ThreadPoolExecutor(LOOKERS) as pool:
+        return list(pool.map(lambda item: inspect(item, plan.request.wanted_offset, sign), plan.items))
 
 
 def _open_store(plan: FetchPlan, sources: list[Source], path: Path, ledger: Ledger) -> SceneWriter:
@@ -232,9 +243,8 @@ def _fill(plan: FetchPlan, sources: list[Source], writer: SceneWriter, ledger: L
 def _read_chunk(plan: FetchPlan, sources: list[Source], window: Window) -> Chunk:
     request = plan.request
     fuse = median if request.composite == "median" else first
-    with gdal(remote=locate(plan.request.catalog)[1] is None):
-        over = [(index, sources[index]) for index in plan.over(window)]
-        return fuse(over, request.bands, window, request.utm, request.mask_clouds)
+    over = [(index, sources[index]) for index in plan.over(window)]
+    return fuse(over, request.bands, window, request.utm, request.mask_clouds)
 
 
 def _valid_fraction(store: Path, plan: FetchPlan) -> float:

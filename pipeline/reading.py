@@ -57,9 +57,9 @@ WAITS = (1.0, 4.0)
 T = TypeVar("T")
 
 
-def gdal(remote: bool) -> rasterio.Env:
-    """GDAL's options for the thread that enters this."""
-    return rasterio.Env(**GDAL_OPTIONS, **(REMOTE_OPTIONS if remote else {}))
+def _gdal(href: str) -> rasterio.Env:
+    """GDAL's options for reading an asset, in the thread that enters this."""
+    return rasterio.Env(**GDAL_OPTIONS, **(REMOTE_OPTIONS if urlsplit(href).scheme else {}))
 
 
 @dataclass(frozen=True)
@@ -148,23 +148,24 @@ def _load(source: Source, band: str, native: Window, gsd: int) -> NDArray[np.uin
     item.add_asset(band, asset)
     described = ProjectionExtension.ext(asset, add_if_missing=True)
     described.apply(code=source.crs, shape=list(grid.shape), transform=list(grid.transform)[:6])
-    data = odc.stac.load(
-        [item],
-        bands=[band],
-        geobox=grid,
-        resampling="nearest" if band == SCL.name else "bilinear",
-        dtype="uint16",
-        nodata=0,
-        fail_on_error=True,
-        stac_cfg={"*": {"assets": {"*": {"data_type": "uint16", "nodata": 0}}}},
-    )
+    with _gdal(href):
+        data = odc.stac.load(
+            [item],
+            bands=[band],
+            geobox=grid,
+            resampling="nearest" if band == SCL.name else "bilinear",
+            dtype="uint16",
+            nodata=0,
+            fail_on_error=True,
+            stac_cfg={"*": {"assets": {"*": {"data_type": "uint16", "nodata": 0}}}},
+        )
     return np.asarray(data[band].values[0], np.uint16)
 
 
 @contextmanager
 def _open(item: ItemReference, band: str, href: str) -> Iterator[rasterio.DatasetReader]:
     """The asset, or a SceneError where it is no raster of the two kinds archives hold."""
-    with rasterio.open(href) as source:
+    with _gdal(href), rasterio.open(href) as source:
         if source.driver not in DRIVERS:
             raise SceneError(
                 f"item {item.id}, band {band}: its asset is neither GeoTIFF nor JPEG 2000 but {source.driver}"
