@@ -5,6 +5,8 @@ Importing this module does not import torch, so that the command line starts at 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +31,15 @@ class Upscaler:
     """The module itself: for a student, image in [-1, 1] at output size to image; low resolution in for the others."""
     device: torch.device
     batch: int
-    """Tiles in one pass: every pass has this many."""
+    """Tiles worth handing over at once: they run side by side."""
 
-    def __init__(self, descriptor: ModelDescriptor, network: nn.Module, device: torch.device) -> None:
-        """`network` is moved to `device`; see `load` for models by name."""
+    def __init__(self, descriptor: ModelDescriptor, network: nn.Module, device: torch.device, cores: int = 1) -> None:
+        """`network` is moved to `device`; see `load` for models by name.
+
+        On the CPU `cores` tiles run at once, each on one thread, and torch is set to one thread an operation for the
+        whole process: how torch cuts an operation over threads changes its rounding (a bfloat16 network: by up to 4
+        DN), and whole tiles side by side need no waiting for each other (1.8 times as fast on two busy cores).
+        """
         import torch
 
         from .interpolation import interpolator
@@ -43,22 +50,24 @@ class Upscaler:
         self._first = interpolator("bicubic", descriptor.scale).to(device) if student else None
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
         self.precision = reduced_precision(device) if student else None
-        self.batch = CUDA_BATCH if device.type == "cuda" else 1
+        self.batch = CUDA_BATCH if device.type == "cuda" else cores
+        self._pool: ThreadPoolExecutor | None = None
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+            self._pool = ThreadPoolExecutor(cores, "tile", torch.set_num_threads, (1,))
 
     def __call__(self, tiles: Tensor) -> Tensor:
         """Tiles [n, 3, h, w] in the value range -> [n, 3, h * scale, w * scale], float32, on the device, not clamped.
 
-        Tiles pass in batches of `batch`, the last one filled up with copies, so that the result of a tile does not
-        depend on the tiles beside it. Raises ModelError where the GPU has no memory left.
+        The result of a tile does not depend on the tiles beside it: on a GPU they pass in batches of one size, the
+        last one filled up with copies, on the CPU one by one. Raises ModelError where the GPU has no memory left.
         """
         import torch
 
-        # TF32 would cost digital numbers in float32 paths, and a benchmarked algorithm may differ from run to run.
-        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
+        if self._pool is not None:
+            return torch.cat(list(self._pool.map(self._predict, torch.split(tiles, 1))))
         try:
-            with torch.inference_mode(), cudnn, autocast:
-                return torch.cat([self._run(self._full(part))[: len(part)] for part in torch.split(tiles, self.batch)])
+            return torch.cat([self._predict(self._full(part))[: len(part)] for part in torch.split(tiles, self.batch)])
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"{self.device} has no memory left for {self.batch} tiles of {self.descriptor.name}: "
@@ -71,6 +80,16 @@ class Upscaler:
 
         fill = part[-1:].expand(self.batch - len(part), -1, -1, -1)
         return torch.cat([part, fill]).to(self.device)
+
+    def _predict(self, low: Tensor) -> Tensor:
+        """`_run` without gradients and in this device's precision; torch keeps both settings per thread."""
+        import torch
+
+        # TF32 would cost digital numbers in float32 paths, and a benchmarked algorithm may differ from run to run.
+        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
+        with torch.inference_mode(), cudnn if self.device.type == "cuda" else nullcontext(), autocast:
+            return self._run(low)
 
     def _run(self, low: Tensor) -> Tensor:
         """[n, 3, h, w] -> [n, 3, h * scale, w * scale], both float32 on the device."""
@@ -89,8 +108,10 @@ class Upscaler:
         return result[..., :height, :width]
 
 
-def load(name_or_path: str, scale: int, device: str = "cpu") -> Upscaler:
+def load(name_or_path: str, scale: int, device: str = "cpu", cores: int = 1) -> Upscaler:
     """`default`, a name of `list_models` or a weights file, at `scale` (4 or 8), on `cpu`, `cuda` or `cuda:N`.
+
+    `cores`: how many tiles run at once on the CPU; see Upscaler for what that does to torch's threads.
 
     Raises ModelError for what `descriptor_of` raises it for, for damaged weights, and for a device that is not there.
     """
@@ -105,7 +126,7 @@ def load(name_or_path: str, scale: int, device: str = "cpu") -> Upscaler:
         from .interpolation import interpolator
 
         network = interpolator(descriptor.name, scale)
-    return Upscaler(descriptor, network, where)
+    return Upscaler(descriptor, network, where, cores)
 
 
 def import_published(src: Path, scale: int, out: Path) -> dict[str, Any]:
