@@ -94,6 +94,31 @@ def real_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return write_scene(path, dn, bands, Window(-568_628, 65_536, *dn.shape[1:]), "EPSG:32631")
 
 
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """`tiny_student(scale)` -> weights of a small student with random numbers: the paper's operators, 64 px tiles."""
+    import torch
+
+    from rsup.models.student import Student, StudentConfig
+    from rsup.models.weights import save_weights, student_header
+
+    folder = tmp_path_factory.mktemp("weights")
+
+    def make(scale: int) -> Path:
+        path = folder / f"tiny-x{scale}.safetensors"
+        if not path.exists():
+            config = StudentConfig(
+                channels=(16, 16), deep_channels=16, groups=8, queries=4, squeeze=8, autoencoder_channels=8
+            )
+            torch.manual_seed(scale)
+            sizes = {"tile": 64, "halo": 4, "overlap": 8}
+            header = student_header(config, scale, licence="Apache-2.0", source="random numbers", **sizes)
+            save_weights(path, Student(config).state_dict(), header)
+        return path
+
+    return make
+
+
 @pytest.fixture
 def rsup() -> Rsup:
     """`rsup("upscale", scene, "--scale", 8)`: the command in a process of its own, as a user runs it."""

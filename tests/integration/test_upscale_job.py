@@ -1,0 +1,151 @@
+"""`rsup upscale` through real worker processes: what it writes, where, and that chunks and workers cannot show."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rioxarray  # noqa: F401  registers the accessor
+import xarray as xr
+from numpy.typing import NDArray
+from rio_cogeo import cog_validate
+
+from rsup.models.upscaler import descriptor_of
+from rsup.pipeline.grid import Tiling, Window
+from rsup.pipeline.job import UpscaleRequest, upscale
+from rsup.pipeline.quality import block_mean_error, spectral_angle
+from rsup.pipeline.scene import Scene
+from rsup.pipeline.upscale import tiling_of
+
+
+def coordinates(height: int, width: int) -> NDArray[np.uint16]:
+    """Pixels that say where they are, a different way in each band, so that no flip or shift can hide."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([1000 + y, 2000 + 3 * x, 5000 + 7 * y + 11 * x]).astype(np.uint16)
+
+
+def stored(path: Path, bands: tuple[str, ...] = ("red", "green", "blue")) -> NDArray[np.uint16]:
+    """Raw numbers [band, y, x] of a mosaic store, by xarray alone."""
+    with xr.open_dataset(path, engine="zarr", mask_and_scale=False) as mosaic:
+        return np.stack([mosaic[band].values for band in bands])
+
+
+def border_ratio(image: NDArray[np.uint16], window: Window, tiling: Tiling, scale: int) -> float:
+    """Mean step across tile borders (where ramps start and end) over the mean step across all other LR pixels' borders.
+
+    Others of the same phase, for within an LR pixel every super-resolved picture is smoother than between two.
+    """
+    ratios = []
+    for axis, start in ((1, window.row), (2, window.col)):
+        steps = np.abs(np.diff(image.astype(float), axis=axis)).mean((0, 3 - axis))[scale - 1 :: scale]
+        position = np.arange(1, len(steps) + 1) + start
+        phase = position % tiling.stride
+        on_border = (phase == tiling.halo) | (phase == (tiling.halo + tiling.overlap) % tiling.stride)
+        assert on_border.any() and not on_border.all()
+        ratios.append(steps[on_border].mean() / steps[~on_border].mean())
+    return float(np.mean(ratios))
+
+
+def test_nearest_is_the_whole_scene_enlarged_and_every_output_says_so(
+    make_scene: Callable[..., Scene], rsup: Callable[..., object], tmp_path: Path
+) -> None:
+    dn = coordinates(301, 270)
+    dn[:, 100:130, 50:90] = 0
+    corner = (-568_628 + 7, 65_536 + 3)
+    aoi = Window(corner[0] + 20, corner[1] + 10, 260, 250)
+    scene = make_scene(dn, corner=corner, aoi=aoi)
+    result = rsup(
+        "upscale", scene.path, "--scale", 8, "--model", "nearest", "--chunk", 128, "-o", tmp_path / "out", "--json"
+    )
+    assert result.returncode == 0, result.stderr  # type: ignore[attr-defined]
+    summary = json.loads(result.stdout)  # type: ignore[attr-defined]
+    expected = dn[:, 20:280, 10:260].repeat(8, 1).repeat(8, 2)
+    out = tmp_path / "out"
+    np.testing.assert_array_equal(stored(out / "scene_x8.zarr"), expected)
+    assert {path.name for path in out.iterdir()} == {".rsup"} | {
+        f"scene_x8.{e}" for e in ("zarr", "tif", "json", "html")
+    }
+
+    with xr.open_dataset(out / "scene_x8.zarr", engine="zarr", decode_coords="all") as mosaic:
+        assert mosaic.rio.crs == "EPSG:32631"
+        assert mosaic.rio.transform() == aoi.transform(8)
+        reflectance = np.where(expected[0] == 0, np.nan, expected[0] * 1e-4 - 0.1)
+        np.testing.assert_allclose(mosaic["red"].values, reflectance, atol=1e-6)
+        assert mosaic["x"].values[0] == aoi.bounds[0] + 0.625 and mosaic["y"].values[0] == aoi.bounds[3] - 0.625
+    assert cog_validate(out / "scene_x8.tif", strict=True, quiet=True) == (True, [], [])
+    with rasterio.open(out / "scene_x8.tif") as cog:
+        np.testing.assert_array_equal(cog.read(), expected)
+        assert cog.transform == aoi.transform(8) and cog.crs.to_epsg() == 32631 and cog.nodata == 0
+        assert cog.descriptions == ("red", "green", "blue") and cog.overviews(1)
+    item = json.loads((out / "scene_x8.json").read_text())
+    assert item["properties"]["proj:shape"] == [2080, 2000] and item["id"] == "scene_x8"
+    assert (out / "scene_x8.html").stat().st_size > 10_000
+    assert summary["consistency"]["block_mean_error_mean"] == 0 and summary["already_done"] is False
+
+    before = (out / "scene_x8.tif").stat().st_mtime_ns
+    again = rsup("upscale", scene.path, "--scale", 8, "--model", "nearest", "--chunk", 128, "-o", out, "--json")
+    assert json.loads(again.stdout)["already_done"] is True  # type: ignore[attr-defined]
+    assert (out / "scene_x8.tif").stat().st_mtime_ns == before
+
+
+def test_chunk_size_and_workers_cannot_show(
+    make_scene: Callable[..., Scene], tiny_student: Callable[[int], Path], tmp_path: Path
+) -> None:
+    y, x = np.mgrid[:540, :530]
+    rng = np.random.default_rng(0)
+    dn = np.stack([2000 + 600 * np.sin(x / (9 + k)) * np.cos(y / 13) + rng.normal(0, 90, x.shape) for k in range(3)])
+    dn[:, 300:310, :100] = 0
+    scene = make_scene(dn.astype(np.uint16))
+    mosaics = {}
+    for chunk, workers in ((1000, 1), (512, 2), (256, 4)):
+        out = tmp_path / f"{chunk}-{workers}"
+        upscale(
+            UpscaleRequest(
+                scene.path,
+                4,
+                out,
+                str(tiny_student(4)),
+                device="cpu",
+                workers=workers,
+                chunk=chunk,
+                bands=("red", "green"),
+            )
+        )
+        mosaics[chunk, workers] = stored(out / "scene_x4.zarr", ("red", "green")).astype(int)
+    first, *others = mosaics.values()
+    enlarged = dn[:2].astype(int).repeat(4, 1).repeat(4, 2)
+    assert np.abs(first - enlarged)[first > 0].mean() > 20, "the network did nothing that could differ"
+    for other in others:
+        assert np.abs(other - first).max() <= 1
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_a_real_scene_keeps_its_radiometry_and_shows_no_seam(
+    scale: int, real_scene: Scene, tiny_student: Callable[[int], Path], make_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    bands = ("red", "green", "blue", "nir")
+    window = Window(real_scene.window.row + 300, real_scene.window.col + 100, 256, 256)
+    lr = real_scene.read(bands, window)
+    scene = make_scene(lr, bands=bands, corner=(window.row, window.col))
+    request = UpscaleRequest(
+        scene.path, scale, tmp_path / "out", str(tiny_student(scale)), bands, device="cpu", chunk=128
+    )
+    figures = upscale(request)["consistency"]
+    sr = stored(tmp_path / "out" / f"scene_x{scale}.zarr", bands)
+    mean, p99 = block_mean_error(sr, lr, scale)
+    assert mean <= 1 and p99 <= 2
+    angle = spectral_angle(sr, lr, scale)
+    assert angle <= 0.1
+    assert figures["block_mean_error_mean"] == pytest.approx(mean, abs=0.01)
+    assert ((sr == 0) == (lr == 0).repeat(scale, 1).repeat(scale, 2)).all()
+
+    plain = tmp_path / "bicubic"
+    upscale(UpscaleRequest(scene.path, scale, plain, "bicubic", bands, device="cpu"))
+    tiling = tiling_of(descriptor_of(str(tiny_student(scale)), scale))
+    with_tiles, without = (
+        border_ratio(image, window, tiling, scale) for image in (sr, stored(plain / f"scene_x{scale}.zarr", bands))
+    )
+    # The scene's own edges fall where they fall, on tile borders too: bicubic, which has none, says how many.
+    assert abs(with_tiles / without - 1) <= 0.02
