@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,9 +187,10 @@ def _resolve(name_or_path: str, scale: int) -> str | Path:
     shipped = _shipped()
     if name_or_path in shipped:
         return shipped[name_or_path]
-    path = Path(name_or_path).expanduser()
-    if path.exists():
-        return path
+    with suppress(OSError, RuntimeError):  # too long, in a folder that may not be entered, `~` of nobody
+        path = Path(name_or_path).expanduser()
+        if path.is_file():
+            return path
     names = ", ".join([DEFAULT, *INTERPOLATORS, *shipped])
     raise ModelError(f"there is no model or file named {name_or_path}: give one of {names}, or a weights file")
 

@@ -44,7 +44,13 @@ def check_packing(
     path: Path, band: str, scale: float | None, offset: float | None, nodata: float | None
 ) -> None:
     """Raise unless the stored numbers are reflectance * 10000 + 1000 with 0 = nodata."""
-    found = (1.0 if scale is None else float(scale), 0.0 if offset is None else float(offset))
+    try:
+        found = (1.0 if scale is None else float(scale), 0.0 if offset is None else float(offset))
+    except (TypeError, ValueError) as error:
+        raise SceneError(
+            f"{path}: {band} has scale {scale!r} and offset {offset!r}, which are no numbers; "
+            f"write the CF attributes scale_factor {SCALE_FACTOR:g} and add_offset {ADD_OFFSET:g}"
+        ) from error
     pairs = zip(found, (SCALE_FACTOR, ADD_OFFSET), strict=True)
     # 1e-6 of slack: some writers keep the two numbers in float32.
     if not all(math.isclose(is_, should_be, rel_tol=1e-6) for is_, should_be in pairs):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal, Self
 
@@ -38,7 +39,7 @@ class Ledger:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+", encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+            raise OutputError(f"cannot write {path}: {error.strerror}; choose another output") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -53,19 +54,15 @@ class Ledger:
         return ledger
 
     def _load(self, fingerprint: dict[str, Any], overwrite: bool) -> None:
-        self._file.seek(0)
-        text = self._file.read()
-        # A line without its newline was being written when the process died: it never counted.
-        whole = text[: text.rfind("\n") + 1]
-        lines = [json.loads(line) for line in whole.splitlines()]
-        if lines and not overwrite and lines[0] != fingerprint:
+        whole, lines = ("", []) if overwrite else self._read()
+        if lines and lines[0] != fingerprint:
             differing = sorted(k for k in lines[0].keys() | fingerprint if lines[0].get(k) != fingerprint.get(k))
             raise OutputError(
                 f"{self.path.parent} belongs to another run ({', '.join(differing)} differ); "
                 "choose another output or pass --overwrite"
             )
         try:
-            if not lines or overwrite:
+            if not lines:
                 self._file.truncate(0)
                 self._append(fingerprint)
             else:
@@ -73,8 +70,25 @@ class Ledger:
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
         self._fingerprint = fingerprint
-        if not overwrite:
-            self._records = {record["key"]: record for record in lines[1:]}
+        self._records = {record["key"]: record for record in lines[1:]}
+
+    def _read(self) -> tuple[str, list[dict[str, Any]]]:
+        """The file's whole lines, and the objects they hold."""
+        self._file.seek(0)
+        try:
+            text = self._file.read()
+            # A line without its newline was being written when the process died: it never counted.
+            whole = text[: text.rfind("\n") + 1]
+            lines = [json.loads(line) for line in whole.splitlines()]
+            if not all(isinstance(line, dict) for line in lines) or not all(
+                "key" in line and "status" in line for line in lines[1:]
+            ):
+                raise ValueError("a line is no record")
+        except ValueError as error:  # of the decoder and of JSON as well
+            raise OutputError(
+                f"{self.path} is damaged ({error}); pass --overwrite to start afresh, or choose another output"
+            ) from error
+        return whole, lines
 
     def restart(self) -> None:
         """Forget every record: what they spoke of is gone."""
@@ -110,7 +124,8 @@ class Ledger:
 
     def close(self) -> None:
         """Release the lock. Closing twice is harmless."""
-        self._file.close()
+        with suppress(OSError):  # a line that found no room was reported when it was written
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self
