@@ -11,6 +11,7 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import rasterio
 import rasterio.shutil
@@ -36,13 +37,14 @@ COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInte
 def write_cog(store: Path, out: Path, progress: Callable[[int, int], None]) -> None:
     """Write the mosaic `store` to `out`, which appears whole or not at all.
 
-    Holds one chunk of one band and GDAL's cache (256 MiB) at a time. `progress(done, total)` counts chunks;
-    after the last one GDAL's own pass over the whole follows. Raises OutputError where the disk refuses.
+    Holds one chunk of one band and GDAL's cache (256 MiB) at a time. `progress(done, total)` counts chunks; after the
+    last one follow GDAL's own pass over the whole and a reading of what it wrote. Raises OutputError where the disk
+    refuses.
     """
     plain = out.with_name(f".{out.name}.plain")
     try:
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB), replacing(out) as fresh:
-            _write_plain(store, plain, progress)
+            sums = _write_plain(store, plain, progress)
             rasterio.shutil.copy(
                 plain,
                 fresh,
@@ -55,6 +57,7 @@ def write_cog(store: Path, out: Path, progress: Callable[[int, int], None]) -> N
                 BIGTIFF="IF_SAFER",
                 NUM_THREADS="ALL_CPUS",
             )
+            _verify(fresh, sums)
     except Exception as error:  # GDAL's failures share no public class
         raise OutputError(
             f"{out} cannot be written ({error}): free twice its size in space or choose another folder"
@@ -63,8 +66,13 @@ def write_cog(store: Path, out: Path, progress: Callable[[int, int], None]) -> N
         plain.unlink(missing_ok=True)
 
 
-def _write_plain(store: Path, path: Path, progress: Callable[[int, int], None]) -> None:
-    """An ordinary TIFF to make the COG from, band after band: GDAL must not see tiles half filled."""
+def _write_plain(
+    store: Path, path: Path, progress: Callable[[int, int], None]
+) -> dict[tuple[int, RasterWindow], int]:
+    """An ordinary TIFF to make the COG from, band after band: GDAL must not see tiles half filled.
+
+    Returns the checksum of each window (a chunk) of each band, counted from 1.
+    """
     root, bands = zarr.open_group(store, mode="r"), bands_of(store)
     attributes: dict[str, Any] = dict(root.attrs)
     height, width = attributes["spatial:shape"]
@@ -98,13 +106,33 @@ def _write_plain(store: Path, path: Path, progress: Callable[[int, int], None]) 
         array: Any = root[bands[0]]
         tall, wide = array.chunks
         starts = list(product(range(len(bands)), range(0, height, tall), range(0, width, wide)))
+        sums = {}
         for done, (band, row, col) in enumerate(starts):
             progress(done, len(starts))
             source: Any = root[bands[band]]
             data = source[row : row + tall, col : col + wide]
+            window = RasterWindow(col, row, data.shape[1], data.shape[0])
+            sums[band + 1, window] = crc32(data)
             if data.any():
-                target.write(data, band + 1, window=RasterWindow(col, row, data.shape[1], data.shape[0]))
+                target.write(data, band + 1, window=window)
         progress(len(starts), len(starts))
+    return sums
+
+
+def _verify(path: Path, sums: dict[tuple[int, RasterWindow], int]) -> None:
+    """Read the file back, for GDAL closes it without a word about pixels that found no room on the disk.
+
+    Raises OSError, or an error of rasterio's, where a pixel is not what was written or an overview is damaged.
+    """
+    with rasterio.open(path) as image:
+        for (band, window), expected in sums.items():
+            if crc32(image.read(band, window=window)) != expected:
+                raise OSError("the disk did not keep all of it")
+        levels = len(image.overviews(1))
+    for level in range(levels):
+        with rasterio.open(path, overview_level=level) as overview:
+            for _, window in overview.block_windows(1):
+                overview.read(window=window)
 
 
 def _tags(attributes: dict[str, Any]) -> dict[str, str]:
