@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +27,9 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, show and import networks.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+
+PATIENCE = 5.0
+"""Seconds that stopping may take."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")]
@@ -206,8 +211,28 @@ def _report(result: dict[str, Any], as_json: bool) -> None:
         typer.echo(f"{key.replace('_', ' ')}: {value}")
 
 
+def _stop_when_told() -> None:
+    """Leave on Ctrl-C and SIGTERM with one sentence, at once the second time or where cleaning up takes long."""
+
+    def leave(number: int, _: object) -> None:
+        def give_up(*_: object) -> None:
+            os._exit(128 + number)  # as safe as kill -9: a rerun goes on
+
+        os.write(2, b"\nrsup: stopped; run the same command again to go on\n")
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, give_up)
+        timer = threading.Timer(PATIENCE, give_up)
+        timer.daemon = True
+        timer.start()
+        raise SystemExit(128 + number)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, leave)
+
+
 def main() -> None:
     """Entry point: run a command; print a failure as one sentence and leave with its exit code."""
+    _stop_when_told()
     try:
         app()
     except RsupError as error:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from threading import Lock
+from multiprocessing.resource_tracker import ensure_running
+from threading import Lock, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 import dask
@@ -103,6 +105,8 @@ class ModelPlugin(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         """Called by Dask in each worker process, also when it is started anew."""
         self.lock, self._load_lock = Lock(), Lock()
+        # On a cluster that stands already, a worker is given as many cores as Dask was told it has.
+        self.entitled: int = worker.state.nthreads
         self._upscaler: Upscaler | None = None
 
     def upscaler(self) -> Upscaler:
@@ -113,12 +117,10 @@ class ModelPlugin(WorkerPlugin):
 
                 from rsup.models.upscaler import load
 
-                if self.cores is not None:
-                    torch.set_num_threads(self.cores)
                 device = self.device
                 if device == "auto":
                     device = "cuda" if torch.cuda.is_available() else "cpu"
-                self._upscaler = load(self.model, self.scale, device)
+                self._upscaler = load(self.model, self.scale, device, self.cores or self.entitled)
             return self._upscaler
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
             "options": {
                 "nthreads": threads,
                 "memory_limit": None,
-                "silence_logs": logging.ERROR,
+                "silence_logs": logging.CRITICAL,
                 "host": "127.0.0.1",
                 "dashboard": False,
                 "dashboard_address": "127.0.0.1:0",
@@ -163,12 +165,34 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
         "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
         "distributed.worker.daemon": True,
     }
-    with (
-        dask.config.set(config),
-        SpecCluster(workers=specs, scheduler=scheduler, asynchronous=False, silence_logs=logging.CRITICAL) as cluster,
-        Client(cluster) as client,
-    ):
+    with ExitStack() as running:
+        with _signals_held():
+            running.enter_context(dask.config.set(config))
+            pool_cluster = SpecCluster(specs, scheduler, asynchronous=False, silence_logs=logging.CRITICAL)
+            client = running.enter_context(Client(running.enter_context(pool_cluster)))
         yield client
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block ends: workers that are half started cannot be stopped.
+
+    Processes started inside never see Ctrl-C, which a terminal sends to all of them: the command stops its workers.
+    """
+    ensure_running()  # else the first process starts multiprocessing's tracker, which unblocks Ctrl-C
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # The mask is for children alone: BLAS may have threads without it, and handlers run whoever got the signal.
+    came: list[int] = []
+    here = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
+    handlers = {each: signal.signal(each, lambda number, _: came.append(number)) for each in here}
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if came:
+        signal.raise_signal(came[0])
 
 
 @contextmanager
@@ -193,7 +217,7 @@ def run(
     """Call `function(key)` on the workers for every key, at most `in_flight` at a time.
 
     `on_done(key, result)` or `on_failed(key, reason)` is called here, in the caller's thread, once a key. A task that
-    raises is tried three times. An error that would meet every task alike (no space, damaged weights) is raised at once.
+    raises is tried three times. An error that would meet every task alike (no space, bad weights) is raised at once.
     """
     waiting = iter(keys)
     attempts: dict[Any, int] = {}
