@@ -75,6 +75,8 @@ class UpscalePlan:
     request: UpscaleRequest
     scene: Scene
     model: ModelDescriptor
+    pool: cluster.Pool | None
+    """The workers of this machine; None where a scheduler has them."""
 
     @classmethod
     def make(cls, request: UpscaleRequest) -> UpscalePlan:
@@ -89,7 +91,12 @@ class UpscalePlan:
             raise ArgumentError(f"--bands {','.join(request.bands)}: {request.scene} has {', '.join(scene.bands)}")
         if len(set(request.bands)) < len(request.bands):
             raise ArgumentError(f"--bands {','.join(request.bands)}: a band is named twice")
-        return cls(request, scene, descriptor_of(request.model, request.scale))
+        pool = None
+        if request.scheduler is None:
+            pool = cluster.Pool.plan(request.device, request.workers)
+        elif request.workers is not None or request.device != "auto":
+            raise ArgumentError("--scheduler names a cluster that stands already; leave out --workers and --device")
+        return cls(request, scene, descriptor_of(request.model, request.scale), pool)
 
     @property
     def name(self) -> str:
@@ -181,27 +188,27 @@ def upscale(request: UpscaleRequest, *, dry_run: bool = False) -> dict[str, Any]
             ledger.record("published", "done")
             figures = ledger.info("finished")["figures"]
     except OSError as error:
-        raise OutputError(f"cannot write in {request.output}: {error.strerror or error}") from error
+        raise OutputError(
+            f"cannot write in {request.output}: {error.strerror or error}; "
+            "mend that (space, permission) and run the same command again to go on"
+        ) from error
     seconds = round(time.monotonic() - start, 2)
     return plan.summary() | {"already_done": False, "consistency": figures, "seconds": seconds}
 
 
 def _forecast(plan: UpscalePlan) -> dict[str, Any]:
     """Where the work would run, and the seconds the network would take by the time one tile takes here."""
-    request = plan.request
-    if request.scheduler is not None:
+    request, pool = plan.request, plan.pool
+    if pool is None:
         return {"workers": request.scheduler}
-    pool = cluster.Pool.plan(request.device, request.workers)
-    model = load(request.model, request.scale, pool.device)
+    model = load(request.model, request.scale, pool.device, pool.cores)
     tile = torch.zeros(model.batch, 3, plan.model.tile, plan.model.tile)
     model(tile).cpu()  # the first call also chooses kernels and fills caches
     start = time.monotonic()
     model(tile).cpu()
     each = (time.monotonic() - start) / model.batch
     workers = [pool.device if pin is None else f"{pool.device}:{pin}" for pin in pool.pins]
-    # CPU workers share the cores this one tile had to itself.
-    parallel = 1 if pool.device == "cpu" else len(workers)
-    return {"workers": workers, "network_seconds": round(plan.summary()["tiles"] * each / parallel, 1)}
+    return {"workers": workers, "network_seconds": round(plan.summary()["tiles"] * each / len(workers), 1)}
 
 
 def _make_room(plan: UpscalePlan, ledger: Path) -> None:
@@ -250,13 +257,11 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
 @contextmanager
 def _client(plan: UpscalePlan) -> Iterator[tuple[Client, int]]:
     """Workers that hold the network, and how many threads they have together."""
-    request = plan.request
+    request, pool = plan.request, plan.pool
     if request.scheduler is not None:
-        if request.workers is not None or request.device != "auto":
-            raise ArgumentError("--scheduler names a cluster that stands already; leave out --workers and --device")
-        pool, connection = None, cluster.remote_client(request.scheduler)
+        connection = cluster.remote_client(request.scheduler)
     else:
-        pool = cluster.Pool.plan(request.device, request.workers)
+        assert pool is not None  # make() planned it
         # Half of what is free: the other half is the network's, the reader's and the neighbours'.
         fitting = psutil.virtual_memory().available // 2 // (plan.task_bytes() * len(pool.pins))
         connection = cluster.local_client(pool, max(1, min(cluster.THREADS, fitting)))
@@ -277,7 +282,10 @@ def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, w
     try:
         mosaic.write_chunk(store, bands, (index[0], index[1]), data)
     except OSError as error:
-        raise OutputError(f"cannot write {store}: {error.strerror or error}; rerun to go on") from error
+        raise OutputError(
+            f"cannot write {store}: {error.strerror or error}; "
+            "mend that (space, permission) and run the same command again to go on"
+        ) from error
 
 
 def _finish(plan: UpscalePlan) -> dict[str, float]:
