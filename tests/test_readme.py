@@ -1,0 +1,125 @@
+"""What the documents say is held against the program: commands, options, exit codes, files, and their Python."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer.main
+import xarray as xr
+
+from rsup.pipeline import errors
+from rsup.pipeline.cli import app
+from rsup.pipeline.cog import write_cog
+from rsup.pipeline.grid import Window
+from rsup.pipeline.mosaic import build_overviews, create_mosaic, write_chunk
+from rsup.pipeline.scene import Scene
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+README, CONTRIBUTING, CHANGELOG = ((ROOT / name).read_text() for name in DOCUMENTS)
+PROGRAM: Any = typer.main.get_command(app)  # typer carries a click of its own, so click's types do not fit
+
+
+def indented_lines(text: str) -> list[str]:
+    """Lines of indented code."""
+    return [line.strip() for line in text.splitlines() if line.startswith("    ")]
+
+
+def commands_of(group: Any, prefix: str = "") -> dict[str, Any]:
+    """Every command that does something, by its words."""
+    found = {}
+    for name, command in group.commands.items():
+        words = f"{prefix}{name}"
+        found |= commands_of(command, f"{words} ") if hasattr(command, "commands") else {words: command}
+    return found
+
+
+COMMANDS = commands_of(PROGRAM)
+OPTIONS = {"--help"} | {name for each in (PROGRAM, *COMMANDS.values()) for part in each.params for name in part.opts}
+SESSION = [line for line in indented_lines(README) if line.startswith("rsup ")]
+
+
+@pytest.mark.parametrize("line", SESSION)
+def test_each_command_line_is_understood(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    name = " ".join(words[: 2 if words[0] == "models" else 1])
+    arguments = words[len(name.split()) :]
+    COMMANDS[name].make_context(name, arguments)  # parses and checks; runs nothing
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_each_option_exists(name: str) -> None:
+    text = (ROOT / name).read_text()
+    other_tools = {"--strict"}  # mypy's
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - other_tools
+    assert named <= OPTIONS
+
+
+def test_the_table_lists_every_command() -> None:
+    table = re.findall(r"^\| `rsup ([a-z]+(?: [a-z]+)?)", README, re.MULTILINE)
+    assert sorted(table) == sorted(COMMANDS)
+    assert len(SESSION) > 5  # else the test of the session had nothing to read
+
+
+def test_the_exit_codes_are_the_programs() -> None:
+    table = {int(code) for code in re.findall(r"^\| (\d) \|", README, re.MULTILINE)}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.RsupError)]
+    assert table == {0} | {kind.exit_code for kind in kinds}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_each_make_target_exists(name: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z]+)(?=`|  )", (ROOT / name).read_text())) <= targets
+    assert {"demo", "test"} <= targets
+
+
+def test_each_file_named_exists() -> None:
+    paths = re.findall(
+        r"`((?:pipeline|models|tests|\.ci|\.src)/[\w./-]*|pyproject\.toml|constraints\.txt)`", CONTRIBUTING
+    )
+    assert len(paths) > 20
+    to_be_written = {"pipeline/SENSOR.py", "models/NAME.py"}
+    assert not [path for path in paths if path not in to_be_written and not (ROOT / path).exists()]
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).is_file()
+    assert (ROOT / "docs/demo.jpg").stat().st_size < 400_000
+
+
+@pytest.mark.parametrize("folder", ["pipeline", "models"])
+def test_the_layers_name_every_module(folder: str) -> None:
+    section = CONTRIBUTING.partition(f"| `{folder}/` |")[2].partition("\n\n")[0]
+    told = set(re.findall(r"`(\w+)\.py`", section)) | ({"demo"} if "`demo/`" in section else set())
+    modules = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+    assert told == modules | ({"demo"} if folder == "pipeline" else set())
+
+
+def test_the_python_of_the_readme_reads_reflectance(
+    real_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code is not None
+    monkeypatch.chdir(tmp_path)
+    Path("mosaic").mkdir()
+    shutil.copytree(real_scene.path, "potsdam.zarr")
+    window = Window(real_scene.window.row + 500, real_scene.window.col + 200, 96, 96)
+    bands = ("red", "green", "blue")
+    dn = real_scene.read(bands, window).repeat(8, 1).repeat(8, 2)
+    store = Path("mosaic/potsdam_x8.zarr")
+    create_mosaic(store, window, real_scene.crs, 8, bands, 96, {})
+    write_chunk(store, bands, (0, 0), dn)
+    build_overviews(store, lambda done, total: None)
+    write_cog(store, Path("mosaic/potsdam_x8.tif"), lambda done, total: None)
+
+    read: dict[str, xr.Dataset] = {}
+    exec(code.group(1), read)
+    mean = np.where(dn[0] > 0, dn[0] * 1e-4 - 0.1, np.nan)
+    assert read["mosaic"].rio.resolution() == (1.25, -1.25)
+    np.testing.assert_allclose(read["mosaic"].red.values, mean, atol=1e-9)
+    np.testing.assert_allclose(read["image"][0].values, mean, atol=1e-6)
+    assert read["coarse"].sizes == {"y": 384, "x": 384} and "nir" in read["scene"]
+    assert f"{real_scene.crs} (1.25, -1.25)" in capsys.readouterr().out
