@@ -146,7 +146,8 @@ def data_uri(image: NDArray[np.uint8]) -> str:
         kind = "png"
     else:
         large = max(image.shape) > 2 * DETAIL  # the overview: many pixels, none of them looked at closely
-        picture.save(buffer, "JPEG", quality=78 if large else 86, subsampling=2 if large else 0, optimize=True)
+        # Without `optimize`: for that Pillow needs the whole file to fit a buffer that noisy pictures overrun.
+        picture.save(buffer, "JPEG", quality=78 if large else 86, subsampling=2 if large else 0)
         kind = "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
