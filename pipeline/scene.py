@@ -191,7 +191,7 @@ def _open_zarr(path: Path) -> Scene:
         raise SceneError(f"{path}: bands differ in shape ({sorted(shapes)}); resample them to one 10 m grid")
     height, width = shapes.pop()
     window = check_window(path, _affine(path, arrays, height, width), (height, width))
-    attributes = dict(group.attrs)
+    attributes = _with_known_items(dict(group.attrs))
     listed = attributes.get("bands")  # Zarr keeps no order
     bands = tuple(listed) if isinstance(listed, list) and set(listed) == set(rasters) else tuple(sorted(rasters))
     return Scene(path, crs, window, _aoi(path, attributes, window), bands, attributes)
@@ -225,7 +225,7 @@ def _open_geotiff(path: Path) -> Scene:
         wkt = source.crs.to_wkt() if source.crs else None
         crs = check_crs(path, wkt, f"gdal_edit.py -a_srs EPSG:32633 {path}")
         window = check_window(path, source.transform, source.shape)
-        return Scene(path, crs, window, window, tuple(names), dict(source.tags()))
+        return Scene(path, crs, window, window, tuple(names), _with_known_items(dict(source.tags())))
 
 
 def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -283,6 +283,12 @@ def _affine(path: Path, arrays: dict[str, zarr.Array[Any]], height: int, width: 
             f"{path} does not say where its pixels lie; write x and y, or use rio.write_transform"
         ) from None
     return Affine.from_gdal(west, dx, row_rotation, north, column_rotation, dy)
+
+
+def _with_known_items(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes, with such `items` as are objects: in a store of somebody else's the name may mean anything."""
+    items = attributes.get("items")
+    return attributes | {"items": [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []}
 
 
 def _aoi(path: Path, attributes: dict[str, Any], window: Window) -> Window:
