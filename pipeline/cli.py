@@ -95,7 +95,11 @@ def fetch(
 
 @app.command()
 def upscale(
-    scene: Annotated[Path, typer.Argument(help="A scene store (Zarr) or a GeoTIFF that keeps its contract.")],
+    scene: Annotated[
+        Path,
+        # Whether it can be read is for open_scene to say, in the words and with the code of scenes.
+        typer.Argument(help="A scene store (Zarr) or a GeoTIFF that keeps its contract.", readable=False),
+    ],
     scale: Annotated[int, typer.Option(help="4 (2.5 m) or 8 (1.25 m).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the mosaic.")] = Path(),
     model: Annotated[str, typer.Option(help="A name from `rsup models list`, or a weights file.")] = "default",
