@@ -1,7 +1,8 @@
-"""Real servers for the integration tests: a small made archive, its STAC API, its files, and faulty ones."""
+"""Real servers for the integration tests (a made archive, its STAC API, its files, faulty ones), and a small disk."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -56,3 +57,27 @@ def faulty(faulty_server: str) -> Callable[..., str]:
         return f"{faulty_server}/{fault}/{next(_tokens) if token is None else token}"
 
     return root
+
+
+class SmallDisk:
+    """A disk of its own, mounted at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def remount(self, options: str) -> None:
+        """`size=600k` makes it larger, or smaller than what it holds; `ro` read-only."""
+        subprocess.run(["mount", "-o", f"remount,{options}", self.path], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of 64 KiB that can be made to grow."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "rsup-test", path]
+    tried = subprocess.run(command, capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {tried.stderr.strip()}")
+    yield SmallDisk(path)
+    subprocess.run(["umount", "--lazy", path], check=True)

@@ -1,0 +1,351 @@
+"""What `rsup upscale` is given and should refuse: one sentence, the right exit code, and nothing harmed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from rsup.pipeline.errors import ArgumentError, ModelError, OutputError, RsupError, SceneError
+from rsup.pipeline.grid import Window
+from rsup.pipeline.job import UpscaleRequest, upscale
+from rsup.pipeline.ledger import Ledger
+from rsup.pipeline.scene import Scene, create_scene
+
+Make = Callable[..., Scene]
+Student = Callable[[int], Path]
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Bytes and time of every file below `folder`, hidden ones included."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def one_sentence(result: subprocess.CompletedProcess[str], code: int, words: str) -> None:
+    """The command ended with `code`, said one sentence with `words` in it, and gave machines nothing to misread."""
+    said = [line for line in result.stderr.splitlines() if line.startswith("rsup: ")]
+    assert result.returncode == code, result.stderr
+    assert len(said) == 1 and words in said[0] and said[0] == result.stderr.splitlines()[-1], result.stderr
+    assert "Traceback" not in result.stderr and "Error:" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small scene, and the folder of its finished mosaic x4 (nearest)."""
+    folder = tmp_path_factory.mktemp("finished")
+    window = Window(-568_628, 65_536, 70, 66)
+    writer = create_scene(folder / "scene.zarr", window, "EPSG:32631", ("red", "green", "blue"), 128)
+    dn = np.random.default_rng(1).integers(1, 9999, (3, 70, 66)).astype(np.uint16)
+    writer.write((0, 0), dn, np.zeros((70, 66), np.uint8), np.zeros((70, 66), np.uint16))
+    upscale(UpscaleRequest(writer.path, 4, folder / "out", "nearest", device="cpu"))
+    return writer.path, folder / "out"
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"scale": 3}, ArgumentError, "--scale 3: choose 4"),
+        ({"scale": 0}, ArgumentError, "--scale 0"),
+        ({"chunk": 63}, ArgumentError, "--chunk 63: choose 64 to 4096"),
+        ({"chunk": 4097}, ArgumentError, "--chunk 4097"),
+        ({"bands": ("red", "nir")}, ArgumentError, "nir.* has red, green, blue"),
+        ({"bands": ("red", "red")}, ArgumentError, "a band is named twice"),
+        ({"bands": ()}, ArgumentError, "--bands"),
+        ({"bands": ("scl",)}, ArgumentError, "has red, green, blue"),
+        ({"workers": 0}, ArgumentError, "at least one worker"),
+        ({"device": "tpu"}, ArgumentError, "choose auto, cpu, cuda"),
+        ({"device": "cuda:99"}, ArgumentError, "CUDA devices"),
+        ({"scheduler": "tcp://127.0.0.1:1", "workers": 2}, ArgumentError, "leave out --workers"),
+        ({"model": "esrgan"}, ModelError, "no model or file named esrgan: give one of default, nearest"),
+        ({"model": "x" * 5000}, ModelError, "no model or file named"),
+        ({"model": "/"}, ModelError, "no model or file named /"),
+        (
+            {"model": "bicubic"},
+            OutputError,
+            r"belongs to another run \(lattice, model differ\); choose another output or pass",
+        ),
+        ({"bands": ("red",)}, OutputError, r"belongs to another run \(bands differ\)"),
+        ({"chunk": 64}, OutputError, r"belongs to another run \(chunk differ\)"),
+    ],
+)
+def test_a_request_that_cannot_be_met_leaves_a_finished_mosaic_alone(
+    finished: tuple[Path, Path], options: dict[str, Any], error: type[RsupError], words: str
+) -> None:
+    scene, output = finished
+    before = snapshot(output)
+    # What is refused for itself is refused whether or not it may replace something.
+    for overwrite in {error is not OutputError, False}:
+        asked = {"scene": scene, "scale": 4, "output": output, "model": "nearest", "overwrite": overwrite} | options
+        with pytest.raises(error, match=words) as caught:
+            upscale(UpscaleRequest(**asked))
+        assert "\n" not in str(caught.value)
+    assert snapshot(output) == before
+
+
+def test_a_scheduler_that_is_none(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="--scheduler nonsense: no Dask scheduler answers"):
+        upscale(UpscaleRequest(finished[0], 4, tmp_path, "nearest", scheduler="nonsense"))
+    assert not list(tmp_path.glob("scene_x4*"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_without_a_card_is_a_sentence(finished: tuple[Path, Path]) -> None:
+    scene, output = finished
+    before = snapshot(output)
+    with pytest.raises(ArgumentError, match="torch sees no CUDA device here; use --device cpu"):
+        upscale(UpscaleRequest(scene, 4, output, "nearest", device="cuda", overwrite=True))
+    assert snapshot(output) == before
+
+
+def edit(store: Path, array: str, **changes: Any) -> None:
+    """Change an array's (or, for "", the group's) own metadata; the copy in the root goes."""
+    document = json.loads((store / array / "zarr.json").read_text())
+    attributes = changes.pop("attributes", {})
+    document |= changes
+    document["attributes"] |= attributes
+    document.pop("consolidated_metadata", None)
+    (store / array / "zarr.json").write_text(json.dumps(document))
+    root = json.loads((store / "zarr.json").read_text())
+    root.pop("consolidated_metadata", None)
+    (store / "zarr.json").write_text(json.dumps(root))
+
+
+SPOILERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no CRS": (
+        lambda store: (shutil.rmtree(store / "spatial_ref"), edit(store, "")),
+        "has no CRS; give it its UTM zone",
+    ),
+    "CRS is a number": (lambda store: edit(store, "spatial_ref", attributes={"crs_wkt": 7}), "cannot be understood"),
+    "int16": (lambda store: edit(store, "red", data_type="int16"), "red is int16, not uint16"),
+    "NaN": (lambda store: edit(store, "red", data_type="float32", fill_value="NaN"), "red is float32, not uint16"),
+    "scale is text": (lambda store: edit(store, "red", attributes={"scale_factor": "tiny"}), "are no numbers"),
+    "no GeoTransform": (
+        lambda store: (shutil.rmtree(store / "x"), edit(store, "spatial_ref", attributes={"GeoTransform": "a b"})),
+        "does not say where its pixels lie",
+    ),
+    "NaN in GeoTransform": (
+        lambda store: (
+            shutil.rmtree(store / "x"),
+            edit(store, "spatial_ref", attributes={"GeoTransform": "nan 10 0 nan 0 -10"}),
+        ),
+        "NaN",
+    ),
+    "x is nodata": (lambda store: shutil.rmtree(store / "x" / "c"), "evenly spaced pixel centres"),
+    "aoi is infinite": (lambda store: edit(store, "", attributes={"aoi": [float("inf")] * 4}), "its aoi"),
+    "no bands": (
+        lambda store: ([shutil.rmtree(store / band) for band in ("red", "green", "blue")], edit(store, "")),
+        "has no band",
+    ),
+    "torn metadata": (lambda store: (store / "zarr.json").write_text('{"zarr_format": 3'), "not a readable Zarr group"),
+    "no metadata": (lambda store: (store / "zarr.json").unlink(), "not a readable Zarr group"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILERS)
+def test_a_broken_scene_is_named_with_its_fault(finished: tuple[Path, Path], fault: str, tmp_path: Path) -> None:
+    store = tmp_path / "scene.zarr"
+    shutil.copytree(finished[0], store)
+    spoil, words = SPOILERS[fault]
+    spoil(store)
+    before = snapshot(tmp_path)
+    with pytest.raises(SceneError, match=words) as caught:
+        upscale(UpscaleRequest(store, 4, tmp_path / "out", "nearest"))
+    assert "\n" not in str(caught.value) and "scene.zarr" in str(caught.value)
+    assert snapshot(tmp_path) == before and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere.zarr", "does not exist: give a scene store"),
+        ("note.txt", "neither a Zarr store nor a raster"),
+        ("", "not a readable Zarr group"),
+        ("note.txt/scene.zarr", "cannot be opened"),
+        ("x" * 300, "cannot be opened"),
+    ],
+)
+def test_what_is_no_scene(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "note.txt").write_text("no raster")
+    with pytest.raises(SceneError, match=words):
+        upscale(UpscaleRequest(tmp_path / name, 4, tmp_path / "out", "nearest"))
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+
+def nothing(weights: Path) -> None:
+    weights.write_bytes(b"")
+
+
+def garbage(weights: Path) -> None:
+    weights.write_bytes(np.random.default_rng(0).bytes(9999))
+
+
+def truncated(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def truncated_header(weights: Path) -> None:
+    weights.write_bytes(weights.read_bytes()[:100])
+
+
+def unlabelled(weights: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"weight": np.zeros(3, np.float32)}, weights)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (nothing, "not a whole safetensors file"),
+        (garbage, "not a whole safetensors file"),
+        (truncated, "not a whole safetensors file"),
+        (truncated_header, "not a whole safetensors file"),
+        (unlabelled, "has no rsup header"),
+    ],
+)
+def test_damaged_weights(
+    finished: tuple[Path, Path],
+    tiny_student: Student,
+    spoil: Callable[[Path], None],
+    words: str,
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "student.safetensors"
+    shutil.copy(tiny_student(4), weights)
+    spoil(weights)
+    before = snapshot(finished[1])
+    with pytest.raises(ModelError, match=words) as caught:
+        upscale(UpscaleRequest(finished[0], 4, finished[1], str(weights), overwrite=True))
+    assert "\n" not in str(caught.value) and snapshot(finished[1]) == before
+
+
+def test_a_network_that_answers_nan_stops_the_run(
+    finished: tuple[Path, Path], tiny_student: Student, tmp_path: Path
+) -> None:
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    with safe_open(tiny_student(4), framework="np") as file:
+        header = file.metadata()
+    tensors = {name: np.full_like(tensor, np.nan) for name, tensor in load_file(tiny_student(4)).items()}
+    save_file(tensors, tmp_path / "nan.safetensors", metadata=header)
+    with pytest.raises(ModelError, match="model nan gave NaN or infinity near row -5686"):
+        upscale(UpscaleRequest(finished[0], 4, tmp_path / "out", str(tmp_path / "nan.safetensors"), device="cpu"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".rsup"]
+
+
+def test_a_scene_of_one_pixel_and_one_of_none(make_scene: Make, tmp_path: Path) -> None:
+    one = make_scene(np.array([[[1234]], [[1]], [[65535]]], np.uint16), "one")
+    edit(one.path, "", attributes={"items": "a word that means something else to somebody else"})
+    upscale(UpscaleRequest(one.path, 8, tmp_path, "nearest", device="cpu"))
+    with xr.open_dataset(tmp_path / "one_x8.zarr", engine="zarr", mask_and_scale=False) as mosaic:
+        for band, value in {"red": 1234, "green": 1, "blue": 65535}.items():
+            np.testing.assert_array_equal(mosaic[band].values, np.full((8, 8), value))
+    void = make_scene(np.zeros((3, 70, 9), np.uint16), "void")
+    with pytest.raises(SceneError, match="no valid pixel in red, green, blue: nothing to upscale"):
+        upscale(UpscaleRequest(void.path, 8, tmp_path, "nearest", device="cpu"))
+    assert not list(tmp_path.glob("void_x8*"))
+
+
+@pytest.mark.parametrize("ending", ["zarr", "tif", "json", "html"])
+def test_other_peoples_files_are_not_replaced_unasked(finished: tuple[Path, Path], ending: str, tmp_path: Path) -> None:
+    theirs = tmp_path / f"scene_x4.{ending}"
+    theirs.write_text("years of work")
+    with pytest.raises(OutputError, match=rf"scene_x4\.{ending} exists already; choose another --output"):
+        upscale(UpscaleRequest(finished[0], 4, tmp_path, "nearest"))
+    assert theirs.read_text() == "years of work"
+
+
+LEDGERS = ["garbage\n", "[1, 2]\n", '{"a": 1}\nnull\n', "\xff\xfe\n", '{"a": 1}\n{"key": "0.0"}\n']
+
+
+@pytest.mark.parametrize("text", LEDGERS)
+def test_a_damaged_ledger_is_named(finished: tuple[Path, Path], text: str, tmp_path: Path) -> None:
+    ledger = tmp_path / ".rsup" / "scene_x4" / "ledger.jsonl"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_bytes(text.encode("latin-1"))
+    with pytest.raises(OutputError, match=r"ledger\.jsonl is damaged|belongs to another run") as caught:
+        upscale(UpscaleRequest(finished[0], 4, tmp_path, "nearest"))
+    assert "\n" not in str(caught.value) and "--overwrite" in str(caught.value)
+    assert ledger.read_bytes() == text.encode("latin-1")
+
+
+def test_an_output_that_is_a_file(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    for output in (tmp_path / "out", tmp_path / "out" / "below", tmp_path / ("x" * 300)):
+        with pytest.raises(OutputError, match="cannot write .*choose another output"):
+            upscale(UpscaleRequest(finished[0], 4, output, "nearest"))
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_the_command_says_one_sentence_and_leaves_with_the_code_of_the_kind(
+    finished: tuple[Path, Path],
+    rsup: Callable[..., subprocess.CompletedProcess[str]],
+    tiny_student: Student,
+    tmp_path: Path,
+) -> None:
+    scene, output = finished
+    shutil.copytree(scene, tmp_path / "scene.zarr")
+    shutil.rmtree(tmp_path / "scene.zarr" / "spatial_ref")
+    edit(tmp_path / "scene.zarr", "")
+    before = snapshot(output)
+    asked = ("--scale", 4, "-o", output, "--overwrite", "--json")
+    one_sentence(rsup("upscale", scene, "--scale", 3, "-o", output, "--json"), 2, "--scale 3: choose 4")
+    one_sentence(rsup("upscale", scene, *asked, "--model", tiny_student(8)), 3, "was trained for scale 8, not 4")
+    one_sentence(rsup("upscale", tmp_path / "scene.zarr", *asked, "--model", "nearest"), 5, "has no CRS")
+    with Ledger.open(tmp_path / "held" / ".rsup" / "scene_x4" / "ledger.jsonl", {}):
+        held = rsup("upscale", scene, "--scale", 4, "-o", tmp_path / "held", "--model", "nearest", "--json")
+    one_sentence(held, 6, "another rsup process is writing")
+    usage = rsup("upscale", scene, "--scale", "three", "--json")
+    assert usage.returncode == 2 and "Traceback" not in usage.stderr and usage.stdout == ""
+    assert snapshot(output) == before
+
+
+def without_privilege(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command, for whom file modes count: root is told to do without its right to ignore them."""
+    command = [sys.executable, "-m", "rsup.pipeline.cli", *map(str, arguments)]
+    if os.geteuid() == 0:
+        rights = "-dac_override,-dac_read_search"
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may read and write everything, and setpriv is not there to change that")
+        command = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *command]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_no_permission(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("locked", "sealed.zarr"):
+        shutil.copytree(finished[0] if name.endswith("zarr") else finished[1], tmp_path / name)
+    before = snapshot(tmp_path)
+    asked = ("--scale", 4, "--model", "nearest", "--json", "--overwrite", "-o")
+    try:
+        for path in (tmp_path / "locked").rglob("*"):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        (tmp_path / "locked").chmod(0o555)
+        (tmp_path / "sealed.zarr").chmod(0)
+        refused = without_privilege("upscale", finished[0], *asked, tmp_path / "locked")
+        one_sentence(refused, 6, "Permission denied; choose another output")
+        refused = without_privilege("upscale", tmp_path / "sealed.zarr", *asked, tmp_path / "out")
+        one_sentence(refused, 5, "sealed.zarr")
+        refused = without_privilege("upscale", tmp_path / "sealed.zarr" / "red", *asked, tmp_path / "out")
+        one_sentence(refused, 5, "cannot be opened (Permission denied)")
+    finally:
+        for folder in ("locked", "sealed.zarr"):
+            (tmp_path / folder).chmod(0o755)
+        for path in (tmp_path / "locked").rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    assert snapshot(tmp_path) == before
