@@ -139,7 +139,6 @@ class UpscalePlan:
     def summary(self) -> dict[str, Any]:
         """The plan for people and machines: what would be computed and written."""
         tiling, scale, window = tiling_of(self.model), self.request.scale, self.window
-        tiles = sum(len(tiling.tiles(chunk)) for _, chunk in self.keys().values())
         steps = passes(self.request.bands, self.scene.bands, self.model.bands)
         return {
             "scene": str(self.request.scene),
@@ -151,7 +150,7 @@ class UpscalePlan:
             "bounds": list(window.bounds),
             "shape": [window.height * scale, window.width * scale],
             "chunks": len(self.keys()),
-            "tiles": tiles * len(steps),
+            "tiles": len(tiling.tiles(window)) * len(steps),
             "bytes": window.height * window.width * scale**2 * 2 * len(self.request.bands),
             "outputs": [str(self.request.output / name) for name in self.artefacts()],
         }
@@ -277,8 +276,9 @@ def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, w
     row, col = window.row + index[0] * chunk, window.col + index[1] * chunk
     part = Window(row, col, chunk, chunk).intersect(window)
     assert part is not None  # keys() cuts the window itself
-    model, lock = cluster.worker_model()
-    data = upscale_chunk(scene.read, scene.bands, part, bands, model, lock)
+    held = cluster.worker_model()
+    model = held.upscaler()  # first: it settles what the cache may hold
+    data = upscale_chunk(scene.read, scene.bands, part, bands, model, held.lock, held.cache)
     try:
         mosaic.write_chunk(store, bands, (index[0], index[1]), data)
     except OSError as error:

@@ -89,7 +89,7 @@ def fill_nodata(dn: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 @lru_cache(maxsize=8)
 def _correction(pixels: int, scale: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Bilinear upsampling as a matrix U [pixels * scale, pixels], and the inverse of its block mean [pixels, pixels]."""
+    """Bilinear upsampling as a matrix [pixels * scale, pixels], and the inverse of its block mean [pixels, pixels]."""
     identity = torch.eye(pixels, dtype=torch.float64)
     up = functional.interpolate(identity[None], scale_factor=scale, mode="linear")[0].T
     inverse = torch.linalg.inv(up.reshape(pixels, scale, pixels).mean(1))
@@ -240,7 +240,7 @@ def _tiles(
 
 
 def _run(step: Pass, batch: list[tuple[Window, NDArray[np.uint16]]], model: Upscaler) -> list[Tensor]:
-    """The network over a batch of filled tiles; each output [channel, y, x] in stored numbers, its block means right."""
+    """The network over filled tiles; each output [channel, y, x] in stored numbers, its block means right."""
     channels = [channel for channel, _ in step.outputs]
     filled = np.stack([tile_dn for _, tile_dn in batch])
     predicted = model(torch.from_numpy(to_network(filled)))[:, channels]

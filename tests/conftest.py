@@ -23,6 +23,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is marked `gpu` where torch sees no CUDA device."""
     import torch
 
+    # Small tensors: threads that wait for each other cost more than they bring, above all on a busy machine.
+    torch.set_num_threads(1)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")
@@ -96,7 +98,7 @@ def real_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 @pytest.fixture(scope="session")
 def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """`tiny_student(scale)` -> weights of a small student with random numbers: the paper's operators, 64 px tiles."""
+    """`tiny_student(scale)` -> weights of a small student with random numbers: the paper's operators, 256 px tiles."""
     import torch
 
     from rsup.models.student import Student, StudentConfig
@@ -111,7 +113,7 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pa
                 channels=(16, 16), deep_channels=16, groups=8, queries=4, squeeze=8, autoencoder_channels=8
             )
             torch.manual_seed(scale)
-            sizes = {"tile": 64, "halo": 4, "overlap": 8}
+            sizes = {"tile": 256 // scale, "halo": 16 // scale, "overlap": 32 // scale}
             header = student_header(config, scale, licence="Apache-2.0", source="random numbers", **sizes)
             save_weights(path, Student(config).state_dict(), header)
         return path
