@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from pyproj import Transformer
@@ -19,16 +20,11 @@ from rsup.pipeline.errors import ArgumentError, OutputError, SceneError
 from rsup.pipeline.fetch import MARGIN, FetchRequest, plan, run
 from rsup.pipeline.footprint import Box, box_of, window_in
 from rsup.pipeline.grid import Window
+from rsup.pipeline.job import UpscaleRequest, upscale
 from rsup.pipeline.scene import Scene, open_scene
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sentinel2"
 PRODUCTS = REAL / "mapchete_eo" / "full_products" / "sentinel-2-l2a"
-
-# odc-geo calls what newer shapely and affine deprecate.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The 'shapely.ops.transform:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning"),
-]
 
 BBOX = (15.0, 46.0, 15.012, 46.009)
 AOI = window_in(Box.of(BBOX), "EPSG:32633")
@@ -179,6 +175,24 @@ def test_a_rotated_raster_of_coordinates_lands_on_them(tmp_path: Path) -> None:
     # Rounded twice, before and after resampling. A pixel of displacement would be 7 and 3, or 2 and 8.
     assert np.abs(data[0] - red_ramp(x, y)).max() <= 1.01
     assert np.abs(data[1] - green_ramp(x, y)).max() <= 1.01
+
+
+def test_a_rotated_raster_of_coordinates_survives_fetch_and_upscale(tmp_path: Path) -> None:
+    """A ramp stays a ramp under bicubic and under the consistency projection: every 1.25 m pixel says where it is."""
+    window = next_zone()
+    add_item(tmp_path, "a", ramps(window, "EPSG:32632"), window, "EPSG:32632")
+    scene = fetch(tmp_path)
+    upscale(UpscaleRequest(scene.path, 8, tmp_path / "out", "bicubic", ("red", "green"), device="cpu"))
+    with xr.open_dataset(
+        tmp_path / "out" / f"{scene.path.stem}_x8.zarr", engine="zarr", mask_and_scale=False
+    ) as mosaic:
+        assert mosaic.sizes == {"y": scene.aoi.height * 8, "x": scene.aoi.width * 8}
+        x, y = np.meshgrid(mosaic["x"].values, mosaic["y"].values)
+        for band, ramp in (("red", red_ramp), ("green", green_ramp)):
+            # The scene's own rounding (1.01) passes through an interpolation that overshoots, and is rounded again.
+            # A shift by one 1.25 m pixel would show in red's mean as 0.9 and 0.4, in green's as 0.3 and 1.0.
+            error = mosaic[band].values - ramp(x, y)
+            assert np.abs(error).max() <= 4 and abs(error.mean()) <= 0.05
 
 
 def test_zones_meet_in_one_grid(tmp_path: Path) -> None:
