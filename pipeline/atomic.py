@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -23,7 +23,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(fresh, path)
         sync(path.parent)
     except BaseException:
-        remove(fresh)
+        with suppress(OSError):  # what failed matters more; a writer that still runs may be in the way
+            remove(fresh)
         raise
 
 
