@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ CATALOGS = {
 }
 PAGE = 100
 """Items a page: Earth Search answers 500 above 267."""
-TIMEOUT = (10.0, 60.0)
+TIMEOUT = (10.0, 30.0)
 """Seconds to connect and between two bytes."""
 BACKOFF = 0.5
 """Seconds: waits of 0, 1, 2 and 4 before the four repetitions of a request."""
@@ -100,7 +101,7 @@ class _CatalogIO(StacApiIO):
         retry = _BoundedRetry(
             total=4,
             connect=2,
-            read=2,
+            read=1,
             backoff_factor=BACKOFF,
             status_forcelist=(429, 500, 502, 503, 504),
             allowed_methods=None,  # a search by POST changes nothing
@@ -140,7 +141,9 @@ def search(query: Query) -> list[ItemReference]:
     except OSError as error:
         raise CatalogError(f"{query.catalog}: cannot read {error.filename}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CatalogError(f"{query.catalog} answers something that is no STAC ({error!r})") from error
+        # Not its repr, which may hold all that was answered.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise CatalogError(f"{query.catalog} answers something that is no STAC ({reason}); check --catalog") from error
     candidates = [item for item in found if item is not None]
     clear = [item for item in candidates if item.cloud is None or item.cloud <= query.max_cloud]
     if not clear:
@@ -154,16 +157,17 @@ def search(query: Query) -> list[ItemReference]:
 def locate(catalog: str) -> tuple[str, Path | None]:
     """URL or path of a catalogue's root document, and the folder a local one may not leave."""
     url = CATALOGS.get(catalog, catalog)
-    if urlsplit(url).scheme in ("http", "https"):
-        return url, None
-    path = Path(catalog)
-    path = path / "catalog.json" if path.is_dir() else path
-    if not path.is_file():
-        raise ArgumentError(
-            f"--catalog {catalog!r} is neither {' nor '.join(CATALOGS)}, nor a URL, nor a file: give one of these"
-        )
-    path = path.resolve()
-    return str(path), path.parent
+    with suppress(ValueError, OSError):  # no URL, whatever it looks like; too long for a file name
+        if urlsplit(url).scheme in ("http", "https"):
+            return url, None
+        path = Path(catalog)
+        path = path / "catalog.json" if path.is_dir() else path
+        if path.is_file():
+            path = path.resolve()
+            return str(path), path.parent
+    raise ArgumentError(
+        f"--catalog {catalog!r} is neither {' nor '.join(CATALOGS)}, nor a URL, nor a file: give one of these"
+    )
 
 
 def resolve(href: str, base: str, root: Path | None) -> str:

@@ -7,6 +7,7 @@ ground asked for, so that every model tile that touches that ground sees the sam
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import zarr
 
+from .atomic import remove
 from .catalog import CATALOGS, ItemReference, Query, search
 from .composite import Chunk, first, median
 from .errors import ArgumentError, OutputError, SceneError
@@ -112,10 +114,19 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
     it is whole; one that was there before is replaced then, and only with `overwrite`.
     Raises OutputError, and SceneError naming the item and band that cannot be read.
     """
+    try:
+        return _run(plan, report)
+    except OSError as error:
+        raise OutputError(
+            f"{plan.request.output} cannot be written ({error.strerror or error}); choose another -o, or mend that "
+            "(space, permission) and run the same command again to go on"
+        ) from error
+
+
+def _run(plan: FetchPlan, report: Report) -> dict[str, Any]:
     request = plan.request
     output = request.output
-    if output.exists() and not request.overwrite:
-        raise OutputError(f"{output} exists; choose another -o or pass --overwrite")
+    _check_place(output, request.overwrite)
     partial_store = output.parent / f".{output.name}.partial"
     ledger_path = output.parent / f".{output.name}.ledger"
     _give_memory_back()
@@ -126,18 +137,15 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
         with quiet():
             _fill(plan, sources, writer, ledger, report)
         valid = _valid_fraction(partial_store, plan)
-        try:
-            if not valid:
-                shutil.rmtree(partial_store)
-                ledger_path.unlink()
-                raise SceneError(
-                    f"no pixel of --bbox {request.box} is left in {len(plan.items)} items; "
-                    "widen --date, raise --max-cloud or do without --mask-clouds"
-                )
-            _publish(partial_store, output)
+        if not valid:
+            shutil.rmtree(partial_store)
             ledger_path.unlink()
-        except OSError as error:
-            raise OutputError(f"cannot give {partial_store} its name {output}: {error.strerror}") from error
+            raise SceneError(
+                f"no pixel of --bbox {request.box} is left in {len(plan.items)} items; "
+                "widen --date, raise --max-cloud or do without --mask-clouds"
+            )
+        _publish(partial_store, output)
+        ledger_path.unlink()
     return {
         "scene": str(output),
         "crs": request.utm,
@@ -147,6 +155,17 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
         "items": [item.id for item in plan.items],
         "valid_percent": round(100 * valid, 2),
     }
+
+
+def _check_place(output: Path, overwrite: bool) -> None:
+    """Refuse to take the place of anything unasked, and of anything but a scene store at all."""
+    if not output.name or output.name == "..":
+        raise OutputError(f"-o {output} is no name for a scene store; write something like scene.zarr")
+    if os.path.lexists(output):
+        if not overwrite:
+            raise OutputError(f"{output} exists; choose another -o or pass --overwrite")
+        if not (output / "zarr.json").is_file():
+            raise OutputError(f"{output} is no scene store, which is all that --overwrite replaces; choose another -o")
 
 
 def _give_memory_back() -> None:
@@ -261,11 +280,8 @@ def _valid_fraction(store: Path, plan: FetchPlan) -> float:
 def _publish(store: Path, output: Path) -> None:
     """Give the whole store its name; what had the name before goes only then."""
     aside = output.parent / f".{output.name}.old"
-    shutil.rmtree(aside, ignore_errors=True)
-    if output.exists():
+    remove(aside)  # left by a run that was killed here
+    if os.path.lexists(output):
         output.rename(aside)
     store.rename(output)
-    if aside.is_dir():
-        shutil.rmtree(aside)
-    else:
-        aside.unlink(missing_ok=True)
+    remove(aside)
