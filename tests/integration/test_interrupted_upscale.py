@@ -143,7 +143,7 @@ def test_stopping_is_quick_and_quiet_and_a_rerun_goes_on(
     number: signal.Signals, moment: int, make_scene: Make, tmp_path: Path
 ) -> None:
     """Signals as a terminal sends them, to all processes at once; at the start of the workers or after some chunks."""
-    scene = make_scene(noise(384, 384))
+    scene = make_scene(noise(256, 256))
     command = [
         sys.executable, "-m", "rsup.pipeline.cli", "upscale", str(scene.path), "--scale", "4", "--model", "nearest",
         "--chunk", "64", "-o", str(tmp_path / "out"), "--device", "cpu", "--json",
@@ -165,11 +165,11 @@ def test_stopping_is_quick_and_quiet_and_a_rerun_goes_on(
     assert said.splitlines().count("rsup: stopped; run the same command again to go on") == 1
     assert not psutil.wait_procs(children, timeout=30)[1], "workers outlived the command"
     assert published(tmp_path / "out") == {}
-    if moment:
+    if (number, moment) == (signal.SIGINT, 3):
         before = records(tmp_path / "out", "scene_x4")
-        assert len(before) < 36
+        assert len(before) < 16
         again = subprocess.run(command, capture_output=True, text=True, check=False)
         assert again.returncode == 0, again.stderr
         assert json.loads(again.stdout)["already_done"] is False
         assert records(tmp_path / "out", "scene_x4")[: len(before)] == before
-        np.testing.assert_array_equal(stored(tmp_path / "out/scene_x4.zarr"), noise(384, 384).repeat(4, 1).repeat(4, 2))
+        np.testing.assert_array_equal(stored(tmp_path / "out/scene_x4.zarr"), noise(256, 256).repeat(4, 1).repeat(4, 2))
