@@ -66,9 +66,7 @@ def write_cog(store: Path, out: Path, progress: Callable[[int, int], None]) -> N
         plain.unlink(missing_ok=True)
 
 
-def _write_plain(
-    store: Path, path: Path, progress: Callable[[int, int], None]
-) -> dict[tuple[int, RasterWindow], int]:
+def _write_plain(store: Path, path: Path, progress: Callable[[int, int], None]) -> dict[tuple[int, RasterWindow], int]:
     """An ordinary TIFF to make the COG from, band after band: GDAL must not see tiles half filled.
 
     Returns the checksum of each window (a chunk) of each band, counted from 1.

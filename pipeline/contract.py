@@ -27,9 +27,7 @@ def check_crs(path: Path, wkt: str | None, remedy: str) -> str:
     try:
         crs = CRS.from_user_input(wkt)
     except CRSError as error:
-        raise SceneError(
-            f"{path}: its CRS cannot be understood ({error}); write it anew: {remedy}"
-        ) from error
+        raise SceneError(f"{path}: its CRS cannot be understood ({error}); write it anew: {remedy}") from error
     unit = crs.axis_info[0].unit_name if crs.axis_info else "no unit"
     if not crs.is_projected or unit != "metre":
         raise SceneError(
@@ -40,9 +38,7 @@ def check_crs(path: Path, wkt: str | None, remedy: str) -> str:
     return f"EPSG:{code}" if code else str(crs.to_wkt())
 
 
-def check_packing(
-    path: Path, band: str, scale: float | None, offset: float | None, nodata: float | None
-) -> None:
+def check_packing(path: Path, band: str, scale: float | None, offset: float | None, nodata: float | None) -> None:
     """Raise unless the stored numbers are reflectance * 10000 + 1000 with 0 = nodata."""
     try:
         found = (1.0 if scale is None else float(scale), 0.0 if offset is None else float(offset))
@@ -71,8 +67,7 @@ def check_window(path: Path, transform: Affine, shape: tuple[int, int]) -> Windo
     """The lattice window of a raster of `shape` (rows, columns)."""
     if transform.e > 0 and not (transform.b or transform.d):
         raise SceneError(
-            f"{path}: its rows run from south to north; "
-            "turn it with ds.isel(y=slice(None, None, -1)) or gdalwarp"
+            f"{path}: its rows run from south to north; turn it with ds.isel(y=slice(None, None, -1)) or gdalwarp"
         )
     try:
         return window_of(transform, shape)

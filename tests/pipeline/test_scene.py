@@ -34,9 +34,7 @@ def store(tmp_path: Path) -> Path:
     path = tmp_path / "scene.zarr"
     data = numbers(WINDOW)
     data[:, 0, 0] = 0
-    writer = create_scene(
-        path, WINDOW, CRS, BANDS, chunk=16, aoi=WINDOW.grow(-5), attributes={"items": [{"id": "a"}]}
-    )
+    writer = create_scene(path, WINDOW, CRS, BANDS, chunk=16, aoi=WINDOW.grow(-5), attributes={"items": [{"id": "a"}]})
     for index, window in chunks(WINDOW, 16):
         cut = (slice(None), *window.within(WINDOW))
         classes = np.full((window.height, window.width), 4, np.uint8)
@@ -95,9 +93,7 @@ def dataset(**changes: Any) -> xr.Dataset:
     x = changes.get("x", 300_115.0 + 10 * np.arange(WINDOW.width))
     y = changes.get("y", 5_200_365.0 - 10 * np.arange(WINDOW.height))
     ds = xr.Dataset({"red": (("y", "x"), reflectance)}, coords={"x": x, "y": y})
-    return (
-        ds.rio.write_crs(changes["crs"]) if changes.get("crs", CRS) and changes.setdefault("crs", CRS) else ds
-    )
+    return ds.rio.write_crs(changes["crs"]) if changes.get("crs", CRS) and changes.setdefault("crs", CRS) else ds
 
 
 ENCODING: dict[str, Any] = {"dtype": "uint16", "scale_factor": 1e-4, "add_offset": -0.1, "_FillValue": 0}
@@ -199,9 +195,7 @@ def test_a_geotiff_is_a_scene(tmp_path: Path) -> None:
         ({"transform": Affine(20, 0, 300_000, 0, -20, 5_200_360)}, "20 x 20"),
     ],
 )
-def test_a_broken_line_of_a_geotiff_is_named(
-    tmp_path: Path, changes: dict[str, Any], sentence: str | None
-) -> None:
+def test_a_broken_line_of_a_geotiff_is_named(tmp_path: Path, changes: dict[str, Any], sentence: str | None) -> None:
     path = write_geotiff(tmp_path / "scene.tif", **changes)
     if sentence is None:
         assert open_scene(path).crs == "EPSG:3857"
