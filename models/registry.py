@@ -88,7 +88,13 @@ def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
         overlap=header.overlap,
         multiple=header.multiple,
         sha256=sha256(found),
-        metadata={"kind": "student", "licence": header.licence, "path": str(found), "header": header.model_dump()},
+        metadata={
+            "kind": "student",
+            "licence": header.licence,
+            # Absolute: a worker on another machine has a working folder of its own.
+            "path": str(found.resolve()),
+            "header": header.model_dump(),
+        },
     )
 
 

@@ -85,7 +85,8 @@ class UpscalePlan:
             raise ArgumentError(f"--scale {request.scale}: choose 4 (2.5 m) or 8 (1.25 m)")
         if not 64 <= request.chunk <= 4096:
             raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
-        scene = open_scene(request.scene)
+        # Absolute: workers of a standing cluster have a working folder of their own.
+        scene = open_scene(request.scene.resolve())
         absent = [band for band in request.bands if band not in scene.bands]
         if absent or not request.bands:
             raise ArgumentError(f"--bands {','.join(request.bands)}: {request.scene} has {', '.join(scene.bands)}")
@@ -111,7 +112,13 @@ class UpscalePlan:
     @property
     def work(self) -> Path:
         """Folder of the unfinished outputs and the ledger, hidden beside the finished ones."""
-        return self.request.output / ".rsup" / self.name
+        return self.request.output.resolve() / ".rsup" / self.name
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """The items the scene was made of; none where it does not say, as a user's own GeoTIFF."""
+        items = self.scene.attributes.get("items")
+        return items if isinstance(items, list) else []
 
     def keys(self) -> dict[str, tuple[tuple[int, int], Window]]:
         """Every chunk of the mosaic by its ledger key."""
@@ -265,7 +272,8 @@ def _client(plan: UpscalePlan) -> Iterator[tuple[Client, int]]:
         fitting = psutil.virtual_memory().available // 2 // (plan.task_bytes() * len(pool.pins))
         connection = cluster.local_client(pool, max(1, min(cluster.THREADS, fitting)))
     with connection as client:
-        plugin = cluster.ModelPlugin(request.model, request.scale, pool)
+        model = plan.model.metadata["path"] or plan.model.name
+        plugin = cluster.ModelPlugin(model, request.scale, pool)
         client.register_plugin(plugin)
         yield client, sum(client.nthreads().values())
 
@@ -300,10 +308,9 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
         cog.write_cog(store, tif, report_progress)
     figures = consistency(scene, store, request.bands, request.scale)
     about = {"name": model.name, "sha256": model.sha256, "metadata": model.metadata}
-    sources = scene.attributes.get("items", [])
     assets = dict(zip(("page", "cog", "zarr"), (page.name, tif.name, store.name), strict=True))
     document = stac_item.stac_item(
-        plan.name, plan.window, scene.crs, request.scale, request.bands, about, sources, assets
+        plan.name, plan.window, scene.crs, request.scale, request.bands, about, plan.sources, assets
     )
     stac_item.write_item(document, item)
     report.write_page(page, scene, store, request.bands, about, figures)
@@ -318,7 +325,7 @@ def _provenance(plan: UpscalePlan) -> dict[str, Any]:
         "model_sha256": plan.model.sha256,
         "scale": plan.request.scale,
         "software": f"rsup {version('rsup')}",
-        "items": plan.scene.attributes.get("items", []),
+        "items": plan.sources,
     }
 
 

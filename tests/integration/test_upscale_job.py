@@ -1,6 +1,7 @@
 """`rsup upscale` through real worker processes: what it writes, where, and that chunks and workers cannot show."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from rio_cogeo import cog_validate
 
 from rsup.models.upscaler import descriptor_of
+from rsup.pipeline import cluster
 from rsup.pipeline.grid import Tiling, Window
 from rsup.pipeline.job import UpscaleRequest, upscale
 from rsup.pipeline.quality import block_mean_error, spectral_angle
@@ -149,3 +151,21 @@ def test_a_real_scene_keeps_its_radiometry_and_shows_no_seam(
     )
     # The scene's own edges fall where they fall, on tile borders too: bicubic, which has none, says how many.
     assert abs(with_tiles / without - 1) <= 0.02
+
+
+def test_a_cluster_that_stands_already_gives_the_same_mosaic(
+    make_scene: Callable[..., Scene],
+    tiny_student: Callable[[int], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = make_scene(coordinates(150, 140))
+    with cluster.local_client(cluster.Pool("cpu", (None,), 1), threads=2) as standing:
+        address = standing.scheduler.address
+        # Relative paths mean the same to workers that run in another folder.
+        monkeypatch.chdir(tmp_path)
+        weights, here = (os.path.relpath(path) for path in (tiny_student(4), scene.path))
+        upscale(UpscaleRequest(Path(here), 4, Path("far"), weights, chunk=64, scheduler=address))
+    upscale(UpscaleRequest(scene.path, 4, tmp_path / "near", str(tiny_student(4)), chunk=64, device="cpu"))
+    far, near = (stored(tmp_path / out / "scene_x4.zarr") for out in ("far", "near"))
+    np.testing.assert_array_equal(far, near)

@@ -2,18 +2,24 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import cloudpickle
 import pytest
 from distributed import Client
 
 from rsup.pipeline import cluster
 from rsup.pipeline.cluster import Pool
 from rsup.pipeline.errors import ArgumentError, OutputError
+
+
+# Workers cannot import this file: they get its functions whole.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")
