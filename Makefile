@@ -30,7 +30,7 @@ check: install
 	$(BIN)/lint-imports
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/python -m pytest
 
 clean:
 	rm -rf $(VENV) demo

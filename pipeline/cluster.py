@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing.resource_tracker import ensure_running
 from threading import Lock, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,9 @@ from .upscale import TileCache
 
 if TYPE_CHECKING:
     from rsup.models.upscaler import Upscaler
+
+VERSION = version("rsup")
+"""What workers must have as well."""
 
 ATTEMPTS = 3
 """Times a task is tried before it counts as failed."""
@@ -205,12 +209,26 @@ def _signals_held() -> Iterator[None]:
 
 @contextmanager
 def remote_client(address: str) -> Iterator[Client]:
-    """Connect to a scheduler that stands already. Raises ArgumentError where none answers."""
+    """Connect to a scheduler that stands already.
+
+    Raises ArgumentError where none answers, where it has no worker within a minute, and where a worker lacks this
+    version of rsup: Dask would lose such a worker with its first task, and wait for ever for another.
+    """
     try:
         client = Client(address, timeout=10)
     except (OSError, TimeoutError, ValueError) as error:
         raise ArgumentError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
     with client:
+        try:
+            client.wait_for_workers(1, timeout=60)
+        except TimeoutError as error:
+            raise ArgumentError(f"--scheduler {address}: no worker has joined it within a minute") from error
+        found = client.run(version, "rsup", on_error="return")
+        others = sorted({each if isinstance(each, str) else "(none)" for each in found.values()} - {VERSION})
+        if others:
+            raise ArgumentError(
+                f"--scheduler {address}: workers have rsup {', '.join(others)}; install {VERSION} there"
+            )
         yield client
 
 

@@ -17,8 +17,7 @@ from rsup.pipeline import cluster
 from rsup.pipeline.cluster import Pool
 from rsup.pipeline.errors import ArgumentError, OutputError
 
-
-# Workers cannot import this file: they get its functions whole.
+# Workers cannot import this file: they get copies of its functions, whole, instead of their names.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
@@ -31,7 +30,8 @@ def client() -> Iterator[Client]:
 def collect(client: Client, function: object, keys: list[int], in_flight: int = 4) -> tuple[dict, dict]:
     done: dict[int, object] = {}
     failed: dict[int, str] = {}
-    cluster.run(client, function, keys, in_flight, done.__setitem__, failed.__setitem__)  # type: ignore[arg-type]
+    copy = cloudpickle.loads(cloudpickle.dumps(function))
+    cluster.run(client, copy, keys, in_flight, done.__setitem__, failed.__setitem__)
     return done, failed
 
 
@@ -147,6 +147,15 @@ def test_a_pool_that_cannot_be_is_a_sentence(device: str, workers: int | None, s
 def test_one_worker_a_card() -> None:
     pool = Pool.plan("auto", None)
     assert pool.device == "cuda" and len(set(pool.pins)) == len(pool.pins) >= 1
+
+
+def test_workers_of_another_version_are_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = client.scheduler.address
+    with cluster.remote_client(address) as connected:
+        assert len(connected.nthreads()) == 2
+    monkeypatch.setattr(cluster, "VERSION", "99.0")
+    with pytest.raises(ArgumentError, match=r"workers have rsup 0\..*install 99\.0"), cluster.remote_client(address):
+        pass
 
 
 def test_no_scheduler_there_is_a_sentence() -> None:
