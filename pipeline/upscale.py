@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -225,9 +227,10 @@ def _tiles(
                 waiting.append((tile, fill_nodata(stack)))
             else:
                 ready[tile] = known
-    for start in range(0, len(waiting), model.batch):
-        batch = waiting[start : start + model.batch]
-        for (tile, _), sr in zip(batch, _run(step, batch, model), strict=True):
+    for batch, predicted in _predictions(step, waiting, model):
+        for (tile, numbers), values in zip(batch, predicted, strict=True):
+            lr = torch.from_numpy(numbers[channels].astype(np.float32)).to(values.device)
+            sr = match_block_means(from_network(values), lr, model.descriptor.scale)
             ready[tile] = sr
             weighty = tile.grow(-tiling.halo)
             if weighty.intersect(window) != weighty:
@@ -239,17 +242,26 @@ def _tiles(
         yield tile, ready[tile]
 
 
-def _run(step: Pass, batch: list[tuple[Window, NDArray[np.uint16]]], model: Upscaler) -> list[Tensor]:
-    """The network over filled tiles; each output [channel, y, x] in stored numbers, its block means right."""
+def _predictions(
+    step: Pass, tiles: list[tuple[Window, NDArray[np.uint16]]], model: Upscaler
+) -> Iterator[tuple[list[tuple[Window, NDArray[np.uint16]]], Tensor]]:
+    """Batches of filled tiles with what the network makes of them [n, channel, y, x], one batch ahead of the caller."""
     channels = [channel for channel, _ in step.outputs]
-    filled = np.stack([tile_dn for _, tile_dn in batch])
-    predicted = model(torch.from_numpy(to_network(filled)))[:, channels]
-    if not torch.isfinite(predicted).all():
-        row, col = batch[0][0].row, batch[0][0].col
-        raise ModelError(
-            f"model {model.descriptor.name} gave NaN or infinity near row {row}, column {col} of the lattice; "
-            "its weights or its precision on this device are at fault"
-        )
-    lr = torch.from_numpy(filled[:, channels].astype(np.float32)).to(predicted.device)
-    # One by one, so that a tile's numbers do not depend on how many others stood in its batch.
-    return [match_block_means(from_network(p), q, model.descriptor.scale) for p, q in zip(predicted, lr, strict=True)]
+
+    def predict(batch: list[tuple[Window, NDArray[np.uint16]]]) -> Tensor:
+        predicted = model(torch.from_numpy(to_network(np.stack([numbers for _, numbers in batch]))))[:, channels]
+        if not torch.isfinite(predicted).all():
+            row, col = batch[0][0].row, batch[0][0].col
+            raise ModelError(
+                f"model {model.descriptor.name} gave NaN or infinity near row {row}, column {col} of the lattice; "
+                "its weights or its precision on this device are at fault"
+            )
+        return predicted
+
+    batches = [tiles[start : start + model.batch] for start in range(0, len(tiles), model.batch)]
+    with ThreadPoolExecutor(1, "network") as pool:
+        running = [pool.submit(predict, batch) for batch in batches[:1]]
+        for batch, following in zip_longest(batches, batches[1:]):
+            if following is not None:
+                running.append(pool.submit(predict, following))
+            yield batch, running.pop(0).result()
