@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.resource_tracker import ensure_running
+from pathlib import Path
 from threading import Lock, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +31,20 @@ from distributed import (
 )
 
 from .errors import ArgumentError, ModelError, OutputError, RsupError
-from .upscale import TileCache
 
 if TYPE_CHECKING:
     from rsup.models.upscaler import Upscaler
+
+    from .upscale import TileCache
 
 VERSION = version("rsup")
 """What workers must have as well."""
 
 ATTEMPTS = 3
 """Times a task is tried before it counts as failed."""
+
+DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""One of these is there where torch could see a GPU: NVIDIA's driver, Windows' subsystem for Linux, AMD's driver."""
 
 CACHE_BYTES = 512 << 20
 """Tiles a worker keeps for neighbouring chunks: the lower edges of a row of chunks 90 km long at x8."""
@@ -88,6 +93,8 @@ class Pool:
 
 def visible_cards() -> list[str]:
     """What CUDA_VISIBLE_DEVICES may name here, one entry a card: indices, or the entries of the variable itself."""
+    if not any(Path(node).exists() for node in DRIVER_NODES):
+        return []  # and torch need not be imported, which takes seconds
     import torch
 
     count = torch.cuda.device_count()
@@ -113,7 +120,7 @@ class ModelPlugin(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         """Called by Dask in each worker process, also when it is started anew."""
         self.lock, self._load_lock = Lock(), Lock()
-        self.cache = TileCache(0)
+        self.cache: TileCache | None = None
         # On a cluster that stands already, a worker is given as many cores as Dask was told it has.
         self.entitled: int = worker.state.nthreads
         self._upscaler: Upscaler | None = None
@@ -125,6 +132,8 @@ class ModelPlugin(WorkerPlugin):
                 import torch
 
                 from rsup.models.upscaler import load
+
+                from .upscale import TileCache
 
                 device = self.device
                 if device == "auto":

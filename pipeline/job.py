@@ -14,20 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
 
 from rsup.models.upscaler import descriptor_of, load
 
 from . import cluster, cog, mosaic, report, stac_item
 from .consistency import consistency
 from .errors import ArgumentError, ChunkError, OutputError, SceneError
-from .fetch import plan as plan_fetch
-from .fetch import run as run_fetch
 from .grid import Window, chunks
 from .ledger import Ledger
+from .passes import passes, tiling_of
 from .progress import progress, say
 from .scene import Scene, open_scene
-from .upscale import passes, tiling_of, upscale_chunk
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -44,11 +41,13 @@ def fetch(request: FetchRequest, *, dry_run: bool = False) -> dict[str, Any]:
 
     Returns what was fetched, or with `dry_run` what would be. Raises an RsupError where it cannot be done.
     """
-    plan = plan_fetch(request)
+    from . import fetch as fetching  # here: upscale and its workers can do without what reads catalogues
+
+    plan = fetching.plan(request)
     if dry_run:
         return plan.to_dict()
     with progress("fetch", "chunks") as report_progress:
-        return run_fetch(plan, report_progress)
+        return fetching.run(plan, report_progress)
 
 
 @dataclass(frozen=True)
@@ -207,6 +206,8 @@ def _forecast(plan: UpscalePlan) -> dict[str, Any]:
     request, pool = plan.request, plan.pool
     if pool is None:
         return {"workers": request.scheduler}
+    import torch
+
     model = load(request.model, request.scale, pool.device, pool.cores)
     tile = torch.zeros(model.batch, 3, plan.model.tile, plan.model.tile)
     model(tile).cpu()  # the first call also chooses kernels and fills caches
@@ -280,6 +281,8 @@ def _client(plan: UpscalePlan) -> Iterator[tuple[Client, int]]:
 
 def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, window: Window, key: str) -> None:
     """On a worker: read, upscale and write the chunk `key` ("row.column")."""
+    from .upscale import upscale_chunk  # on the worker: the command itself needs no torch
+
     index = tuple(int(part) for part in key.split("."))
     row, col = window.row + index[0] * chunk, window.col + index[1] * chunk
     part = Window(row, col, chunk, chunk).intersect(window)

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -22,50 +21,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import ModelError
-from .grid import Tiling, Window
+from .grid import Window
+from .passes import Pass, passes, tiling_of
 from .radiometry import DN_MAX, DN_MIN, NODATA, from_network, to_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rsup.models.upscaler import ModelDescriptor, Upscaler
+    from rsup.models.upscaler import Upscaler
 
     Read = Callable[[Sequence[str], Window], NDArray[np.uint16]]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One run of the network over a chunk: which bands go in, and which output channel is which band."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[tuple[int, str], ...]
-    """(channel, band) pairs that are kept."""
-
-
-def tiling_of(descriptor: ModelDescriptor) -> Tiling:
-    """The lattice of a model's tiles."""
-    return Tiling(descriptor.tile, descriptor.halo, descriptor.overlap)
-
-
-def passes(bands: Sequence[str], available: Sequence[str], model_bands: Sequence[str]) -> list[Pass]:
-    """How to get `bands` out of a network made for `model_bands`, given what the scene has.
-
-    The model's own bands go through together where the scene has all of them. Any other band goes through a
-    false-colour triple: the band first, where the network saw red, then the model's first bands as guides (nir, red,
-    green: the colour-infrared composite), or the band itself where the scene lacks them.
-    """
-    result = []
-    natural = tuple(band for band in model_bands if band in bands)
-    if natural and set(model_bands) <= set(available):
-        result.append(Pass(tuple(model_bands), tuple((model_bands.index(band), band) for band in natural)))
-    else:
-        natural = ()
-    for band in bands:
-        if band not in natural:
-            guides = [guide for guide in model_bands if guide in available and guide != band]
-            inputs = (band, *guides, *[band] * len(model_bands))[: len(model_bands)]
-            result.append(Pass(inputs, ((0, band),)))
-    return result
 
 
 def fill_nodata(dn: NDArray[np.uint16]) -> NDArray[np.uint16]:

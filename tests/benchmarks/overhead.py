@@ -18,8 +18,8 @@ from rsup.models.upscaler import load
 from rsup.models.weights import save_weights, student_header
 from rsup.pipeline.cluster import Pool
 from rsup.pipeline.grid import Window
+from rsup.pipeline.passes import tiling_of
 from rsup.pipeline.scene import create_scene
-from rsup.pipeline.upscale import tiling_of
 
 SCALE = 4
 

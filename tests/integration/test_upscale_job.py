@@ -17,9 +17,9 @@ from rsup.models.upscaler import descriptor_of
 from rsup.pipeline import cluster
 from rsup.pipeline.grid import Tiling, Window
 from rsup.pipeline.job import UpscaleRequest, upscale
+from rsup.pipeline.passes import tiling_of
 from rsup.pipeline.quality import block_mean_error, spectral_angle
 from rsup.pipeline.scene import Scene
-from rsup.pipeline.upscale import tiling_of
 
 
 def coordinates(height: int, width: int) -> NDArray[np.uint16]:
