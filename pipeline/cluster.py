@@ -191,9 +191,23 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
     with ExitStack() as running:
         with _signals_held():
             running.enter_context(dask.config.set(config))
-            pool_cluster = SpecCluster(specs, scheduler, asynchronous=False, silence_logs=logging.CRITICAL)
-            client = running.enter_context(Client(running.enter_context(pool_cluster)))
+            client = running.enter_context(Client(running.enter_context(_start(specs, scheduler))))
         yield client
+
+
+def _start(workers: dict[int, dict[str, Any]], scheduler: dict[str, Any]) -> SpecCluster:
+    """The processes themselves. A nanny restarts a worker that dies, but not one that dies while it starts."""
+    attempts = 0
+    while True:
+        try:
+            return SpecCluster(workers, scheduler, asynchronous=False, silence_logs=logging.CRITICAL)
+        except RuntimeError as error:  # the cluster has closed itself
+            attempts += 1
+            if attempts == ATTEMPTS:
+                raise RsupError(
+                    f"{len(workers)} worker processes could not be started in {ATTEMPTS} attempts ({error}); "
+                    "look for what kills them (memory, limits), or ask for fewer --workers"
+                ) from error
 
 
 @contextmanager
