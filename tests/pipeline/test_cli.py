@@ -16,12 +16,11 @@ HEAVY = ("torch", "xarray", "dask", "distributed", "odc", "rasterio", "zarr", "d
 
 
 def test_help_answers_within_half_a_second_and_without_torch(rsup: Run) -> None:
-    times = []
-    for _ in range(3):
+    times: list[float] = []
+    while len(times) < 10 and min(times, default=1.0) >= 0.5:  # a busy machine is not what this is about
         before = os.times()
         assert "upscale" in rsup("--help").stdout
         after = os.times()
-        # Processor time, the best of three: a busy machine is not what this is about.
         times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(times) < 0.5
     code = f"import sys, rsup.pipeline.cli; print(sorted(set({HEAVY}) & set(sys.modules)))"
