@@ -30,13 +30,11 @@ def test_help_answers_within_half_a_second_and_without_torch(rsup: Run) -> None:
 def test_version_and_completion(rsup: Run) -> None:
     assert rsup("--version").stdout == f"rsup {version('rsup')}\n"
     assert "--install-completion" in rsup("--help").stdout
-    script = subprocess.run(
-        [Path(sys.executable).with_name("rsup"), "--show-completion", "bash"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "_RSUP_COMPLETE" in script.stdout
+    # What the installed script asks when somebody types "rsup ups" and presses tab.
+    asked = {"_RSUP_COMPLETE": "complete_bash", "COMP_WORDS": "rsup ups", "COMP_CWORD": "1"}
+    program = Path(sys.executable).with_name("rsup")
+    answer = subprocess.run([program], env=os.environ | asked, capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["upscale"]
 
 
 def test_models_for_machines(rsup: Run, tiny_student: Callable[[int], Path]) -> None:
