@@ -44,6 +44,7 @@ def make_archive(root: Path, seed: int = 0, size: int = 256) -> Archive:
     Each product holds the part of its tile that lies over the landscape. Raises FileExistsError where `root`
     exists.
     """
+    root = root.resolve()  # below a relative folder the catalogue's links to the assets lead nowhere
     root.mkdir(parents=True)
     centre = snap((*ORIGIN, *ORIGIN))
     aoi = Window(centre.row - size // 2, centre.col - size // 2, size, size)

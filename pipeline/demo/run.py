@@ -34,8 +34,6 @@ def run_demo(output: Path, *, scale: int = 8, size: int = 256, seed: int = 0) ->
     if not SIZES[0] <= size <= SIZES[1]:
         raise ArgumentError(f"--size {size}: choose {SIZES[0]} to {SIZES[1]} pixels of 10 m")
     start = time.monotonic()
-    # Absolute: below a relative folder the links to the assets came out wrong, and fetch met 404.
-    output = output.resolve()
     _claim(output)
     archive = make_archive(output / "archive", seed, size)
     scene = output / "scene.zarr"
