@@ -14,3 +14,21 @@ class ModelError(RsupError):
     """A model that does not exist, does not fit the request, or whose file is damaged."""
 
     exit_code = 3
+
+
+class RecipeError(RsupError):
+    """A training recipe that cannot be read, or settings in it that do not fit each other."""
+
+    exit_code = 2
+
+
+class DataError(RsupError):
+    """Images to learn from or to be measured on that are missing, unreadable or too few."""
+
+    exit_code = 8
+
+
+class TrainingError(RsupError):
+    """A training run that cannot start, go on, or that lost its footing (a loss that is not finite)."""
+
+    exit_code = 9

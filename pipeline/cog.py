@@ -20,10 +20,11 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterWindow
 
+from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+
 from .atomic import replacing
 from .errors import OutputError
 from .mosaic import bands_of
-from .radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 BLOCK = 512
 """Side of a TIFF tile, in pixels."""

@@ -15,9 +15,10 @@ from affine import Affine
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+
 from .errors import SceneError
 from .grid import GSD, Window, window_of
-from .radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 
 def check_crs(path: Path, wkt: str | None, remedy: str) -> str:

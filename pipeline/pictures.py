@@ -18,8 +18,9 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
+from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+
 from .grid import GSD, Window
-from .radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from .scene import Scene
 
 OVERVIEW = 1024

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 
 def block_means(sr: NDArray[np.uint16], scale: int) -> NDArray[np.float64]:

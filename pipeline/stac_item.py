@@ -24,10 +24,11 @@ import pystac
 from pyproj import Transformer
 from pystac.utils import datetime_to_str, str_to_datetime
 
+from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+
 from .atomic import replacing
 from .errors import OutputError
 from .grid import GSD, Window
-from .radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",

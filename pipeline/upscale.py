@@ -20,10 +20,11 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.nn import functional
 
+from rsup.models.radiometry import DN_MAX, DN_MIN, NODATA, from_network, to_network
+
 from .errors import ModelError
 from .grid import Window
 from .passes import Pass, passes, tiling_of
-from .radiometry import DN_MAX, DN_MIN, NODATA, from_network, to_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
