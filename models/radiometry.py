@@ -10,7 +10,7 @@ and bright roofs distinct instead of clipping them. Value and slope are continuo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -47,12 +47,23 @@ def _shoulder() -> float:
 _B = _shoulder()
 
 
-def to_network(dn: NDArray[np.floating | np.unsignedinteger]) -> NDArray[np.float32]:
-    """Stored numbers (1..65535, any shape) -> network values in [-1, 1]."""
-    reflectance = dn.astype(np.float32) * np.float32(SCALE_FACTOR) + np.float32(ADD_OFFSET)
-    above = np.maximum(reflectance - np.float32(KNEE), 0)
-    line = (np.minimum(reflectance, np.float32(KNEE)) - np.float32(_LOW)) * np.float32(_SLOPE) - 1
-    return np.asarray(line + np.float32(_SLOPE * _B) * np.log1p(above / np.float32(_B)), np.float32)
+@overload
+def to_network(dn: NDArray[np.floating | np.unsignedinteger]) -> NDArray[np.float32]: ...
+@overload
+def to_network(dn: Tensor) -> Tensor: ...
+def to_network(dn: NDArray[np.floating | np.unsignedinteger] | Tensor) -> NDArray[np.float32] | Tensor:
+    """Stored numbers (1..65535, any shape) -> network values in [-1, 1], float32.
+
+    An array or a tensor, which stays on its device; both ways agree to float32's rounding.
+    """
+    if isinstance(dn, np.ndarray):
+        reflectance = dn.astype(np.float32) * np.float32(SCALE_FACTOR) + np.float32(ADD_OFFSET)
+        above = np.maximum(reflectance - np.float32(KNEE), 0)
+        line = (np.minimum(reflectance, np.float32(KNEE)) - np.float32(_LOW)) * np.float32(_SLOPE) - 1
+        return np.asarray(line + np.float32(_SLOPE * _B) * np.log1p(above / np.float32(_B)), np.float32)
+    measured = dn.float() * SCALE_FACTOR + ADD_OFFSET
+    linear = (measured.clamp(max=KNEE) - _LOW) * _SLOPE - 1
+    return linear + _SLOPE * _B * ((measured - KNEE).clamp(min=0) / _B).log1p()
 
 
 def from_network(value: Tensor) -> Tensor:

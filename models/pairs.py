@@ -1,0 +1,64 @@
+"""Sharp images in [0, 1] in, pairs to learn from out: degraded and sharp, both in the network's range.
+
+What 1 means is the radiometry's to say: white of a photograph, or a reflectance drawn anew for every image.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from .config import Config
+from .degradation import PublishedDegradation
+from .draws import Draws, Range
+from .radiometry import ADD_OFFSET, SCALE_FACTOR, to_network
+from .sensor import SensorDegradation
+
+Degradation = Annotated[PublishedDegradation | SensorDegradation, Field(discriminator="kind")]
+"""How the small image comes about: settings that are called as `(high, scale, generator)`."""
+
+
+class RadiometryConfig(Config):
+    """How images in [0, 1] become the network's values in [-1, 1]."""
+
+    kind: Literal["photograph", "reflectance"] = "photograph"
+    """photograph: 2x - 1, what the paper trains on. reflectance: the map every scene goes through before the network."""
+    span: Range = (0.25, 0.6)
+    """Reflectance at 1, drawn for each image.
+
+    Most land lies under 0.25 in red, green and blue, bright soil and roofs under 0.6, and one photograph may show
+    either: a network that has seen only one span would know absolute brightness from texture. A sensor needs
+    reflectance for its noise, whatever the kind.
+    """
+
+
+def make_pair(
+    high01: Tensor,
+    scale: int,
+    degradation: PublishedDegradation | SensorDegradation,
+    radiometry: RadiometryConfig,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """[n, 3, h, w] in [0, 1] -> (low [n, 3, h / scale, w / scale], high [n, 3, h, w]) in [-1, 1], on the same device.
+
+    The same state of `generator`, which lives on the CPU, gives the same pair. RecipeError where `scale` does not
+    divide the edges.
+    """
+    draws = Draws(generator)
+    white = torch.tensor([draws.uniform(*radiometry.span) for _ in high01], dtype=torch.float32)
+    white = white.to(high01.device)[:, None, None, None]
+    if isinstance(degradation, SensorDegradation):
+        low = degradation(high01 * white, scale, generator) / white
+    else:
+        low = degradation(high01, scale, generator)
+    return _in_range(low, white, radiometry), _in_range(high01, white, radiometry)
+
+
+def _in_range(image: Tensor, white: Tensor, radiometry: RadiometryConfig) -> Tensor:
+    if radiometry.kind == "photograph":
+        # A sensor's noise leaves [0, 1] at its ends; a photograph's 8 bits do not.
+        return (2 * image.float() - 1).clamp(-1, 1)
+    return to_network((image * white - ADD_OFFSET) / SCALE_FACTOR)
