@@ -1,0 +1,165 @@
+"""Each term against its closed form, computed anew in float64 numpy."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rsup.models import losses
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def gaussian_mmd2(p: float, q: float, shift: float, sigma: float, d: int) -> float:
+    """Eq. 16 of N(0, p^2 I) and N(shift e1, q^2 I) in closed form (a Gaussian integral for each term)."""
+
+    def term(variance: float, mean: float) -> float:
+        total = sigma**2 + variance
+        return float((sigma**2 / total) ** (d / 2) * np.exp(-(mean**2) / (2 * total)))
+
+    return term(2 * p**2, 0) + term(2 * q**2, 0) - 2 * term(p**2 + q**2, shift)
+
+
+def test_l1_is_the_mean_absolute_difference() -> None:
+    a, b = draw(2, 3, 5, 7), draw(2, 3, 5, 7, seed=1)
+    assert losses.l1(a, b).item() == pytest.approx(np.abs(a.numpy() - b.numpy()).mean(), rel=1e-12)
+    assert losses.l1(a, a).item() == 0
+
+
+def test_frequency_is_numpys_and_knows_a_cosine() -> None:
+    a, b = draw(2, 3, 8, 12), draw(2, 3, 8, 12, seed=1)
+    expected = np.abs(np.fft.fft2((a - b).numpy(), norm="ortho")).mean()
+    assert losses.frequency(a, b).item() == pytest.approx(expected, rel=1e-12)
+    # A cosine of amplitude A has two coefficients of A sqrt(h w) / 2, so the mean modulus is A / sqrt(h w).
+    wave = 0.7 * torch.cos(2 * torch.pi * 3 * torch.arange(16, dtype=torch.float64) / 16).expand(1, 1, 16, 16)
+    assert losses.frequency(wave, torch.zeros_like(wave)).item() == pytest.approx(0.7 / 16, rel=1e-12)
+
+
+def test_frequency_punishes_blur_more_than_l1_does() -> None:
+    truth = draw(1, 3, 32, 32)
+    blurred = torch.nn.functional.avg_pool2d(truth, 3, 1, 1)
+    grey = truth + 0.5
+    by_pixel = losses.l1(blurred, truth) / losses.l1(grey, truth)
+    by_band = losses.frequency(blurred, truth) / losses.frequency(grey, truth)
+    assert by_band > 10 * by_pixel
+
+
+def test_frequency_has_a_gradient_where_images_agree() -> None:
+    image = draw(1, 1, 8, 8).requires_grad_()
+    losses.frequency(image, image.detach()).backward()
+    assert image.grad is not None and bool(image.grad.isfinite().all())
+
+
+def test_uncertainty_is_equation_5_element_by_element() -> None:
+    mean, s, truth = draw(2, 4, 3, 5), draw(2, 4, 3, 5, seed=1), draw(2, 4, 3, 5, seed=2)
+    total = sum(
+        np.exp(-si) * (z - m) ** 2 + 3 * si
+        for m, si, z in zip(mean.flatten().numpy(), s.flatten().numpy(), truth.flatten().numpy(), strict=True)
+    )
+    assert losses.uncertainty(mean, s, truth).item() == pytest.approx(total / (2 * mean.numel()), rel=1e-12)
+
+
+def test_uncertainty_is_least_at_a_third_of_the_squared_error() -> None:
+    error = torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64)
+    s = (error.square() / 3).log().requires_grad_()
+    losses.uncertainty(torch.zeros_like(error), s, error).backward()
+    assert s.grad is not None
+    torch.testing.assert_close(s.grad, torch.zeros_like(error), atol=1e-12, rtol=0)
+
+
+def test_total_variation_of_a_ramp_is_its_squared_slopes() -> None:
+    y, x = torch.meshgrid(torch.arange(5.0), torch.arange(9.0), indexing="ij")
+    ramp = (0.03 * y - 0.02 * x).expand(2, 1, 5, 9)
+    assert losses.total_variation(ramp).item() == pytest.approx(0.03**2 + 0.02**2, rel=1e-5)
+    assert losses.total_variation(torch.full((1, 1, 4, 4), 0.5)).item() == 0
+
+
+def test_total_variation_does_not_grow_with_the_crop() -> None:
+    field = draw(1, 1, 16, 16)
+    periodic = torch.cat([field, field.flip(-1)], -1)
+    assert losses.total_variation(periodic).item() == pytest.approx(losses.total_variation(field).item(), rel=0.05)
+
+
+@pytest.mark.parametrize("bandwidth", [1.3, None])
+def test_mmd2_is_equation_16_pair_by_pair(bandwidth: float | None) -> None:
+    x, y = draw(2, 6, 5), 0.4 + draw(2, 9, 5, seed=1)
+    for i, result in enumerate(losses.mmd2(x, y, bandwidth).tolist()):
+        p, q = x[i].numpy(), y[i].numpy()
+        pooled = np.concatenate([p, q])
+        pairs = np.sort([np.sum((a - b) ** 2) for a in pooled for b in pooled])
+        variance = bandwidth**2 if bandwidth else pairs[(len(pairs) - 1) // 2]
+
+        def mean(us: np.ndarray, vs: np.ndarray, variance: float = variance) -> float:
+            return float(np.mean([np.exp(-np.sum((u - v) ** 2) / (2 * variance)) for u in us for v in vs]))
+
+        assert result == pytest.approx(mean(p, p) + mean(q, q) - 2 * mean(p, q), rel=1e-10)
+
+
+def test_mmd2_of_two_gaussians_is_their_integral() -> None:
+    x, y = draw(4000, 3), 1.5 * draw(4000, 3, seed=1)
+    y[:, 0] += 0.8
+    closed = gaussian_mmd2(1.0, 1.5, 0.8, sigma=2.0, d=3)
+    assert losses.mmd2(x, y, 2.0).item() == pytest.approx(closed, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mmd2_of_a_set_with_itself_is_exactly_zero_and_grows_with_a_shift(dtype: torch.dtype) -> None:
+    x = draw(64, 32, dtype=dtype) + 100
+    assert losses.mmd2(x, x.clone()).item() == 0
+    near, far = losses.mmd2(x, x + 0.1).item(), losses.mmd2(x, x + 1.0).item()
+    assert 0 < near < far < 2
+
+
+def test_mmd2_keeps_its_digits_far_from_the_origin() -> None:
+    x, y = draw(32, 8), draw(32, 8, seed=1)
+    here = losses.mmd2(x, y).item()
+    away = losses.mmd2((x + 1000).float(), (y + 1000).float()).item()
+    assert away == pytest.approx(here, abs=1e-4)
+
+
+def test_mmd2_of_equal_samples_has_a_finite_gradient() -> None:
+    x = torch.ones(8, 4, requires_grad=True)
+    losses.mmd2(x, torch.ones(8, 4)).backward()
+    assert x.grad is not None and bool((x.grad == 0).all())
+
+
+def test_mmd2_gradient_takes_the_bandwidth_for_a_constant() -> None:
+    x, y = draw(5, 3).requires_grad_(), draw(6, 3, seed=1)
+    (by_median,) = torch.autograd.grad(losses.mmd2(x, y), x)
+    pooled = torch.cat([x, y]).detach()
+    sigma = torch.cdist(pooled, pooled).square().median().sqrt().item()
+    (by_number,) = torch.autograd.grad(losses.mmd2(x, y, sigma), x)
+    torch.testing.assert_close(by_median, by_number)
+    assert torch.autograd.gradcheck(lambda a: losses.mmd2(a, y, sigma), (x,))
+
+
+def test_gan_terms_are_binary_cross_entropy_with_smoothed_targets() -> None:
+    real, fake = [draw(2, 1), draw(3, 4, seed=1)], [draw(2, 1, seed=2), draw(3, 4, seed=3)]
+
+    def entropy(logits: list[Tensor], target: float) -> float:
+        heads = []
+        for head in logits:
+            p = 1 / (1 + np.exp(-head.numpy()))
+            heads.append(np.mean(-target * np.log(p) - (1 - target) * np.log(1 - p)))
+        return float(np.mean(heads))
+
+    assert losses.discriminator_gan(real, fake).item() == pytest.approx(entropy(real, 0.8) + entropy(fake, 0.0))
+    assert losses.generator_gan(fake).item() == pytest.approx(entropy(fake, 0.8))
+
+
+def test_a_generator_gains_nothing_beyond_real() -> None:
+    logit = torch.tensor([[np.log(0.8 / 0.2)]], requires_grad=True)
+    losses.generator_gan([logit]).backward()
+    assert logit.grad is not None and abs(logit.grad.item()) < 1e-7
+
+
+def test_terms_are_exact_under_autocast() -> None:
+    a, b = draw(2, 3, 8, 8, dtype=torch.float32), draw(2, 3, 8, 8, seed=1, dtype=torch.float32)
+    x, y = a.flatten(2), b.flatten(2)
+    plain = [losses.l1(a, b), losses.frequency(a, b), losses.mmd2(x, y), losses.total_variation(a)]
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = [losses.l1(a, b), losses.frequency(a, b), losses.mmd2(x, y), losses.total_variation(a)]
+    for one, other in zip(plain, reduced, strict=True):
+        assert torch.equal(one, other)
