@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .autoencoder import ENCODER_BLOCKS, kl_widths
 from .errors import ModelError
-from .student import ENCODER_BLOCKS, Student, StudentConfig
+from .slim_unet import LATENT
+from .student import Student, StudentConfig
 from .weights import Shapes, check_layout, check_scale, save_weights, sha256, student_header
 
 PREFIXES = {
@@ -41,17 +43,35 @@ def published_name(name: str) -> str:
 
 
 def dead_shapes(config: StudentConfig) -> Shapes:
-    """Published tensors that do nothing at inference: time embedding, the UNet's ends, TAESD's 4-channel latent."""
-    width, time, latent, tiny = config.channels[0], 4 * config.channels[0], 4, config.autoencoder_channels
-    last = sum(ENCODER_BLOCKS) + len(ENCODER_BLOCKS)
-    weights = {
+    """Published tensors that do nothing at inference: time embedding, and what fusion bypasses around the latent.
+
+    No checkpoint of a variant is published: what a variant would have is counted by the same rule, and for the KL
+    autoencoder without fusion also what makes the log-variance.
+    """
+    width, taesd = config.levels[0], config.autoencoder_channels
+    time = 4 * width
+    weights: dict[str, tuple[int, ...]] = {
         "unet.time_embedding.linear_1": (time, width),
         "unet.time_embedding.linear_2": (time, time),
-        "unet.conv_in": (width, latent, 3, 3),
-        "unet.conv_out": (latent, width, 3, 3),
-        f"vae.encoder.layers.{last}": (latent, tiny, 3, 3),
-        "vae.decoder.layers.0": (tiny, latent, 3, 3),
     }
+    if config.fused:
+        weights |= {"unet.conv_in": (width, LATENT, 3, 3), "unet.conv_out": (LATENT, width, 3, 3)}
+        if config.autoencoder == "taesd":
+            last = sum(ENCODER_BLOCKS) + len(ENCODER_BLOCKS)
+            weights |= {
+                f"vae.encoder.layers.{last}": (LATENT, taesd, 3, 3),
+                "vae.decoder.layers.0": (taesd, LATENT, 3, 3),
+            }
+        else:
+            deepest = kl_widths(config)[-1]
+            weights |= {
+                "vae.encoder.conv_out": (2 * LATENT, deepest, 3, 3),
+                "vae.quant_conv": (2 * LATENT, 2 * LATENT, 1, 1),
+                "vae.post_quant_conv": (LATENT, LATENT, 1, 1),
+                "vae.decoder.conv_in": (deepest, LATENT, 3, 3),
+            }
+    elif config.autoencoder == "kl":
+        weights["vae.quant_conv.log_variance"] = (LATENT, 2 * LATENT, 1, 1)
     biases = {f"{name}.bias": (shape[0],) for name, shape in weights.items()}
     return {f"{name}.weight": shape for name, shape in weights.items()} | biases
 
@@ -64,7 +84,11 @@ def published_layout(config: StudentConfig) -> dict[str, tuple[int, ...]]:
 
 
 def parameters_as_published(config: StudentConfig) -> int:
-    """Parameters as the paper counts them, dead tensors included (58,053,402 for the published network)."""
+    """Parameters as the paper counts them, dead tensors included (58,053,402 for the published network).
+
+    The deleted cross-attention is not counted. The paper's 81.11 M without QGAM are 81,117,658, which is self-attention
+    beside cross-attention that nothing uses (14.965 M), in a network without the fused convolutions.
+    """
     return sum(torch.Size(shape).numel() for shape in published_layout(config).values())
 
 

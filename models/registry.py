@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,16 @@ from .weights import SCALES, check_scale, read_header, sha256
 if TYPE_CHECKING:
     from torch import nn
 
+    from .student import StudentConfig
+
 SHIPPED = Path(__file__).parent / "weights"
 """Where students that come with rsup lie, one safetensors file each."""
 
 INTERPOLATORS = {"nearest": 0, "bicubic": 2, "lanczos": 3}
 """Halo, in low-resolution pixels, of each model that needs no weights: the support of its kernel."""
+
+RECIPE = ".toml"
+"""How the name of a training recipe ends."""
 
 DEFAULT = "default"
 """The shipped student of the scale asked for, or bicubic where none is shipped."""
@@ -135,15 +141,21 @@ def list_models() -> list[dict[str, Any]]:
     return rows
 
 
-def show_model(name_or_path: str) -> dict[str, Any]:
+def show_model(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """One model: parameters, the paper's count of them, cost of 512 x 512 output pixels in GMAC, its file's header.
 
-    A model of both scales (an interpolator; `default`) is shown at scale 4.
+    A training recipe (a .toml file; `overrides`: `key=value`, as `--set` takes them) shows the student that it would
+    train. A model of both scales (an interpolator; `default`) is shown at scale 4. Raises ModelError for a model that
+    does not exist, a recipe without a student, and overrides of anything but a recipe.
     """
-    import torch
-
     found = _resolve(name_or_path, SCALES[0])
+    if isinstance(found, Path) and found.suffix == RECIPE:
+        return _show_recipe(found, overrides)
+    if overrides:
+        raise ModelError(f"--set changes settings of a recipe, and {name_or_path} is none: give a {RECIPE} file")
     if isinstance(found, str):
+        import torch
+
         from .interpolation import interpolator
 
         with torch.device("meta"):
@@ -153,25 +165,53 @@ def show_model(name_or_path: str) -> dict[str, Any]:
         about = {"kind": "interpolation", "scales": list(SCALES), "licence": "Apache-2.0", "path": None, "header": None}
         return {"name": found, **counts, "sha256": _definition(found), **about}
 
-    from .published import parameters_as_published
-    from .student import Student, StudentConfig, parameters
+    from .student import StudentConfig
 
     header, _ = read_header(found)
-    config = StudentConfig.model_validate(header.config)
-    with torch.device("meta"):
-        student = Student(config)
-        cost = gmac(student, torch.empty(1, 3, 512, 512))
     return {
         "name": found.stem,
-        "parameters": parameters(student),
-        "parameters_as_published": parameters_as_published(config),
-        "gmac_512": cost,
+        **student_counts(StudentConfig.model_validate(header.config)),
         "sha256": sha256(found),
         "kind": "student",
         "scales": [header.scale],
         "licence": header.licence,
         "path": str(found),
         "header": header.model_dump(),
+    }
+
+
+def _show_recipe(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    from .recipe import load_recipe
+
+    recipe = load_recipe(path, overrides)
+    if recipe.student is None:
+        raise ModelError(f"{path} trains no student: give a student's recipe, or a weights file")
+    return {
+        "name": path.stem,
+        **student_counts(recipe.student),
+        "sha256": None,
+        "kind": "recipe",
+        "scales": [recipe.scale],
+        "licence": None,
+        "path": str(path),
+        "header": None,
+    }
+
+
+def student_counts(config: StudentConfig) -> dict[str, Any]:
+    """`parameters`, `parameters_as_published` and `gmac_512` of a student, without making its weights."""
+    import torch
+
+    from .published import parameters_as_published
+    from .student import Student, parameters
+
+    with torch.device("meta"):
+        student = Student(config)
+        cost = gmac(student, torch.empty(1, 3, 512, 512))
+    return {
+        "parameters": parameters(student),
+        "parameters_as_published": parameters_as_published(config),
+        "gmac_512": cost,
     }
 
 
@@ -185,7 +225,7 @@ def gmac(network: nn.Module, image: Any) -> float:
 
 
 def _resolve(name_or_path: str, scale: int) -> str | Path:
-    """The name of an interpolator, or the path of a weights file."""
+    """The name of an interpolator, or the path of a weights file or a recipe."""
     if name_or_path == DEFAULT:
         return _default(scale)
     if name_or_path in INTERPOLATORS:

@@ -167,13 +167,16 @@ def list_models(as_json: Json = False) -> None:
 
 @models_app.command("show")
 def show_model(
-    model: Annotated[str, typer.Argument(help="A name from `rsup models list`, or a weights file.")],
+    model: Annotated[str, typer.Argument(help="A name from `rsup models list`, a weights file, or a recipe (.toml).")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """One network: parameters, cost, and what its file says of itself."""
+    """One network: parameters, cost, and what its file says of itself; of a recipe, the student it would train."""
     from rsup.models.upscaler import show_model as run
 
-    _report(run(model), as_json)
+    _report(run(model, overrides or ()), as_json)
 
 
 @models_app.command("import")
