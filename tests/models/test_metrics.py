@@ -1,0 +1,157 @@
+"""Figures against numpy in float64, closed forms, known shifts, and the pipeline's own figures of mosaics."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.signal import convolve2d
+
+from rsup.models import metrics
+from rsup.models.radiometry import ADD_OFFSET, SCALE_FACTOR
+from rsup.pipeline import quality
+
+
+def picture(seed=0, height=96, width=80):
+    """Structure at several scales, in [0, 1]."""
+    noise = np.random.default_rng(seed).normal(size=(3, height, width))
+    image = sum(gaussian_filter(noise, (0, s, s), mode="wrap") * s for s in (0.7, 2, 6))
+    return torch.from_numpy((0.5 + 0.2 * image / image.std()).clip(0, 1))
+
+
+def luma_by_numpy(image):
+    r, g, b = image.numpy() * 255
+    return 16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255
+
+
+def ssim_by_numpy(a, b):
+    """Wang's SSIM with the sums written out, the window inside the image alone."""
+    at = np.arange(11) - 5.0
+    window = np.exp(-(at[:, None] ** 2 + at**2) / (2 * 1.5**2))
+    window /= window.sum()
+
+    def mean(x):
+        return convolve2d(x, window, mode="valid")
+
+    ma, mb = mean(a), mean(b)
+    va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    return float(np.mean((2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))))
+
+
+def test_luma_ends_where_video_does():
+    ends = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+    np.testing.assert_allclose(metrics.luma(ends).ravel(), [16, 235], atol=1e-12)
+
+
+@pytest.mark.parametrize("border", [4, 8])
+def test_fidelity_equals_numpy(border):
+    truth = picture()
+    image = metrics.eight_bits(truth + 0.05 * torch.randn(truth.shape, generator=torch.manual_seed(1)))
+    a, b = (luma_by_numpy(each)[border:-border, border:-border] for each in (image, truth))
+    expected = 10 * np.log10(255**2 / np.mean((a - b) ** 2))
+    assert metrics.psnr_y(image, truth, border) == pytest.approx(expected, abs=1e-4)
+    assert metrics.ssim_y(image, truth, border) == pytest.approx(ssim_by_numpy(a, b), abs=1e-6)
+    assert 0.3 < metrics.ssim_y(image, truth, border) < 0.98
+
+
+def test_known_values():
+    grey = torch.full((3, 40, 40), 0.5, dtype=torch.float64)
+    # 219 of the 255 levels lie between black and white, so a step of 0.1 is one of 21.9.
+    assert metrics.psnr_y(grey + 0.1, grey, 4) == pytest.approx(20 * math.log10(255 / 21.9), abs=1e-5)
+    assert metrics.psnr_y(grey, grey, 4) == math.inf
+    assert metrics.ssim_y(picture(), picture(), 4) == pytest.approx(1, abs=1e-9)
+    # Of two constants only the means count.
+    a, b, c1 = 125.5, 147.4, 2.55**2
+    expected = (2 * a * b + c1) / (a * a + b * b + c1)
+    assert metrics.ssim_y(grey + 0.1, grey, 4) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_border_does_not_count():
+    truth = picture()
+    spoilt = truth.clone()
+    spoilt[:, :4], spoilt[:, -4:], spoilt[..., :4], spoilt[..., -4:] = 0, 1, 1, 0
+    assert metrics.psnr_y(spoilt, truth, 4) == math.inf
+    assert metrics.ssim_y(spoilt, truth, 4) == pytest.approx(1, abs=1e-9)
+    assert metrics.psnr_y(spoilt, truth, 3) < 40
+
+
+def test_eight_bits_is_what_a_file_keeps():
+    image = torch.tensor([-0.2, 0.0, 0.3, 0.5 + 1e-9, 1.0, 1.7])
+    np.testing.assert_array_equal(metrics.eight_bits(image) * 255, [0, 0, 77, 128, 255, 255])
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-6, 0.5, 30.0, 90.0])
+def test_spectral_angle_of_turned_spectra(degrees):
+    """Red and green turned into each other by a known angle; brightness differs and must not matter."""
+    angle = torch.tensor(math.radians(degrees), dtype=torch.float64)
+    truth = torch.zeros(3, 4, 5, dtype=torch.float64)
+    truth[0] = 0.3
+    image = torch.zeros_like(truth)
+    image[0], image[1] = 2 * angle.cos(), 2 * angle.sin()
+    assert metrics.spectral_angle(image, truth) == pytest.approx(degrees, abs=1e-9)
+    truth[:, 0] = 0  # black pixels have no spectrum
+    assert metrics.spectral_angle(image, truth) == pytest.approx(degrees, abs=1e-9)
+
+
+def test_measured_figures_are_those_of_the_pipeline():
+    rng = np.random.default_rng(4)
+    sr = rng.integers(1200, 6000, (3, 32, 48)).astype(np.uint16)
+    lr = rng.integers(1200, 6000, (3, 8, 12)).astype(np.uint16)
+    ours = torch.from_numpy(sr.astype(np.float64))
+    low = torch.from_numpy(lr.astype(np.float64))
+    assert metrics.block_mean_error(ours, low, 4) == pytest.approx(quality.block_mean_error(sr, lr, 4)[0], rel=1e-12)
+    means = torch.from_numpy(quality.block_means(sr, 4))
+    found = metrics.spectral_angle(metrics.reflectance(means), metrics.reflectance(low))
+    assert found == pytest.approx(quality.spectral_angle(sr, lr, 4), rel=1e-9)
+
+
+def test_reflectance_error_of_an_offset():
+    dn = torch.full((3, 4, 4), 3000.0)
+    assert metrics.reflectance_error(dn + 250, dn) == pytest.approx(250 * SCALE_FACTOR)
+    np.testing.assert_allclose(metrics.reflectance(dn), 3000 * SCALE_FACTOR + ADD_OFFSET)
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.0, 0.9])
+def test_spectrum_rmse_of_a_gain(gain):
+    """All frequencies gain^2 in power: the logarithms differ by 2 ln(gain) everywhere."""
+    image = picture()
+    assert metrics.spectrum_rmse(image * gain, image) == pytest.approx(2 * abs(math.log(gain)), abs=1e-9)
+
+
+def test_spectrum_rmse_is_the_pipelines_and_grows_with_blur():
+    truth = picture()
+    blurred = [torch.from_numpy(gaussian_filter(truth.numpy(), (0, s, s))) for s in (0.5, 1.0, 2.0)]
+    found = [metrics.spectrum_rmse(image, truth) for image in blurred]
+    assert found == sorted(found) and found[0] > 0
+    for image, value in zip(blurred, found, strict=True):
+        planes = [metrics.luma(each).numpy() for each in (image, truth)]
+        assert quality.spectrum_rmse(*planes) == pytest.approx(value, rel=1e-9)
+
+
+def test_a_constant_has_no_spectrum():
+    assert not math.isfinite(metrics.spectrum_rmse(torch.full((3, 64, 64), 0.5), picture(0, 64, 64)))
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (3, -2), (-5, 1)])
+@pytest.mark.parametrize("scale", [4, 8])
+def test_displacement_by_whole_pixels(shift, scale):
+    """The window onto the ground moves up by what the content then lies lower."""
+    ground = picture(2, 280, 300)
+    down, right = shift
+    truth, moved = (ground[:, 10 - y : 266 - y, 10 - x : 266 - x] for y, x in ((0, 0), (down, right)))
+    found = metrics.displacement(moved, truth, scale)
+    np.testing.assert_allclose(found, shift, atol=0.12)
+
+
+@pytest.mark.parametrize("shift", [(0.5, 0.0), (-0.25, 1.4), (0.0, -0.01)])
+def test_displacement_by_parts_of_a_pixel(shift):
+    """Shifted in the frequency domain, where a periodic image moves exactly; then blurred, as networks blur."""
+    truth = picture(5, 256, 256)
+    f = np.fft.fftfreq(256)
+    ramp = np.exp(-2j * np.pi * (f[:, None] * shift[0] + f * shift[1]))
+    moved = np.fft.ifft2(np.fft.fft2(truth.numpy()) * ramp).real
+    moved = gaussian_filter(moved, (0, 1.5, 1.5), mode="wrap")
+    found = metrics.displacement(torch.from_numpy(moved), truth, 4)
+    np.testing.assert_allclose(found, shift, atol=0.02)
