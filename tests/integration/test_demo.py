@@ -25,7 +25,7 @@ from rasterio.warp import Resampling, reproject
 from rio_cogeo.cogeo import cog_validate
 
 from rsup.pipeline.demo.acquisitions import ACQUISITIONS
-from rsup.pipeline.demo.archive import Archive
+from rsup.pipeline.demo.archive import Archive, make_archive
 from rsup.pipeline.demo.run import run_demo
 from rsup.pipeline.demo.sensor import FINE
 from rsup.pipeline.errors import OutputError
@@ -46,6 +46,17 @@ def clear(archive: Archive, item: str) -> NDArray[np.bool_]:
     """10 m pixels without cloud or shadow, well inside their 20 m class's neighbourhood."""
     scl, _ = read(archive, item, "scl")
     return np.kron(np.isin(scl, CLEAR), np.ones((2, 2), bool))
+
+
+def test_an_archive_in_a_relative_folder_leads_to_its_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    archive = make_archive(Path("made/archive"), size=32)
+    monkeypatch.chdir("/")
+    for item in archive.items:
+        assets = pystac.Item.from_file(str(archive.root / item / f"{item}.json")).assets.values()
+        assert assets
+        for asset in assets:
+            assert Path(asset.get_absolute_href() or "").is_file()
 
 
 @pytest.mark.parametrize("item", [each.item_id for each in ACQUISITIONS])
