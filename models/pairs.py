@@ -25,7 +25,7 @@ class RadiometryConfig(Config):
     """How images in [0, 1] become the network's values in [-1, 1]."""
 
     kind: Literal["photograph", "reflectance"] = "photograph"
-    """photograph: 2x - 1, what the paper trains on. reflectance: the map every scene goes through before the network."""
+    """photograph: 2x - 1, as the paper does; reflectance: the map every scene goes through before the network."""
     span: Range = (0.25, 0.6)
     """Reflectance at 1, drawn for each image.
 

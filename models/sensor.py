@@ -131,5 +131,6 @@ def _sampled(image: Tensor, taps: Tensor, scale: int) -> Tensor:
     border = (taps.shape[-1] - scale) // 2
     padded = F.pad(image, (border, border, 0, 0), mode="replicate")
     # Planes as channels, because each has taps of its own.
-    rows = padded.reshape(1, n * c, h, -1), taps.to(image).reshape(n * c, 1, 1, -1)
-    return F.conv2d(*rows, stride=(1, scale), groups=n * c).reshape(n, c, h, w // scale)
+    kernels = taps.to(image).reshape(n * c, 1, 1, -1)
+    sampled = F.conv2d(padded.reshape(1, n * c, h, -1), kernels, stride=(1, scale), groups=n * c)
+    return sampled.reshape(n, c, h, w // scale)

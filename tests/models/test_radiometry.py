@@ -33,3 +33,11 @@ def test_land_is_linear_and_the_knee_is_smooth() -> None:
 
 def test_values_beyond_the_range_are_clipped_to_valid_numbers() -> None:
     np.testing.assert_array_equal(from_network(torch.tensor([-5.0, 5.0])).round(), [1, 65535])
+
+
+def test_a_tensor_is_mapped_as_an_array_is() -> None:
+    value = to_network(torch.from_numpy(ALL.astype(np.float32)))
+    assert isinstance(value, torch.Tensor) and value.dtype == torch.float32
+    np.testing.assert_allclose(value.numpy(), to_network(ALL), rtol=0, atol=4e-7)
+    assert (value.diff() > 0).all()
+    np.testing.assert_array_equal(np.rint(from_network(value).numpy()).astype(np.uint16), ALL)

@@ -1,0 +1,91 @@
+"""Pairs: their sizes, their range, their radiometry, and that a seed makes them."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from rsup.models.degradation import PublishedDegradation
+from rsup.models.pairs import Degradation, RadiometryConfig, make_pair
+from rsup.models.radiometry import from_network, to_network
+from rsup.models.sensor import RESPONSES, SensorDegradation
+
+PHOTOGRAPH, REFLECTANCE = RadiometryConfig(), RadiometryConfig(kind="reflectance")
+SHARP = SensorDegradation(mtf_spread=(0, 0), noise_level=(0, 0))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth(n: int) -> Tensor:
+    """[n, 3, 64, 96] in [0.1, 0.9]: so smooth that a small image is nearly the block means."""
+    coarse = 0.1 + 0.8 * torch.rand((n, 3, 3, 4), generator=seeded(1))
+    return F.interpolate(coarse, (64, 96), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+@pytest.mark.parametrize("degradation", [PublishedDegradation(), SensorDegradation()])
+@pytest.mark.parametrize("radiometry", [PHOTOGRAPH, REFLECTANCE])
+def test_pairs_keep_sizes_and_range_and_are_made_by_their_seed(
+    scale: int, degradation: PublishedDegradation | SensorDegradation, radiometry: RadiometryConfig
+) -> None:
+    low, high = make_pair(smooth(4), scale, degradation, radiometry, seeded(0))
+    assert low.shape == (4, 3, 64 // scale, 96 // scale) and high.shape == (4, 3, 64, 96)
+    assert low.dtype == high.dtype == torch.float32
+    assert min(low.min(), high.min()) >= -1 and max(low.max(), high.max()) <= 1
+    # The small image shows the same scene at the same brightness.
+    assert (low - F.avg_pool2d(high, scale)).abs().mean() < 0.2
+    again = make_pair(smooth(4), scale, degradation, radiometry, seeded(0))
+    assert torch.equal(low, again[0]) and torch.equal(high, again[1])
+    assert not torch.equal(low, make_pair(smooth(4), scale, degradation, radiometry, seeded(1))[0])
+
+
+def test_a_photograph_is_two_x_minus_one() -> None:
+    image = smooth(2)
+    _, high = make_pair(image, 4, PublishedDegradation(), PHOTOGRAPH, seeded(0))
+    assert torch.equal(high, 2 * image - 1)
+
+
+def test_reflectance_spans_its_range_anew_for_every_image() -> None:
+    white = torch.ones((200, 3, 8, 8))
+    low, high = make_pair(white, 4, SHARP, REFLECTANCE, seeded(0))
+    span = (from_network(high)[:, 0, 0, 0].double() - 1000) / 1e4
+    assert 0.25 <= span.min() < 0.26 and 0.59 < span.max() <= 0.6001
+    assert abs(span.mean() - 0.425) < 0.03
+    # Both sides of a pair have the same one, to the product's last digit.
+    torch.testing.assert_close(from_network(low)[:, :, 0, 0], from_network(high)[:, :, 0, 0], atol=0.6, rtol=0)
+
+
+def test_the_network_sees_what_a_scene_of_that_reflectance_would_show() -> None:
+    image = smooth(1)
+    fixed = RadiometryConfig(kind="reflectance", span=(0.4, 0.4))
+    _, high = make_pair(image, 4, SHARP, fixed, seeded(0))
+    np.testing.assert_allclose(high.numpy(), to_network(image.numpy() * 4000 + 1000), atol=1e-6)
+
+
+def test_a_sensor_degrades_reflectance_whatever_the_radiometry() -> None:
+    """The noise of a given reflectance is that much of a photograph's range: the brighter white is, the less."""
+    sensor = SensorDegradation(noise_level=(1, 1), shot_share=0)
+    half = torch.full((1, 3, 1024, 1024), 0.5)
+    stds = []
+    for white in (0.25, 0.5):
+        settings = RadiometryConfig(kind="photograph", span=(white, white))
+        low, high = make_pair(half, 4, sensor, settings, seeded(0))
+        assert torch.equal(high, torch.zeros_like(high))
+        stds.append(low[:, 0].std().item() / 2 * white)
+    expected = RESPONSES["red"].reference / RESPONSES["red"].snr
+    assert all(abs(std / expected - 1) < 0.02 for std in stds)
+
+
+def test_a_degradation_is_chosen_by_its_kind() -> None:
+    class Settings(BaseModel):
+        degradation: Degradation = PublishedDegradation()
+
+    assert Settings.model_validate({"degradation": {"kind": "sentinel2"}}).degradation == SensorDegradation()
+    bands = ["nir", "red", "green"]
+    chosen = Settings.model_validate({"degradation": {"kind": "sentinel2", "bands": bands}}).degradation
+    assert isinstance(chosen, SensorDegradation) and list(chosen.bands) == bands
+    assert Settings.model_validate({"degradation": {"kind": "published"}}).degradation == PublishedDegradation()
