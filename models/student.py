@@ -64,10 +64,9 @@ class StudentConfig(Config):
         for width in (*self.channels, self.deep_channels):
             if width % self.groups or width % step:
                 raise ValueError(f"a width of {width} is no multiple of {step} and of {self.groups} groups")
-        if self.autoencoder == "kl" and 2 * self.autoencoder_channels % self.groups:
-            raise ValueError(
-                f"a KL autoencoder of {2 * self.autoencoder_channels} channels has no {self.groups} groups"
-            )
+        finest = 2 * self.autoencoder_channels
+        if self.autoencoder == "kl" and finest % self.groups:
+            raise ValueError(f"{finest} channels of the KL autoencoder are no multiple of {self.groups} groups")
         return self
 
     @property
