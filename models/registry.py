@@ -181,11 +181,11 @@ def show_model(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, An
 
 
 def _show_recipe(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    from .recipe import load_recipe
+    from .recipe import StudentRecipe, load_recipe
 
     recipe = load_recipe(path, overrides)
-    if recipe.student is None:
-        raise ModelError(f"{path} trains no student: give a student's recipe, or a weights file")
+    if not isinstance(recipe, StudentRecipe):
+        raise ModelError(f"{path} is a recipe for {recipe.method}: give one for slimdiffsr-student, or a weights file")
     return {
         "name": path.stem,
         **student_counts(recipe.student),

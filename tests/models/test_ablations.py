@@ -187,3 +187,24 @@ def test_settings_are_changed_in_recipes_only(tmp_path):
         show_model("bicubic", ["student.qgam=false"])
     with pytest.raises(ModelError, match="no model or file named absent.toml"):
         show_model("absent.toml", ["student.qgam=false"])
+
+
+def test_a_recipe_shows_the_student_that_it_would_train(tmp_path):
+    path = tmp_path / "no-pruning.toml"
+    path.write_text('method = "slimdiffsr-student"\nscale = 8\n[student]\nsap = false\n')
+    shown = show_model(str(path))
+    config = StudentConfig(sap=False)
+    assert shown == student_counts(config) | {
+        "name": "no-pruning",
+        "sha256": None,
+        "kind": "recipe",
+        "scales": [8],
+        "licence": None,
+        "path": str(path),
+        "header": None,
+    }
+    changed = show_model(str(path), ["student.sap=true", "student.fsc=false"])
+    assert round(changed["parameters_as_published"] / 1e6, 3) == 99.460
+    path.write_text('method = "slimdiffsr-teacher"\n')
+    with pytest.raises(ModelError, match="a recipe for slimdiffsr-teacher: give one for slimdiffsr-student"):
+        show_model(str(path))
