@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from .config import Config
-from .draws import Counts, Draws, Range
+from .draws import Counts, Draws, PositiveRange, Range
 
 
 class KernelShares(Config):
@@ -33,9 +33,9 @@ class KernelConfig(Config):
     size: Counts = (7, 21)
     """Smallest and largest edge in pixels, both odd; every odd edge between them is as likely."""
     shares: KernelShares = KernelShares()
-    generalised_beta: Range = (0.5, 2)
+    generalised_beta: PositiveRange = (0.5, 2)
     """Shape of generalised Gaussians: below 1 pointed, above 1 flat. Half of the draws lie on each side of 1."""
-    plateau_beta: Range = (1, 1.5)
+    plateau_beta: PositiveRange = (1, 1.5)
     """Shape of plateau kernels, drawn the same way."""
 
 

@@ -8,17 +8,22 @@ ranges were published for x4; x8 takes the same with twice the reduction, which 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from .blur import KernelConfig, blur, draw_bell, draw_sinc
 from .config import Config
-from .draws import Counts, Draws, Probability, Range
+from .draws import Draws, PositiveRange, Probability, Range, ordered
 from .errors import RecipeError
 from .jpeg import jpeg, luma
+
+_Quality = Annotated[int, Field(ge=1, le=100)]
+Qualities = Annotated[tuple[_Quality, _Quality], AfterValidator(ordered)]
+"""Lowest and highest JPEG quality of a uniform draw; both are possible."""
 
 
 class FirstStage(Config):
@@ -26,13 +31,13 @@ class FirstStage(Config):
 
     blur_probability: Probability = 1
     kernel: KernelConfig = KernelConfig()
-    sigma: Range = (0.2, 1.5)
+    sigma: PositiveRange = (0.2, 1.5)
     """Width of bell-shaped kernels, in pixels."""
     sinc_probability: Probability = 0.1
     """How often the kernel is a ringing one."""
     resize_shares: tuple[float, float, float] = (0.2, 0.7, 0.1)
     """How often the image grows, shrinks, stays as it is."""
-    resize: Range = (0.3, 1.5)
+    resize: PositiveRange = (0.3, 1.5)
     """Factors of the edges; growing draws above 1, shrinking below."""
     gaussian_probability: Probability = 0.5
     """How often noise is Gaussian; else it is Poisson noise."""
@@ -42,19 +47,19 @@ class FirstStage(Config):
     """Factor of Poisson noise."""
     gray_probability: Probability = 0.4
     """How often the three channels share one noise."""
-    jpeg_quality: Counts = (60, 95)
+    jpeg_quality: Qualities = (60, 95)
 
 
 class SecondStage(FirstStage):
     """The same for what is already degraded; the resize is relative to the small size the chain ends at."""
 
     blur_probability: Probability = 0.5
-    sigma: Range = (0.2, 1)
+    sigma: PositiveRange = (0.2, 1)
     resize_shares: tuple[float, float, float] = (0.3, 0.4, 0.3)
-    resize: Range = (0.6, 1.2)
+    resize: PositiveRange = (0.6, 1.2)
     gaussian_sigma: Range = (1, 12)
     poisson_scale: Range = (0.05, 1)
-    jpeg_quality: Counts = (60, 100)
+    jpeg_quality: Qualities = (60, 100)
 
 
 def low_size(high: Tensor, scale: int) -> tuple[int, int]:

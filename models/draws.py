@@ -9,19 +9,24 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+
+from .errors import RecipeError
 
 
-def _ordered(limits: tuple[float, float]) -> tuple[float, float]:
+def ordered(limits: tuple[float, float]) -> tuple[float, float]:
+    """The limits as they are; ValueError, which a settings class reports, where they stand upside down."""
     if not limits[0] <= limits[1]:
         raise ValueError("the lower end of a range may not lie above its upper end")
     return limits
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+Range = Annotated[tuple[float, float], AfterValidator(ordered)]
 """Lower and upper end of a uniform draw."""
-Counts = Annotated[tuple[int, int], AfterValidator(_ordered)]
-"""Smallest and largest whole number of a uniform draw, both of them possible."""
+PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(ordered)]
+"""The same of numbers above 0."""
+Counts = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(ordered)]
+"""Smallest and largest whole number, above 0, of a uniform draw; both are possible."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -42,7 +47,12 @@ class Draws:
         return int(torch.randint(low, high + 1, (), generator=self._generator).item())
 
     def index(self, weights: Sequence[float]) -> int:
-        """A place in `weights`, as often as its weight says; they need not sum to one."""
+        """A place in `weights`, as often as its weight says; they need not sum to one.
+
+        RecipeError where a weight is negative or all are 0.
+        """
+        if min(weights) < 0 or max(weights) == 0:
+            raise RecipeError(f"Nothing can be drawn by the shares {list(weights)}: give at least one above 0.")
         return int(torch.multinomial(torch.tensor(weights, dtype=torch.float64), 1, generator=self._generator).item())
 
     def fields(self, device: torch.device) -> torch.Generator:

@@ -1,9 +1,9 @@
 """What JPEG compression does to an image: RGB in [0, 1] goes in, the decoded RGB comes out, on the image's device.
 
 The baseline codec without its lossless half: 8-bit YCbCr, chroma at half resolution (4:2:0), 8x8 cosine transform,
-quantisation by the tables of ITU-T T.81 annex K scaled by a quality as libjpeg does, and back. Written out because the
-library's encoder keeps chroma at full resolution on CUDA and halves it on the CPU: the same image would be degraded
-differently.
+quantisation by the tables of ITU-T T.81 annex K scaled by a quality as libjpeg does, and back. Written out because
+torchvision's encoder keeps chroma at full resolution on CUDA and halves it on the CPU: one image would be degraded
+in two ways. It also takes one quality a call, and makes the host wait for the device.
 """
 
 from __future__ import annotations

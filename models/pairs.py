@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .config import Config
 from .degradation import PublishedDegradation
-from .draws import Draws, Range
+from .draws import Draws, PositiveRange
 from .radiometry import ADD_OFFSET, SCALE_FACTOR, to_network
 from .sensor import SensorDegradation
 
@@ -26,7 +26,7 @@ class RadiometryConfig(Config):
 
     kind: Literal["photograph", "reflectance"] = "photograph"
     """photograph: 2x - 1, as the paper does; reflectance: the map every scene goes through before the network."""
-    span: Range = (0.25, 0.6)
+    span: PositiveRange = (0.25, 0.6)
     """Reflectance at 1, drawn for each image.
 
     Most land lies under 0.25 in red, green and blue, bright soil and roofs under 0.6, and one photograph may show

@@ -45,7 +45,7 @@ RESPONSES: dict[BandName, BandResponse] = {
 }
 """B02, B03, B04, B08 of Sentinel-2A.
 
-MTF: measured in orbit, Sentinel-2 data quality reports. SNR and radiance (W m-2 sr-1 um-1): mission requirement, User
+MTF: in orbit, the values the literature on sharpening Sentinel-2 works with. SNR and radiance (W m-2 sr-1 um-1): mission requirement, User
 Handbook; solar irradiance (W m-2 um-1): product metadata.
 """
 
@@ -90,7 +90,7 @@ class SensorDegradation(Config):
         if high.shape[1] != len(self.bands):
             names = ", ".join(self.bands)
             raise RecipeError(f"Images of {high.shape[1]} channels cannot be imaged in the bands {names}: name each.")
-        h, w = low_size(high, scale)
+        low_size(high, scale)  # refuses edges that do not divide
         draws = Draws(generator)
         across, along, level = (
             torch.tensor([draws.uniform(*limits) for _ in high])

@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from rsup.models import degradation as module
 from rsup.models.degradation import FirstStage, PublishedDegradation, SecondStage
+from rsup.models.draws import Draws
 from rsup.models.errors import RecipeError
 from rsup.models.interpolation import interpolator
 
@@ -123,7 +124,7 @@ def test_draws_keep_to_the_published_table(monkeypatch: pytest.MonkeyPatch) -> N
 def test_noise_is_as_strong_as_set() -> None:
     gray = torch.full((3, 256, 256), 0.5)
     stage = FirstStage(gaussian_probability=1, gaussian_sigma=(10, 10), gray_probability=0)
-    draws = module.Draws(seeded(0))
+    draws = Draws(seeded(0))
     noise = module._noisy(gray, stage, draws, seeded(1)) - gray
     assert abs(noise.std().item() * 255 - 10) < 0.1
     correlation = torch.corrcoef(noise.flatten(1)).fill_diagonal_(0)
@@ -161,8 +162,9 @@ def test_the_second_stage_keeps_its_own_defaults_where_a_recipe_names_one() -> N
     settings = PublishedDegradation.model_validate({"second": {"jpeg_quality": [80, 90]}})
     assert settings.second.jpeg_quality == (80, 90) and settings.second.sigma == (0.2, 1.0)
     assert settings.first == FirstStage()
-    with pytest.raises(ValidationError):
-        PublishedDegradation.model_validate({"first": {"sharpen": True}})
+    for wrong in ({"sharpen": True}, {"jpeg_quality": [0, 95]}, {"sigma": [0, 1]}, {"resize": [1.5, 0.3]}):
+        with pytest.raises(ValidationError):
+            PublishedDegradation.model_validate({"first": wrong})
 
 
 @pytest.mark.parametrize("scale", [4, 8])

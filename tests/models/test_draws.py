@@ -5,6 +5,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from rsup.models.draws import Draws, Range
+from rsup.models.errors import RecipeError
 
 
 def draws(seed: int) -> Draws:
@@ -37,3 +38,9 @@ def test_one_seed_gives_one_sequence_and_one_noise() -> None:
 def test_a_range_upside_down_is_refused() -> None:
     with pytest.raises(ValidationError, match="lower end"):
         TypeAdapter(Range).validate_python((2, 1))
+
+
+def test_shares_that_choose_nothing_are_refused() -> None:
+    for weights in ((0.0, 0.0), (-1.0, 2.0)):
+        with pytest.raises(RecipeError, match="at least one above 0"):
+            draws(0).index(weights)

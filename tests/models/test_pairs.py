@@ -43,6 +43,18 @@ def test_pairs_keep_sizes_and_range_and_are_made_by_their_seed(
     assert not torch.equal(low, make_pair(smooth(4), scale, degradation, radiometry, seeded(1))[0])
 
 
+def test_the_threads_do_not_show() -> None:
+    before = torch.get_num_threads()
+    pairs = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            pairs.append(make_pair(smooth(6).repeat(1, 1, 4, 4), 4, SensorDegradation(), REFLECTANCE, seeded(0)))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(pairs[0][0], pairs[1][0]) and torch.equal(pairs[0][1], pairs[1][1])
+
+
 def test_a_photograph_is_two_x_minus_one() -> None:
     image = smooth(2)
     _, high = make_pair(image, 4, PublishedDegradation(), PHOTOGRAPH, seeded(0))
