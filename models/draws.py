@@ -58,7 +58,7 @@ class Draws:
     def fields(self, device: torch.device) -> torch.Generator:
         """A generator of noise on `device`.
 
-        Noise is made where the image is: made on the CPU it would cost more than a training step on a GPU. The same
+        Noise is made where the image is: made on the CPU it would take as long as a training step on a GPU. The same
         state gives the same noise on one kind of device, and other noise of the same strength on another.
         """
         return torch.Generator(device).manual_seed(self.integer(0, 2**62))

@@ -45,8 +45,8 @@ RESPONSES: dict[BandName, BandResponse] = {
 }
 """B02, B03, B04, B08 of Sentinel-2A.
 
-MTF: in orbit, the values the literature on sharpening Sentinel-2 works with. SNR and radiance (W m-2 sr-1 um-1): mission requirement, User
-Handbook; solar irradiance (W m-2 um-1): product metadata.
+MTF: in orbit, the values the literature on sharpening Sentinel-2 works with. SNR and radiance (W m-2 sr-1 um-1):
+mission requirement, User Handbook; solar irradiance (W m-2 um-1): product metadata.
 """
 
 
