@@ -7,18 +7,19 @@ from scratch. Both see images through the same differentiable augmentation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils.parametrizations import spectral_norm
-from transformers import ViTModel
 
 from .config import Config
 from .errors import ModelError
-from .pretrained import load_dino
+
+if TYPE_CHECKING:
+    from transformers import ViTModel
 
 PATCH = "patch"
 """The backbone that is no DINO: convolutions from scratch."""
@@ -44,6 +45,9 @@ def build_discriminator(config: DiscriminatorConfig, seed: int = 0) -> DinoDiscr
     """
     if config.backbone == PATCH:
         return PatchDiscriminator(config)
+    # transformers is slow to import, and neither settings nor `patch` need it.
+    from .pretrained import load_dino
+
     return DinoDiscriminator(load_dino(config.backbone, seed), config)
 
 
@@ -76,10 +80,10 @@ class DinoDiscriminator(nn.Module):
         states = self.backbone((view - self.mean) / self.std, output_hidden_states=True)
         logits = []
         for head, layer in zip(self.patch_heads, self.layers, strict=True):
-            patches = states.hidden_states[layer][:, 1:]
+            patches = _normalised(states.hidden_states[layer][:, 1:])
             side = self.side // int(self.backbone.config.patch_size)
             logits.append(head(patches.transpose(1, 2).unflatten(2, (side, side))))
-        token = states.last_hidden_state[:, 0]
+        token = _normalised(states.last_hidden_state[:, 0])
         return [*logits, self.class_head(token[:, :, None, None]).flatten(1)]
 
     def _view(self, image: Tensor) -> Tensor:
@@ -194,6 +198,11 @@ _AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "translation": _translation,
     "cutout": _cutout,
 }
+
+
+def _normalised(tokens: Tensor) -> Tensor:
+    """Each token with mean 0 and variance 1: heads of bounded slope need inputs of one size, whatever the layer."""
+    return F.layer_norm(tokens, tokens.shape[-1:])
 
 
 def _head(channels: int, width: int) -> nn.Sequential:

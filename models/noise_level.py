@@ -58,7 +58,8 @@ class NoiseTable(nn.Module):
             raise ModelError("the scheduler's alphas_cumprod must fall strictly from 1 to 0: use Stable Diffusion's")
         # Not saved: the schedule belongs to the base model.
         self.register_buffer("levels", levels, persistent=False)
-        self.register_buffer("timesteps", torch.arange(len(levels)).flip(0).to(levels), persistent=False)
+        timesteps = torch.arange(len(levels) - 1, -1, -1, dtype=levels.dtype, device=levels.device)
+        self.register_buffer("timesteps", timesteps, persistent=False)
 
     def alpha_bar(self, timestep: int) -> Tensor:
         """alpha-bar after `timestep` steps of noise, a scalar tensor; raises ModelError beyond the schedule."""

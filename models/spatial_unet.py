@@ -7,15 +7,17 @@ here each position gets its own, which is the same arithmetic: a uniform map giv
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from .errors import ModelError
+
+if TYPE_CHECKING:
+    from diffusers.models.resnet import ResnetBlock2D
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 _Module = TypeVar("_Module", bound=nn.Module)
 

@@ -8,19 +8,20 @@ Source: SlimDiffSR, sections 3.2 and 3.5.1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from pydantic import Field
 from torch import Tensor, nn
 
 from .config import Config
 from .errors import ModelError
 from .noise_level import NoiseLevelPredictor, NoiseTable, PredictorConfig
-from .pretrained import StableDiffusion
 from .spatial_unet import SpatialUNet, sharing_copy
 from .uncertainty import Estimate, EstimatorConfig, UncertaintyEstimator
+
+if TYPE_CHECKING:
+    from .pretrained import StableDiffusion
 
 _CONVOLUTIONS = ("conv", "conv1", "conv2", "conv_shortcut", "conv_out")
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -175,5 +176,8 @@ def _is_own(name: str) -> bool:
 
 def _adapt(network: nn.Module, rank: int, targets: tuple[str, ...]) -> None:
     """Insert adapters; with alpha = rank their product is added unscaled, whatever the rank."""
+    # Slow to import, and a recipe's settings are read without it.
+    from peft import LoraConfig, inject_adapter_in_model
+
     adapter = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets))
     inject_adapter_in_model(adapter, network)
