@@ -114,19 +114,24 @@ class Teacher(nn.Module):
         return image.float()
 
     def forward(self, image: Tensor, truth: Tensor | None = None) -> TeacherOutput:
-        """Restore `image`; `truth`, the image wanted, of the same shape, informs the noise level while training.
+        """What `restore` finds, decoded."""
+        latent, alpha_bar, timestep = self.restore(image, truth)
+        return TeacherOutput(self.decode(latent), latent, alpha_bar, timestep)
 
+    def restore(self, image: Tensor, truth: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Latent, alpha-bar and timestep of a TeacherOutput: all that distillation needs, at about half the cost.
+
+        `truth`, the image wanted, of the shape of `image`, informs the noise level while training. Without it
+        (inference) the predictor sees the estimator's mean instead, the best guess of z_gt there is.
         The UNet is given the latent of the image itself, no noise added: the paper assigns a timestep to what the
         image has lost, and one-step restorers before it do the same.
-        Without `truth` (inference) the predictor sees the estimator's mean instead, the best guess of z_gt there is.
         """
         latent = self.encode(image)
         alpha_bar = self._noise_level(latent, truth)
         timestep = self.table(alpha_bar)
         # diffusers counts the first noisy level as 0.
         prediction = self.unet(latent, timestep - 1, self.prompt.expand(len(latent), -1, -1)).float()
-        restored = self.one_step(latent, prediction, alpha_bar)
-        return TeacherOutput(self.decode(restored), restored, alpha_bar, timestep)
+        return self.one_step(latent, prediction, alpha_bar), alpha_bar, timestep
 
     def one_step(self, latent: Tensor, prediction: Tensor, alpha_bar: Tensor) -> Tensor:
         """The clean latent (equation 6 solved for z_0) from the UNet's prediction of the noise, or of the velocity."""

@@ -156,6 +156,19 @@ def test_its_own_tensors_are_saved_and_loaded(base: StableDiffusion, tmp_path: P
         teacher.load({name: tensor for name, tensor in state.items() if name != "predictor.head.bias"})
 
 
+def test_restoring_is_all_but_decoding(base: StableDiffusion) -> None:
+    teacher = Teacher(base, SMALL)
+    wake(teacher)
+    decoded: list[object] = []
+    teacher.vae.decoder.register_forward_hook(lambda *_: decoded.append(1))
+    with torch.no_grad():
+        parts = teacher.restore(images(), images(seed=1))
+        assert not decoded
+        whole = teacher(images(), images(seed=1))
+        assert all(torch.equal(one, other) for one, other in zip(parts, whole[1:], strict=True))
+        torch.testing.assert_close(whole.image, teacher.decode(parts[0]), rtol=0, atol=0)
+
+
 def test_half_precision_does_not_round_the_timestep(base: StableDiffusion) -> None:
     teacher = Teacher(base, SMALL)
     wake(teacher)
