@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
-from .weights import SCALES, check_scale, read_header, sha256
+from .weights import SCALES, check_scale, classes_of, read_header, settings_of, sha256
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from .rsd_student import RsdStudentConfig
     from .student import StudentConfig
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -165,12 +166,10 @@ def show_model(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, An
         about = {"kind": "interpolation", "scales": list(SCALES), "licence": "Apache-2.0", "path": None, "header": None}
         return {"name": found, **counts, "sha256": _definition(found), **about}
 
-    from .student import StudentConfig
-
     header, _ = read_header(found)
     return {
         "name": found.stem,
-        **student_counts(StudentConfig.model_validate(header.config)),
+        **student_counts(settings_of(found, header)),
         "sha256": sha256(found),
         "kind": "student",
         "scales": [header.scale],
@@ -198,21 +197,20 @@ def _show_recipe(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def student_counts(config: StudentConfig) -> dict[str, Any]:
+def student_counts(config: StudentConfig | RsdStudentConfig) -> dict[str, Any]:
     """`parameters`, `parameters_as_published` and `gmac_512` of a student, without making its weights."""
     import torch
 
-    from .published import parameters_as_published
-    from .student import Student, parameters
-
     with torch.device("meta"):
-        student = Student(config)
+        student = classes_of(config.architecture)[1](config)
         cost = gmac(student, torch.empty(1, 3, 512, 512))
-    return {
-        "parameters": parameters(student),
-        "parameters_as_published": parameters_as_published(config),
-        "gmac_512": cost,
-    }
+    live = sum(tensor.numel() for tensor in student.parameters())
+    counted = live
+    if config.architecture == "slimdiffsr-student":
+        from .published import parameters_as_published
+
+        counted = parameters_as_published(config)
+    return {"parameters": live, "parameters_as_published": counted, "gmac_512": cost}
 
 
 def gmac(network: nn.Module, image: Any) -> float:

@@ -8,7 +8,7 @@ Source: SlimDiffSR, section 3.3, and the authors' inference code.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -27,6 +27,8 @@ LEVELS = 4
 
 class StudentConfig(Config):
     """Widths, depths and switches; the defaults are the published network (55.975 M live parameters)."""
+
+    architecture: ClassVar[Literal["slimdiffsr-student"]] = "slimdiffsr-student"
 
     channels: Annotated[tuple[_Width, ...], Field(min_length=1, max_length=LEVELS)] = (320, 640)
     """Width of each kept UNet level, finest first."""

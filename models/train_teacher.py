@@ -1,0 +1,136 @@
+"""Stage 1 of SlimDiffSR: the uncertainty estimator alone, then the one-step teacher against its discriminator.
+
+A recipe goes in, the task that trainer.py runs comes out; and a finished run's folder gives the teacher back.
+Source: SlimDiffSR, section 3.5.1, equations 5, 20-22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .discriminator import build_discriminator
+from .errors import RecipeError
+from .interpolation import interpolator
+from .losses import discriminator_gan, generator_gan, l1, total_variation, uncertainty
+from .perceptual import perceptual_term
+from .pretrained import load_stable_diffusion
+from .recipe import TeacherRecipe
+from .rsd import fixed
+from .run_folder import load_state, recipe_of, save_state
+from .task import Pair, Task, Update
+from .teacher import Teacher
+
+
+class TeacherTask(Task):
+    """The first `estimator_steps` steps train the estimator (Eq. 5); it is frozen in the rest."""
+
+    exported = "teacher"
+
+    def __init__(self, recipe: TeacherRecipe) -> None:
+        """Raises ModelError where a network the recipe names is not here, RecipeError for a crop that does not fit."""
+        self.recipe: TeacherRecipe = recipe
+        self.teacher = build_teacher(recipe)
+        if recipe.crop % self.teacher.multiple:
+            raise RecipeError(f"crop {recipe.crop}: the teacher needs a multiple of {self.teacher.multiple}")
+        self.networks: dict[str, nn.Module] = {"teacher": self.teacher}
+        self.optimizers = {"teacher": recipe.optimizer}
+        self.estimator_steps = 0
+        self._adapted = self.teacher.trainable_parameters()
+        if self.teacher.estimator is not None:
+            # The teacher itself runs it without gradients.
+            self.teacher.estimator.requires_grad_(True)
+            self.optimizers["estimator"] = recipe.optimizer
+            self.estimator_steps = recipe.estimator_steps
+        self.discriminator: nn.Module | None = None
+        if recipe.losses.gan_weight:
+            self.networks["discriminator"] = self.discriminator = build_discriminator(recipe.discriminator, recipe.seed)
+            self.optimizers["discriminator"] = recipe.discriminator_optimizer
+        self.perceptual = perceptual_term(recipe.losses.perceptual)
+        self.enlarge = interpolator("bicubic", recipe.scale)
+
+    @property
+    def steps(self) -> int:
+        return self.estimator_steps + self.recipe.steps
+
+    def parameters(self, name: str) -> list[nn.Parameter]:
+        if name == "estimator":
+            assert self.teacher.estimator is not None
+            return list(self.teacher.estimator.parameters())
+        return self._adapted if name == "teacher" else super().parameters(name)
+
+    def to(self, device: torch.device) -> None:
+        for each in (self.teacher, self.discriminator, self.perceptual, self.enlarge):
+            if isinstance(each, nn.Module):
+                each.to(device)
+
+    def updates(self, pair: Pair, step: int, turn: int, generator: torch.Generator) -> Iterator[Update]:
+        image = self.enlarge(pair.low)
+        if step < self.estimator_steps:
+            yield Update("estimator", self._uncertainty(image, pair.high))
+            return
+        out = self.teacher(image, pair.high)
+        terms = self._terms(out.image, out.alpha_bar, pair.high)
+        loss = self._weighted(terms)
+        if self.discriminator is not None:
+            with fixed(self.discriminator):
+                terms["gan"] = generator_gan(self.discriminator(out.image))
+            loss = loss + self.recipe.losses.gan_weight * terms["gan"]
+        yield Update("teacher", loss, terms)
+        if self.discriminator is not None:
+            real, fake = self.discriminator(pair.high), self.discriminator(out.image.detach())
+            yield Update("discriminator", discriminator_gan(real, fake))
+
+    def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        image = self.enlarge(pair.low)
+        out = self.teacher(image, pair.high)
+        terms = self._terms(out.image, out.alpha_bar, pair.high)
+        figures = {"loss": self._weighted(terms), **terms, "timestep": out.timestep.mean()}
+        if self.teacher.estimator is not None:
+            figures["uncertainty"] = self._uncertainty(image, pair.high)
+        return out.image, figures
+
+    def export(self, path: Path, data: str, metrics: dict[str, float]) -> None:
+        """Adapters, estimator and predictor: a teacher of its base, which the recipe beside it names."""
+        save_state(path, self.teacher.state_to_save())
+
+    def _uncertainty(self, image: Tensor, high: Tensor) -> Tensor:
+        assert self.teacher.estimator is not None
+        low, truth = self.teacher.encode(image), self.teacher.encode(high)
+        with torch.autocast(image.device.type, enabled=False):
+            estimate = self.teacher.estimator(low)
+        return uncertainty(estimate.mean, estimate.log_variance, truth)
+
+    def _terms(self, image: Tensor, alpha_bar: Tensor, high: Tensor) -> dict[str, Tensor]:
+        terms = {"l1": l1(image, high)}
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual(image, high)
+        if self.teacher.predictor is not None:
+            terms["tv"] = total_variation(alpha_bar)
+        return terms
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        losses = self.recipe.losses
+        weights = {"l1": losses.l1, "perceptual": losses.perceptual_weight, "tv": losses.tv_weight}
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def build_teacher(recipe: TeacherRecipe) -> Teacher:
+    """The untrained teacher of a recipe, its new parts drawn from the recipe's seed."""
+    sources = recipe.sources
+    base = load_stable_diffusion(sources.stable_diffusion, sources.prompt, recipe.seed, sources.tiny)
+    torch.manual_seed(recipe.seed)
+    return Teacher(base, recipe.teacher)
+
+
+def load_teacher(run: Path) -> Teacher:
+    """The teacher that a run folder holds, frozen. Raises RecipeError where it holds none."""
+    recipe = recipe_of(run)
+    if not isinstance(recipe, TeacherRecipe):
+        raise RecipeError(f"{run} holds a {recipe.method} run: give a slimdiffsr-teacher's")
+    teacher = build_teacher(recipe)
+    teacher.load(load_state(run))
+    return teacher.requires_grad_(False).eval()

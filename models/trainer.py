@@ -1,0 +1,281 @@
+"""The loop that every kind of training shares: a task and its images in, a run folder out that can always go on.
+
+All chance of a step comes from generators seeded with (seed, step, turn, part, process), and a batch is a function of
+its number: a run that was killed continues from its last checkpoint as if nothing had been, on a CPU bit for bit.
+Processes that `accelerate launch` or torchrun starts share each step. Gradients are averaged here, before each change,
+and not by DistributedDataParallel, which wants one forward pass a step through one whole network: these tasks call
+networks in parts, several times, with others held fixed.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import current_thread, main_thread
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from diffusers.training_utils import EMAModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from . import checkpoint
+from .data import Batches, Images
+from .errors import TrainingError
+from .pairs import make_pair
+from .recipe import OptimizerConfig
+from .run_folder import CHECKPOINTS, WEIGHTS
+from .task import Pair, Partial, Task, Update, seeded
+from .validation import Validation
+
+Report = Callable[[int, int, str], None]
+"""`report(done, total, losses)`."""
+
+LOG_EVERY = 10
+"""Steps between two points of a curve."""
+
+
+def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: Report) -> dict[str, Any]:
+    """Train `task` on the images in `data` until its last step, or until SIGTERM; go on from what `folder` holds.
+
+    Raises DataError for images that will not do, TrainingError for a loss that is not finite (after saving the batch
+    that gave it) and for a folder that cannot be written.
+    """
+    recipe = task.recipe
+    torch.manual_seed(recipe.seed)
+    learning = Images(data, "train", recipe.data, recipe.crop)
+    validation = Validation(task, data, accelerator, folder)
+    task.to(accelerator.device)
+    optimizers = {
+        name: accelerator.prepare(_optimizer(task.parameters(name), config)) for name, config in task.optimizers.items()
+    }
+    mean = EMAModel(task.parameters(task.exported), decay=recipe.ema, foreach=True) if recipe.ema else None
+    start = _resume(task, optimizers, mean, folder, accelerator)
+    validation.truncate(start)
+    for name in task.optimizers:
+        for parameter in task.parameters(name):
+            broadcast(parameter.data)
+    batches = Batches(learning, recipe.batch, recipe.seed, accelerator.process_index)
+    per_step = task.turns * recipe.accumulate
+    loader = iter(
+        DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(start * per_step, task.steps * per_step),
+            num_workers=recipe.loaders,
+            worker_init_fn=_deaf,
+            generator=torch.Generator(),
+        )
+    )
+    writer = SummaryWriter(folder / "tensorboard", purge_step=start) if accelerator.is_main_process else None
+
+    def finish(step: int) -> None:
+        if accelerator.is_main_process:
+            _save(task, optimizers, mean, folder, accelerator, step)
+            with _running_mean(mean, task):
+                task.export(folder / WEIGHTS, data.name, validation.latest)
+
+    if start == 0:
+        validation.run(0, writer)  # what training has to better
+    with _told_to_stop() as told:
+        stopped = False
+        for step in range(start, task.steps):
+            losses: dict[str, float] = {}
+            for turn in range(task.turns):
+                losses |= _turn(task, optimizers, loader, step, turn, accelerator, folder)
+            if mean is not None:
+                mean.step(task.parameters(task.exported))
+            done = step + 1
+            report(done, task.steps, ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+            if writer and (done % LOG_EVERY == 0 or done == task.steps):
+                for name, value in losses.items():
+                    writer.add_scalar(f"train/{name}", value, done)
+            if done % recipe.validate_every == 0 or done == task.steps:
+                with _running_mean(mean, task):
+                    validation.run(done, writer)
+            stopped = done < task.steps and _agreed(told, accelerator)
+            if stopped or done % recipe.checkpoint_every == 0 or done == task.steps:
+                finish(done)
+            if stopped:
+                break
+    if writer:
+        writer.close()
+    return {
+        "run": str(folder),
+        "steps": done if start < task.steps else start,
+        "stopped": stopped,
+        "weights": str(folder / WEIGHTS),
+        "images": len(learning),
+        "skipped": [f"{each.path}: {each.reason}" for each in learning.skipped],
+        "validation": validation.latest,
+    }
+
+
+def _turn(
+    task: Task,
+    optimizers: dict[str, Any],
+    loader: Iterator[Tensor],
+    step: int,
+    turn: int,
+    accelerator: Accelerator,
+    folder: Path,
+) -> dict[str, float]:
+    """One turn: `accumulate` batches, then one change by every optimiser that was given a loss."""
+    recipe = task.recipe
+    losses: dict[str, float] = {}
+    for part in range(recipe.accumulate):
+        high = next(loader).to(accelerator.device)
+        generator = seeded(recipe.seed, step, turn, part, accelerator.process_index)
+        # What draws from torch's own generators (augmentation, for one) is seeded as well.
+        torch.manual_seed(generator.initial_seed())
+        low, high = make_pair(high, recipe.scale, recipe.degradation, recipe.radiometry, generator)
+        pair = Pair(low, high)
+        updates = task.updates(pair, step, turn, generator)
+        while True:
+            with accelerator.autocast():
+                update = next(updates, None)
+            if update is None:
+                break
+            values = {update.optimizer: update.loss, **update.terms}
+            for name, value in values.items():
+                losses[name] = losses.get(name, 0) + float(value.detach()) / recipe.accumulate
+            if not torch.isfinite(update.loss):
+                raise _not_finite(update, pair, step, folder)
+            accelerator.backward(update.loss / recipe.accumulate)
+            if part == recipe.accumulate - 1:
+                _change(task, update.optimizer, optimizers[update.optimizer], step, accelerator)
+    return losses
+
+
+def _change(task: Task, name: str, optimizer: Any, step: int, accelerator: Accelerator) -> None:
+    """One step of one network's optimiser, with the mean of all processes' gradients."""
+    parameters = task.parameters(name)
+    learning = [parameter for parameter in parameters if parameter.grad is not None]
+    if accelerator.num_processes > 1:
+        flat = torch.cat([parameter.grad.flatten() for parameter in learning if parameter.grad is not None])
+        flat = accelerator.reduce(flat, "mean")
+        for parameter, part in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
+            parameter.grad = part.view_as(parameter)
+    settings = task.optimizers[name]
+    accelerator.clip_grad_norm_(parameters, settings.clip_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = settings.rate(step, task.steps)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _not_finite(update: Update, pair: Pair, step: int, folder: Path) -> TrainingError:
+    """Keep the batch; the weights are those before the step, and the last checkpoint is untouched."""
+    path = folder / f"not-finite-step-{step:08d}.safetensors"
+    terms = {f"term/{name}": value.detach().cpu().reshape(()) for name, value in update.terms.items()}
+    save_file({"low": pair.low.cpu().contiguous(), "high": pair.high.cpu().contiguous(), **terms}, path)
+    return TrainingError(
+        f"the loss of {update.optimizer} is {float(update.loss):g} at step {step + 1}; the batch is in {path}. Lower the "
+        "learning rate or leave reduced precision, and go on from the last checkpoint with --resume"
+    )
+
+
+def _optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    kind = torch.optim.AdamW if config.kind == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+
+
+def _save(
+    task: Task, optimizers: dict[str, Any], mean: EMAModel | None, folder: Path, accelerator: Accelerator, step: int
+) -> None:
+    state = checkpoint.State(step)
+    for name, network in task.networks.items():
+        own = network.state_to_save() if isinstance(network, Partial) else network.state_dict()
+        state.put(f"network/{name}", own)
+    for name, optimizer in optimizers.items():
+        state.put_optimizer(name, optimizer)
+    if mean is not None:
+        state.put("mean", {str(index): tensor for index, tensor in enumerate(mean.shadow_params)})
+        state.plain["mean_steps"] = mean.optimization_step
+    if accelerator.scaler is not None:
+        state.plain["scaler"] = accelerator.scaler.state_dict()
+    checkpoint.save(folder / CHECKPOINTS, state, task.recipe.keep)
+
+
+def _resume(
+    task: Task, optimizers: dict[str, Any], mean: EMAModel | None, folder: Path, accelerator: Accelerator
+) -> int:
+    """Put the newest checkpoint back, if there is one; the number of steps done."""
+    state = checkpoint.load_latest(folder / CHECKPOINTS)
+    if state is not None:
+        for name, network in task.networks.items():
+            own = state.part(f"network/{name}")
+            if isinstance(network, Partial):
+                network.load(own)
+            else:
+                network.load_state_dict(own)
+        for name, optimizer in optimizers.items():
+            state.load_optimizer(name, optimizer)
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(state.plain["scaler"])
+    if mean is not None:
+        if state is not None:
+            shadow = state.part("mean")
+            mean.shadow_params = [shadow[str(index)] for index in range(len(shadow))]
+            mean.optimization_step = state.plain["mean_steps"]
+        mean.to(accelerator.device)
+    return 0 if state is None else state.step
+
+
+@contextmanager
+def _running_mean(mean: EMAModel | None, task: Task) -> Iterator[None]:
+    """The exported network has its running mean's weights while the block runs."""
+    if mean is None:
+        yield
+        return
+    parameters = task.parameters(task.exported)
+    mean.store(parameters)
+    mean.copy_to(parameters)
+    try:
+        yield
+    finally:
+        mean.restore(parameters)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[list[int]]:
+    """Gets an entry once SIGTERM or Ctrl-C has come, for the loop to see after a step; the second one acts at once."""
+    told: list[int] = []
+    if current_thread() is not main_thread():
+        yield told
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def hear(number: int, _: object) -> None:
+        told.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in numbers:
+        signal.signal(number, hear)
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _agreed(told: list[int], accelerator: Accelerator) -> bool:
+    """Whether any process was told: all must leave after the same step."""
+    if accelerator.num_processes == 1:
+        return bool(told)
+    flag = torch.tensor(len(told), device=accelerator.device)
+    return int(accelerator.reduce(flag, "sum")) > 0
+
+
+def _deaf(_: int) -> None:
+    """For processes that read images: a cluster signals every process of a job, and the run itself says when to end."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,98 @@
+"""Validation while training: the task's prediction of held-out images in, figures by step and panels of images out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from .data import Images
+from .interpolation import interpolator
+from .metrics import psnr_y, ssim_y
+from .pairs import make_pair
+from .task import Pair, Task, seeded
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+
+PANELS = 4
+"""Images shown side by side: low resolution, bicubic, restored, truth."""
+
+
+class Validation:
+    """Held-out images, cut and degraded once the same way for every step and every run of a seed."""
+
+    def __init__(self, task: Task, data: Path, accelerator: Accelerator, folder: Path) -> None:
+        """Raises DataError where `data` has no image left for validation."""
+        self.task, self.accelerator, self.path = task, accelerator, folder / "validation.jsonl"
+        recipe = task.recipe
+        self.images = Images(data, "validation", recipe.data, recipe.crop).centres(recipe.validation_images)
+        self.latest: dict[str, float] = {}
+        self._enlarge = interpolator("bicubic", recipe.scale)
+
+    def truncate(self, step: int) -> None:
+        """Forget the figures of steps after `step`, which will be made again."""
+        rows = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        rows = [row for row in rows if row["step"] <= step]
+        self.latest = {key: value for key, value in rows[-1].items() if key != "step"} if rows else {}
+        if self.accelerator.is_main_process and self.path.exists():
+            self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(self, step: int, writer: SummaryWriter | None) -> dict[str, float]:
+        """Means over the images: the task's losses, PSNR-Y and SSIM-Y of its prediction and of bicubic's."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        modes = {name: network.training for name, network in self.task.networks.items()}
+        for network in self.task.networks.values():
+            network.eval()
+        sums: dict[str, float] = {}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for index in range(rank, len(self.images), world):
+                figures, panel = self._one(index)
+                for name, value in figures.items():
+                    sums[name] = sums.get(name, 0) + value
+                if writer and index < PANELS:
+                    writer.add_image(f"validation/{index}", panel, step)
+        for name, mode in modes.items():
+            self.task.networks[name].train(mode)
+        names = sorted(sums)
+        total = self.accelerator.reduce(
+            torch.tensor([sums[name] for name in names], device=self.accelerator.device, dtype=torch.float32), "sum"
+        )
+        self.latest = dict(zip(names, (total / len(self.images)).tolist(), strict=True))
+        if self.accelerator.is_main_process:
+            with open(self.path, "a") as file:
+                file.write(json.dumps({"step": step, **self.latest}) + "\n")
+        for name, value in self.latest.items():
+            if writer:
+                writer.add_scalar(f"validation/{name}", value, step)
+        return self.latest
+
+    def _one(self, index: int) -> tuple[dict[str, float], Tensor]:
+        """Figures of one image, and its panel [3, h, 4 w] in [0, 1]."""
+        recipe, device = self.task.recipe, self.accelerator.device
+        # Not of the training's seeds: the same images are degraded alike whatever the recipe's seed.
+        generator = seeded(index)
+        torch.manual_seed(generator.initial_seed())
+        high = torch.from_numpy(self.images[index])[None].to(device)
+        pair = Pair(*make_pair(high, recipe.scale, recipe.degradation, recipe.radiometry, generator))
+        with self.accelerator.autocast():
+            image, losses = self.task.predict(pair, generator)
+        bicubic = self._enlarge.to(device)(pair.low)
+        truth = _shown(pair.high)
+        figures = {name: float(value) for name, value in losses.items()}
+        for suffix, each in (("", image), ("_bicubic", bicubic)):
+            figures[f"psnr_y{suffix}"] = psnr_y(_shown(each), truth, recipe.scale)
+            figures[f"ssim_y{suffix}"] = ssim_y(_shown(each), truth, recipe.scale)
+        nearest = F.interpolate(pair.low, scale_factor=recipe.scale, mode="nearest")
+        return figures, torch.cat([_shown(nearest), _shown(bicubic), _shown(image), truth], 2).cpu()
+
+
+def _shown(image: Tensor) -> Tensor:
+    """[1, 3, h, w] in the network's range -> [3, h, w] in [0, 1]."""
+    return ((image[0].float() + 1) / 2).clamp(0, 1)
