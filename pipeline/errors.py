@@ -1,6 +1,7 @@
 """Failures a user can cause: one class a kind, one exit code a class.
 
-Exit codes: 1 anything else, 2 arguments, 3 models, 4 catalogue, 5 scene, 6 output, 7 chunks that failed.
+Exit codes: 1 anything else, 2 arguments and recipes, 3 models, 4 catalogue, 5 scene, 6 output, 7 chunks that failed;
+of rsup.models: 8 images to learn from, 9 training.
 """
 
 from rsup.models.errors import ModelError, RsupError

@@ -11,6 +11,7 @@ import pytest
 import typer.main
 import xarray as xr
 
+from rsup.models import errors as model_errors
 from rsup.pipeline import errors
 from rsup.pipeline.cli import app
 from rsup.pipeline.cog import write_cog
@@ -46,7 +47,7 @@ SESSION = [line for line in indented_lines(README) if line.startswith("rsup ")]
 @pytest.mark.parametrize("line", SESSION)
 def test_each_command_line_is_understood(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
-    name = " ".join(words[: 2 if words[0] == "models" else 1])
+    name = " ".join(words[: 2 if words[0] in ("models", "train") else 1])
     arguments = words[len(name.split()) :]
     COMMANDS[name].make_context(name, arguments)  # parses and checks; runs nothing
 
@@ -54,20 +55,22 @@ def test_each_command_line_is_understood(line: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_each_option_exists(name: str) -> None:
     text = (ROOT / name).read_text()
-    other_tools = {"--strict"}  # mypy's
+    other_tools = {"--strict", "--nproc-per-node"}  # mypy's, torchrun's
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - other_tools
     assert named <= OPTIONS
 
 
 def test_the_table_lists_every_command() -> None:
     table = re.findall(r"^\| `rsup ([a-z]+(?: [a-z]+)?)", README, re.MULTILINE)
-    assert sorted(table) == sorted(COMMANDS)
+    assert "train teacher\\|student" in README
+    assert sorted([*table, "train student"]) == sorted(COMMANDS)
     assert len(SESSION) > 5  # else the test of the session had nothing to read
 
 
 def test_the_exit_codes_are_the_programs() -> None:
     table = {int(code) for code in re.findall(r"^\| (\d) \|", README, re.MULTILINE)}
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.RsupError)]
+    every = (*vars(errors).values(), *vars(model_errors).values())
+    kinds = [kind for kind in every if isinstance(kind, type) and issubclass(kind, errors.RsupError)]
     assert table == {0} | {kind.exit_code for kind in kinds}
 
 
@@ -83,7 +86,7 @@ def test_each_file_named_exists() -> None:
         r"`((?:pipeline|models|tests|\.ci|\.src)/[\w./-]*|pyproject\.toml|constraints\.txt)`", CONTRIBUTING
     )
     assert len(paths) > 20
-    to_be_written = {"pipeline/SENSOR.py", "models/NAME.py"}
+    to_be_written = {"pipeline/SENSOR.py", "models/NAME.py", "models/train_NAME.py"}
     assert not [path for path in paths if path not in to_be_written and not (ROOT / path).exists()]
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).is_file()
