@@ -71,6 +71,7 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
             num_workers=recipe.loaders,
             worker_init_fn=_deaf,
             generator=torch.Generator(),
+            pin_memory=accelerator.device.type == "cuda",
         )
     )
     writer = SummaryWriter(folder / "tensorboard", purge_step=start) if accelerator.is_main_process else None
@@ -92,7 +93,8 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
             if mean is not None:
                 mean.step(task.parameters(task.exported))
             done = step + 1
-            report(done, task.steps, ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+            if accelerator.is_main_process:
+                report(done, task.steps, ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
             if writer and (done % LOG_EVERY == 0 or done == task.steps):
                 for name, value in losses.items():
                     writer.add_scalar(f"train/{name}", value, done)
@@ -130,7 +132,7 @@ def _turn(
     recipe = task.recipe
     losses: dict[str, float] = {}
     for part in range(recipe.accumulate):
-        high = next(loader).to(accelerator.device)
+        high = next(loader).to(accelerator.device, non_blocking=True)
         generator = seeded(recipe.seed, step, turn, part, accelerator.process_index)
         # What draws from torch's own generators (augmentation, for one) is seeded as well.
         torch.manual_seed(generator.initial_seed())

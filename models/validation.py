@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -37,9 +38,9 @@ class Validation:
         self._enlarge = interpolator("bicubic", recipe.scale)
 
     def truncate(self, step: int) -> None:
-        """Forget the figures of steps after `step`, which will be made again."""
+        """Forget the figures of steps after `step`, which will be made again, as will all of them from step 0."""
         rows = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
-        rows = [row for row in rows if row["step"] <= step]
+        rows = [row for row in rows if 0 < step >= row["step"]]
         self.latest = {key: value for key, value in rows[-1].items() if key != "step"} if rows else {}
         if self.accelerator.is_main_process and self.path.exists():
             self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -50,21 +51,17 @@ class Validation:
         modes = {name: network.training for name, network in self.task.networks.items()}
         for network in self.task.networks.values():
             network.eval()
-        sums: dict[str, float] = {}
+        found: list[dict[str, float]] = []
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for index in range(rank, len(self.images), world):
                 figures, panel = self._one(index)
-                for name, value in figures.items():
-                    sums[name] = sums.get(name, 0) + value
+                found.append(figures)
                 if writer and index < PANELS:
                     writer.add_image(f"validation/{index}", panel, step)
         for name, mode in modes.items():
             self.task.networks[name].train(mode)
-        names = sorted(sums)
-        total = self.accelerator.reduce(
-            torch.tensor([sums[name] for name in names], device=self.accelerator.device, dtype=torch.float32), "sum"
-        )
-        self.latest = dict(zip(names, (total / len(self.images)).tolist(), strict=True))
+        found = gather_object(found)
+        self.latest = {name: sum(each[name] for each in found) / len(found) for name in sorted(found[0])}
         if self.accelerator.is_main_process:
             with open(self.path, "a") as file:
                 file.write(json.dumps({"step": step, **self.latest}) + "\n")
