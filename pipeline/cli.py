@@ -211,11 +211,12 @@ def evaluate(
     data: Annotated[
         # Whether it can be read is for the data to say, in its own words.
         Path,
-        typer.Option(help="Folder of sharp images; its validation split is measured.", readable=False),
+        typer.Option(help="Folder of sharp images, or a Zarr store.", readable=False),
     ],
     scale: Annotated[int, typer.Option(help="4 or 8.")],
     degradation: Annotated[str, typer.Option(help="How the images are degraded: published or sentinel2.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for a page of crops.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Measure every image, not the validation split alone.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Most images.")] = None,
     gsd: Annotated[
         float | None, typer.Option(help="Average finer images to this many metres; default: pixels as they are.")
@@ -248,6 +249,7 @@ def evaluate(
         scale=scale,
         degradation="published" if degradation == "published" else "sentinel2",
         reading=DataConfig(gsd=gsd, white=white),
+        every=every,
         limit=limit,
         device=device,
         page=output,
