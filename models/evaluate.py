@@ -58,8 +58,10 @@ class EvaluateRequest:
     degradation: Literal["published", "sentinel2"]
     radiometry: Radiometry | None = None
     """How images become the network's values; None: photograph with `published`, reflectance with `sentinel2`."""
-    reading: DataConfig = DataConfig()
-    """How images are read; the bands are the model's, whatever it says."""
+    gsd: float | None = None
+    """Metres a pixel that finer images are averaged to, above 0; None: pixels as they are."""
+    white: float | None = None
+    """The number that counts as white, above 0; needed for images of more than 8 bits."""
     every: bool = False
     """Every image, not those of the validation split alone: for folders that nothing was trained on."""
     limit: int | None = None
@@ -97,8 +99,8 @@ def evaluate(request: EvaluateRequest, progress: Progress = lambda done, total: 
     found: dict[str, list[Figures]] = {key: [] for key in models}
     truths: list[Figures] = []
     rows: list[Row] = []
-    bands = upscaler.descriptor.bands
-    reading = request.reading.model_copy(update={"bands": bands})
+    red, green, blue = upscaler.descriptor.bands
+    reading = DataConfig(bands=(red, green, blue), gsd=request.gsd, white=request.white)
     splits = _splits(request, reading, judge.notes)
     number = sum(map(len, splits))
     total = min(request.limit or number, number)

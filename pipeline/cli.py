@@ -237,7 +237,6 @@ def evaluate(
     for option, number in (("--gsd", gsd), ("--white", white)):
         if number is not None and not number > 0:
             raise ArgumentError(f"{option} {number:g}: give a number above 0")
-    from rsup.models.data import DataConfig
     from rsup.models.evaluate import EvaluateRequest, table
     from rsup.models.evaluate import evaluate as run
 
@@ -248,7 +247,8 @@ def evaluate(
         data=data,
         scale=scale,
         degradation="published" if degradation == "published" else "sentinel2",
-        reading=DataConfig(gsd=gsd, white=white),
+        gsd=gsd,
+        white=white,
         every=every,
         limit=limit,
         device=device,

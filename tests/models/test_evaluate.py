@@ -1,6 +1,8 @@
 """evaluate: against its own parts done by hand, on a folder of made images; and on real images where they are."""
 
+import base64
 import hashlib
+import io
 import json
 import math
 from pathlib import Path
@@ -139,6 +141,29 @@ def test_every_image_or_those_of_the_split(folder):
             path.unlink()
     rest = evaluate(EvaluateRequest("bicubic", folder, 8, "sentinel2"))
     assert rest["images"] == 40 - split["images"] and "validation split" in rest["notes"]["images"]
+
+
+def test_numbers_of_more_than_8_bits_need_white_and_fine_pixels_can_be_averaged(tmp_path):
+    """160 x 128 pixels of 0.5 m, whose number 4000 is white, measured at 1 m: half as many."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    data = np.random.default_rng(2).integers(0, 4000, (3, 160, 128)).astype(np.uint16)
+    shape = {"count": 3, "height": 160, "width": 128, "dtype": "uint16", "driver": "GTiff"}
+    place = {"crs": "EPSG:32631", "transform": from_origin(5e5, 5e6, 0.5, 0.5)}
+    with rasterio.open(folder / "deep.tif", "w", **shape, **place) as file:
+        file.write(data)
+    with pytest.raises(DataError, match="white"):
+        evaluate(EvaluateRequest("bicubic", folder, 4, "sentinel2"))
+    request = EvaluateRequest("bicubic", folder, 4, "sentinel2", white=4000, gsd=1.0, page=tmp_path)
+    result = evaluate(request)
+    assert result["images"] == 1
+    uri = Path(result["page"]).read_text(encoding="utf-8").rsplit("base64,", 1)[1].split('"', 1)[0]
+    truth = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri))))
+    means = data.reshape(3, 80, 2, 64, 2).mean((2, 4)).transpose(1, 2, 0) / 4000 * 255
+    np.testing.assert_allclose(truth, means, atol=1)
 
 
 def site_share(name):
