@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from .config import Config
 from .errors import ModelError
-from .pretrained import _fetch as fetch
+from .pretrained import fetch
 
 UNSHUFFLE: Final = "unshuffle"
 UNSHUFFLE_FACTOR = 4

@@ -73,7 +73,7 @@ def load_stable_diffusion(
     networks = [f"{part}/{file}" for part in ("unet", "vae") for file in ("config.json", _WEIGHTS)]
     text = ["text_encoder/config.json", "text_encoder/model.safetensors"]
     tokens = ["tokenizer/vocab.json", "tokenizer/merges.txt"]
-    folder = _fetch(
+    folder = fetch(
         source, [*networks, *text, *tokens, "scheduler/scheduler_config.json"], optional=["tokenizer/*.json"]
     )
     with _blaming(source, "scheduler"):
@@ -102,7 +102,7 @@ def load_taesd(source: str, seed: int = 0, tiny: TinyConfig | None = None) -> Au
                 encoder_block_out_channels=widths, decoder_block_out_channels=widths
             )
     else:
-        network = _diffusers(AutoencoderTiny, _fetch(source, ["config.json", _WEIGHTS]), source)
+        network = _diffusers(AutoencoderTiny, fetch(source, ["config.json", _WEIGHTS]), source)
     return network
 
 
@@ -118,7 +118,7 @@ def load_dino(source: str, seed: int = 0) -> ViTModel:
             network = ViTModel(config, add_pooling_layer=False)
     else:
         # The hub has the weights as a pickle, which transformers reads with weights_only=True.
-        folder = _fetch(source, ["config.json", "model.safetensors|pytorch_model.bin"])
+        folder = fetch(source, ["config.json", "model.safetensors|pytorch_model.bin"])
         network = _transformers(ViTModel, folder, source, add_pooling_layer=False)
     return network
 
@@ -200,7 +200,7 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _fetch(source: str, wanted: Sequence[str], optional: Sequence[str] = ()) -> Path:
+def fetch(source: str, wanted: Sequence[str], optional: Sequence[str] = ()) -> Path:
     """The folder that holds every file of `wanted` (`a|b`: one of them): a given one, the hub cache, or a download."""
     folder = Path(source).expanduser()
     if folder.is_dir():
