@@ -162,6 +162,8 @@ class RsdRecipe(RunConfig):
             raise ValueError("teacher and train_teacher exclude each other: give one of them")
         if self.train_teacher is not None and self.train_teacher.scale != self.scale:
             raise ValueError(f"train_teacher is made for x{self.train_teacher.scale}, the student for x{self.scale}")
+        if self.train_teacher is not None and self.train_teacher.precision != self.precision:
+            raise ValueError(f"train_teacher runs in {self.train_teacher.precision}, the student in {self.precision}")
         return self
 
 
@@ -194,7 +196,7 @@ def parse_recipe(tree: dict[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where}: {first_problem(error)}") from None
 
 
-def recipe_text(recipe: Recipe) -> str:
+def recipe_text(recipe: RunConfig) -> str:
     """The whole recipe as TOML, defaults included."""
     tree = recipe.model_dump(mode="json", exclude_none=True)
     return "# Everything this run was given.\n" + tomlkit.dumps(tree)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import RecipeError, TrainingError
-from .recipe import Recipe, load_recipe, recipe_text
+from .recipe import OptimizerConfig, Recipe, RunConfig, load_recipe, recipe_text
 
 RECIPE = "recipe.toml"
 WEIGHTS = "weights.safetensors"
@@ -25,18 +25,24 @@ _FREE = frozenset({"steps", "validate_every", "validation_images", "checkpoint_e
 """What a run may be resumed with another value of: how long, and how closely watched."""
 
 
-def open_run(folder: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Make a run's folder, or check that `recipe` goes on with what is there; write the recipe.
+def check_run(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Check that a run of `recipe` may begin in `folder`, or go on with what is there; touch nothing.
 
-    Raises TrainingError for a folder that holds anything without `resume`, for a run of another recipe with it, and
-    where nothing can be written.
+    Raises TrainingError for a folder that holds anything without `resume`, and for a run of another recipe with it.
     """
     try:
         if not resume and folder.exists() and any(folder.iterdir()):
             raise TrainingError(f"{folder} is not empty: go on with --resume, or give another folder with -o")
-        folder.mkdir(parents=True, exist_ok=True)
         if (folder / RECIPE).exists():
             _check_same(recipe, recipe_of(folder), folder)
+    except OSError as error:
+        raise TrainingError(f"{folder} is no folder for a run: {error.strerror}") from error
+
+
+def begin_run(folder: Path, recipe: RunConfig) -> None:
+    """Make a run's folder, where it is missing, and write the recipe. Raises TrainingError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / f".{RECIPE}.new"
         fresh.write_text(recipe_text(recipe))
         os.replace(fresh, folder / RECIPE)
@@ -70,6 +76,7 @@ def load_state(run: Path) -> dict[str, Tensor]:
 
 
 def _check_same(recipe: Recipe, before: Recipe, folder: Path) -> None:
+    """Raise TrainingError unless the runs differ in nothing but how long they are and how closely watched."""
     if recipe.method != before.method:
         raise TrainingError(f"{folder} holds a {before.method} run, not {recipe.method}: give another folder with -o")
     for name in type(recipe).model_fields.keys() - _FREE:
@@ -78,3 +85,10 @@ def _check_same(recipe: Recipe, before: Recipe, folder: Path) -> None:
                 f"{folder} was begun with another {name} (see {folder / RECIPE}): a run is resumed with its own "
                 "recipe, or begun in another folder with -o"
             )
+    fields = [getattr(recipe, name) for name in type(recipe).model_fields]
+    cosine = any(isinstance(each, OptimizerConfig) and each.schedule == "cosine" for each in fields)
+    if cosine and recipe.steps != before.steps:
+        raise TrainingError(
+            f"{folder} was begun with {before.steps} steps, over which its learning rate falls: keep them, or begin "
+            "another run with -o"
+        )

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from accelerate import Accelerator
 
-from .errors import RecipeError
+from .errors import RecipeError, TrainingError
 from .recipe import Recipe, ResShiftRecipe, RsdRecipe, StudentRecipe, TeacherRecipe, load_recipe
-from .run_folder import open_run
+from .run_folder import check_run
 from .task import Task
-from .train_rsd import ResShiftTask, RsdTask
+from .train_rsd import ResShiftTask, RsdTask, load_resshift, new_resshift
 from .train_student import StudentTask
 from .train_teacher import TeacherTask
 from .trainer import Report, fit
@@ -43,19 +43,35 @@ def train(request: TrainRequest, report: Report) -> dict[str, Any]:
     if teaching != (request.role == "teacher"):
         raise RecipeError(f"{request.recipe} trains a {recipe.method}: use `rsup train {_role(teaching)}`")
     accelerator = Accelerator(mixed_precision=recipe.precision)
-    if isinstance(recipe, RsdRecipe) and recipe.train_teacher is not None:
-        teacher = request.output / TEACHER
-        open_run(request.output, recipe, resume=request.resume)
-        open_run(teacher, recipe.train_teacher, resume=request.resume)
-        done = fit(ResShiftTask(recipe.train_teacher), request.data, teacher, accelerator, report)
-        if done["stopped"]:
-            return done
-        return fit(RsdTask(recipe, teacher), request.data, request.output, accelerator, report)
-    task = _task(recipe)
-    if accelerator.is_main_process:
-        open_run(request.output, recipe, resume=request.resume)
+    if recipe.precision == "fp16" and accelerator.device.type == "cpu":
+        raise RecipeError("precision fp16 is for GPUs and there is none here: use --set precision=bf16, or no")
+    check_run(request.output, recipe, resume=request.resume)
+    try:
+        if isinstance(recipe, RsdRecipe) and recipe.train_teacher is not None:
+            return _train_both(request, recipe, recipe.train_teacher, accelerator, report)
+        task = _task(recipe)
+        # No process makes the folder while another still looks whether it is there.
+        accelerator.wait_for_everyone()
+        return fit(task, request.data, request.output, accelerator, report)
+    except OSError as error:
+        raise TrainingError(f"{request.output}: {error}: make room or mend it, and go on with --resume") from error
+
+
+def _train_both(
+    request: TrainRequest, recipe: RsdRecipe, first: ResShiftRecipe, accelerator: Accelerator, report: Report
+) -> dict[str, Any]:
+    """The residual-shifting teacher in a folder of its own, then its student."""
+    teacher = request.output / TEACHER
+    check_run(teacher, first, resume=request.resume)
+    # What the student lacks is said now, and not when its teacher has been trained for days.
+    RsdTask(recipe, *new_resshift(first))
+    task = ResShiftTask(first)
     accelerator.wait_for_everyone()
-    return fit(task, request.data, request.output, accelerator, report)
+    done = fit(task, request.data, teacher, accelerator, report)
+    if done["stopped"]:
+        return done
+    accelerator.wait_for_everyone()
+    return fit(RsdTask(recipe, *load_resshift(teacher)), request.data, request.output, accelerator, report)
 
 
 def _task(recipe: Recipe) -> Task:
@@ -70,7 +86,7 @@ def _task(recipe: Recipe) -> Task:
             "this recipe distils a residual-shifting teacher but names none: train one with "
             "recipes/rsd/teacher.toml and give its run folder with --set teacher=RUN"
         )
-    return RsdTask(recipe, recipe.teacher)
+    return RsdTask(recipe, *load_resshift(recipe.teacher))
 
 
 def _role(teaching: bool) -> str:

@@ -49,8 +49,7 @@ class ResShiftTask(_LatentTask):
     def __init__(self, recipe: ResShiftRecipe) -> None:
         """Raises ModelError where the autoencoder is not here, RecipeError for a crop that does not fit."""
         self.recipe: ResShiftRecipe = recipe
-        self.latents = load_latents(recipe.resshift.autoencoder)
-        self.teacher = build_resshift(recipe, self.latents)
+        self.teacher, self.latents = new_resshift(recipe)
         _check_crop(recipe.crop, self.latents, self.teacher)
         self.networks: dict[str, nn.Module] = {"teacher": self.teacher}
         self.optimizers = {"teacher": recipe.optimizer}
@@ -75,13 +74,13 @@ class RsdTask(_LatentTask):
 
     exported = "student"
 
-    def __init__(self, recipe: RsdRecipe, teacher: Path) -> None:
-        """`teacher`: a residual-shifting run. Raises ModelError and RecipeError as ResShiftTask does."""
+    def __init__(self, recipe: RsdRecipe, teacher: ResShift, latents: Latents) -> None:
+        """`teacher` is frozen, and restores `latents`. Raises ModelError and RecipeError as ResShiftTask does."""
         self.recipe: RsdRecipe = recipe
-        network, self.latents = load_resshift(teacher)
-        _check_crop(recipe.crop, self.latents, network)
+        self.latents = latents
+        _check_crop(recipe.crop, latents, teacher)
         torch.manual_seed(recipe.seed)
-        self.rsd = Rsd(network, recipe.rsd)
+        self.rsd = Rsd(teacher, recipe.rsd)
         self.networks: dict[str, nn.Module] = {
             "student": self.rsd.student,
             "fake": nn.ModuleDict({"fake": self.rsd.fake, "head": self.rsd.head}),
@@ -135,10 +134,11 @@ class RsdTask(_LatentTask):
         save_weights(path, student.state_dict(), header)
 
 
-def build_resshift(recipe: ResShiftRecipe, latents: Latents) -> ResShift:
-    """The untrained network of a recipe, drawn from its seed."""
+def new_resshift(recipe: ResShiftRecipe) -> tuple[ResShift, Latents]:
+    """The untrained network of a recipe, drawn from its seed, and the autoencoder. Raises ModelError without that."""
+    latents = load_latents(recipe.resshift.autoencoder)
     torch.manual_seed(recipe.seed)
-    return ResShift(recipe.resshift, latents.config.channels)
+    return ResShift(recipe.resshift, latents.config.channels), latents
 
 
 def load_resshift(run: Path) -> tuple[ResShift, Latents]:
@@ -146,8 +146,7 @@ def load_resshift(run: Path) -> tuple[ResShift, Latents]:
     recipe = recipe_of(run)
     if not isinstance(recipe, ResShiftRecipe):
         raise RecipeError(f"{run} holds a {recipe.method} run: give a resshift run")
-    latents = load_latents(recipe.resshift.autoencoder)
-    network = build_resshift(recipe, latents)
+    network, latents = new_resshift(recipe)
     network.load_state_dict(load_state(run))
     return network, latents
 

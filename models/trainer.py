@@ -22,15 +22,15 @@ from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from . import checkpoint
 from .data import Batches, Images
-from .errors import TrainingError
+from .errors import DataError, TrainingError
 from .pairs import make_pair
 from .recipe import OptimizerConfig
-from .run_folder import CHECKPOINTS, WEIGHTS
+from .run_folder import CHECKPOINTS, WEIGHTS, begin_run
 from .task import Pair, Partial, Task, Update, seeded
 from .validation import Validation
 
@@ -51,6 +51,8 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
     torch.manual_seed(recipe.seed)
     learning = Images(data, "train", recipe.data, recipe.crop)
     validation = Validation(task, data, accelerator, folder)
+    if accelerator.is_main_process:
+        begin_run(folder, recipe)
     task.to(accelerator.device)
     optimizers = {
         name: accelerator.prepare(_optimizer(task.parameters(name), config)) for name, config in task.optimizers.items()
@@ -65,7 +67,7 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
     per_step = task.turns * recipe.accumulate
     loader = iter(
         DataLoader(
-            batches,
+            _Told(batches),
             batch_size=None,
             sampler=range(start * per_step, task.steps * per_step),
             num_workers=recipe.loaders,
@@ -78,9 +80,10 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
 
     def finish(step: int) -> None:
         if accelerator.is_main_process:
-            _save(task, optimizers, mean, folder, accelerator, step)
+            # The checkpoint comes last: a run killed in between makes the weights again.
             with _running_mean(mean, task):
                 task.export(folder / WEIGHTS, data.name, validation.latest)
+            _save(task, optimizers, mean, folder, accelerator, step)
 
     if start == 0:
         validation.run(0, writer)  # what training has to better
@@ -122,7 +125,7 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
 def _turn(
     task: Task,
     optimizers: dict[str, Any],
-    loader: Iterator[Tensor],
+    loader: Iterator[Tensor | DataError],
     step: int,
     turn: int,
     accelerator: Accelerator,
@@ -132,7 +135,10 @@ def _turn(
     recipe = task.recipe
     losses: dict[str, float] = {}
     for part in range(recipe.accumulate):
-        high = next(loader).to(accelerator.device, non_blocking=True)
+        batch = next(loader)
+        if isinstance(batch, DataError):
+            raise batch
+        high = batch.to(accelerator.device, non_blocking=True)
         generator = seeded(recipe.seed, step, turn, part, accelerator.process_index)
         # What draws from torch's own generators (augmentation, for one) is seeded as well.
         torch.manual_seed(generator.initial_seed())
@@ -148,15 +154,16 @@ def _turn(
             for name, value in values.items():
                 losses[name] = losses.get(name, 0) + float(value.detach()) / recipe.accumulate
             if not torch.isfinite(update.loss):
-                raise _not_finite(update, pair, step, folder)
+                raise _not_finite("loss", update, pair, step, folder)
             accelerator.backward(update.loss / recipe.accumulate)
             if part == recipe.accumulate - 1:
-                _change(task, update.optimizer, optimizers[update.optimizer], step, accelerator)
+                if not _change(task, update.optimizer, optimizers[update.optimizer], step, accelerator):
+                    raise _not_finite("gradient", update, pair, step, folder)
     return losses
 
 
-def _change(task: Task, name: str, optimizer: Any, step: int, accelerator: Accelerator) -> None:
-    """One step of one network's optimiser, with the mean of all processes' gradients."""
+def _change(task: Task, name: str, optimizer: Any, step: int, accelerator: Accelerator) -> bool:
+    """One step of one network's optimiser, with the mean of all processes' gradients; False if that is not finite."""
     parameters = task.parameters(name)
     learning = [parameter for parameter in parameters if parameter.grad is not None]
     if accelerator.num_processes > 1:
@@ -165,21 +172,26 @@ def _change(task: Task, name: str, optimizer: Any, step: int, accelerator: Accel
         for parameter, part in zip(learning, flat.split([p.numel() for p in learning]), strict=True):
             parameter.grad = part.view_as(parameter)
     settings = task.optimizers[name]
-    accelerator.clip_grad_norm_(parameters, settings.clip_norm)
+    # Not accelerator.clip_grad_norm_, which unscales what the other optimisers are still accumulating.
+    accelerator.unscale_gradients(optimizer)
+    norm = nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+    if accelerator.scaler is None and not torch.isfinite(norm):
+        return False  # with a scaler it is an overflow, whose step the scaler leaves out
     for group in optimizer.param_groups:
         group["lr"] = settings.rate(step, task.steps)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    return True
 
 
-def _not_finite(update: Update, pair: Pair, step: int, folder: Path) -> TrainingError:
-    """Keep the batch; the weights are those before the step, and the last checkpoint is untouched."""
+def _not_finite(what: str, update: Update, pair: Pair, step: int, folder: Path) -> TrainingError:
+    """Keep the batch; that network has not been changed by it, and the last checkpoint is untouched."""
     path = folder / f"not-finite-step-{step:08d}.safetensors"
     terms = {f"term/{name}": value.detach().cpu().reshape(()) for name, value in update.terms.items()}
     save_file({"low": pair.low.cpu().contiguous(), "high": pair.high.cpu().contiguous(), **terms}, path)
     return TrainingError(
-        f"the loss of {update.optimizer} is {float(update.loss):g} at step {step + 1}; the batch is in {path}. Lower the "
-        "learning rate or leave reduced precision, and go on from the last checkpoint with --resume"
+        f"the {what} of {update.optimizer} is not finite at step {step + 1} (loss {float(update.loss.detach()):g})"
+        f" with the batch in {path}: begin another run with a lower learning rate, or without reduced precision"
     )
 
 
@@ -275,6 +287,19 @@ def _agreed(told: list[int], accelerator: Accelerator) -> bool:
         return bool(told)
     flag = torch.tensor(len(told), device=accelerator.device)
     return int(accelerator.reduce(flag, "sum")) > 0
+
+
+class _Told(Dataset[Tensor | DataError]):
+    """Batches that hand a DataError over: a loader's process would raise it wrapped in its own traceback."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, n: int) -> Tensor | DataError:
+        try:
+            return self.batches[n]
+        except DataError as error:
+            return error
 
 
 def _deaf(_: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,11 +40,16 @@ class Validation:
 
     def truncate(self, step: int) -> None:
         """Forget the figures of steps after `step`, which will be made again, as will all of them from step 0."""
-        rows = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        # A line without its end was being written when the run was killed.
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]
         rows = [row for row in rows if 0 < step >= row["step"]]
         self.latest = {key: value for key, value in rows[-1].items() if key != "step"} if rows else {}
         if self.accelerator.is_main_process and self.path.exists():
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            # At once: other processes read it now, and the run may be killed again.
+            fresh = self.path.with_name(f".{self.path.name}.new")
+            fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            os.replace(fresh, self.path)
 
     def run(self, step: int, writer: SummaryWriter | None) -> dict[str, float]:
         """Means over the images: the task's losses, PSNR-Y and SSIM-Y of its prediction and of bicubic's."""
