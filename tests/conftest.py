@@ -97,6 +97,23 @@ def real_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 
 @pytest.fixture(scope="session")
+def training_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 30 PNG images of 96 x 96 pixels with waves, fields and noise; 3 are for validation by their names."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("learning") / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:96, :96]
+    for k in range(30):
+        across, down = rng.uniform(0.05, 0.9, 2)
+        fields = 60 * ((x // (5 + k % 9) + y // (7 + k % 5)) % 2)
+        planes = [128 + 50 * np.sin(across * x + down * y + c) + fields + rng.normal(0, 4, x.shape) for c in range(3)]
+        Image.fromarray(np.clip(np.stack(planes, -1), 0, 255).astype(np.uint8)).save(folder / f"image-{k}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     """`tiny_student(scale)` -> weights of a small student with random numbers: the paper's operators, 256 px tiles."""
     import torch
