@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from .config import Config
+from .precision import exact
 
 _Width = Annotated[int, Field(ge=4, le=4096)]
 _Count = Annotated[int, Field(ge=1, le=64)]
@@ -80,7 +80,7 @@ class Denoiser(nn.Module):
             hidden = block(hidden, tuple(skips[-count:]), embedding)
             del skips[-count:]
         hidden = self.unet.conv_act(self.unet.conv_norm_out(hidden))
-        with torch.autocast(x.device.type, enabled=False):
+        with exact(x.device):
             out: Tensor = self.unet.conv_out(hidden.to(x.dtype))
         return out
 

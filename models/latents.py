@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from .config import Config
 from .errors import ModelError
+from .precision import exact
 from .pretrained import fetch
 
 UNSHUFFLE: Final = "unshuffle"
@@ -40,8 +41,15 @@ class LatentsConfig(Config):
 
     @model_validator(mode="after")
     def _says_its_size(self) -> LatentsConfig:
-        if self.kind != UNSHUFFLE and not ("latent_channels" in self.settings and self._widths):
-            raise ValueError(f"the settings of a {self.kind} must name its latent_channels and block_out_channels")
+        if self.kind == UNSHUFFLE:
+            return self
+        widths = self._widths
+        numbers = [self.settings.get("latent_channels"), self.settings.get("vq_embed_dim") or 1]
+        numbers += widths if isinstance(widths, (list, tuple)) and widths else [None]
+        if not all(isinstance(number, int) and number > 0 for number in numbers):
+            raise ValueError(
+                f"the settings of a {self.kind} must name its latent_channels and block_out_channels, whole numbers"
+            )
         return self
 
     @property
@@ -76,7 +84,7 @@ class Latents(nn.Module):
         if config.kind != UNSHUFFLE:
             try:
                 self.autoencoder = _CLASSES[config.kind](**config.settings).eval().requires_grad_(False)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RuntimeError) as error:
                 raise ModelError(
                     f"these settings build no {config.kind} ({error}): give another autoencoder"
                 ) from error
@@ -84,7 +92,7 @@ class Latents(nn.Module):
     def encode(self, image: Tensor) -> Tensor:
         if self.autoencoder is None:
             return F.pixel_unshuffle(image, UNSHUFFLE_FACTOR)
-        with torch.autocast(image.device.type, enabled=False):
+        with exact(image.device):
             encoded = self.autoencoder.encode(image.to(self.autoencoder.dtype))
             # The mean of a KL posterior, scaled to the unit variance diffusion expects; ResShift takes the others raw.
             raw: Tensor = encoded.latent_dist.mode() * self._scale if self._is_kl else encoded.latents
@@ -94,7 +102,7 @@ class Latents(nn.Module):
         """Not clamped. A codebook, where there is one, is looked up here and not in `encode`, as in ResShift."""
         if self.autoencoder is None:
             return F.pixel_shuffle(latent, UNSHUFFLE_FACTOR)
-        with torch.autocast(latent.device.type, enabled=False):
+        with exact(latent.device):
             latent = latent.to(self.autoencoder.dtype)
             image: Tensor = self.autoencoder.decode(latent / self._scale if self._is_kl else latent).sample
         return image

@@ -7,15 +7,14 @@ Source: SlimDiffSR, section 3.3, and the authors' inference code.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from .autoencoder import DOWNSAMPLINGS, decoder, encoder, latent_width
 from .config import Config
+from .precision import exact
 from .slim_unet import SlimUNet
 
 _Width = Annotated[int, Field(ge=8, le=4096)]
@@ -126,9 +125,7 @@ class Student(nn.Module):
         *layers, last = self.decoder
         for layer in layers:
             x = layer(x)
-        device = image.device.type
-        exact = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
-        with exact:
+        with exact(image.device):
             out: Tensor = last(x.to(image.dtype))
         return out
 

@@ -7,10 +7,13 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from rsup.models.denoiser import DenoiserConfig
 from rsup.models.errors import ModelError
-from rsup.models.latents import load_latents
+from rsup.models.latents import LatentsConfig, load_latents
+from rsup.models.registry import student_counts
 from rsup.models.resshift import ResShift, ResShiftConfig
 from rsup.models.rsd import one_step_student
 from rsup.models.rsd_student import RsdStudent, RsdStudentConfig, assemble
@@ -108,3 +111,19 @@ def test_sizes_and_strides_that_do_not_fit_are_told() -> None:
         student(image(60, 48))
     with pytest.raises(ModelError, match="tiles 430 pixels apart"):
         assemble(trained(), load_latents("unshuffle"), stride=430)
+
+
+@pytest.mark.parametrize("codebook", [False, True])
+def test_its_cost_is_counted_without_its_weights(codebook: bool) -> None:
+    """Against the network itself, with attention in the open, where PyTorch counts it on every device."""
+    latents = LatentsConfig()
+    if codebook:
+        settings = {"latent_channels": 3, "block_out_channels": [8, 8, 8], "norm_num_groups": 8}
+        sides = {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
+        latents = LatentsConfig(kind="VQModel", settings=settings | sides | {"mid_block_add_attention": False})
+    student = RsdStudent(RsdStudentConfig(resshift=TINY, latents=latents))
+    counts = student_counts(student.config)
+    assert counts["parameters"] == counts["parameters_as_published"] == sum(p.numel() for p in student.parameters())
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+        student(image(512, 512, 1))
+    assert counts["gmac_512"] == pytest.approx(counter.get_total_flops() / 2e9, abs=0.001)
