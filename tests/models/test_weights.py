@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rsup.models.errors import ModelError
+from rsup.models.registry import show_model
 from rsup.models.student import Student
 from rsup.models.weights import KEY, load_student, read_header, save_weights, student_header
 
@@ -55,6 +56,15 @@ def test_files_that_are_something_else(tmp_path, tiny, header):
         read_header(path)
 
 
+def rsd(multiple, config):
+    """A header's fields for a one-step residual shifter."""
+    return {"architecture": "rsd-student", "multiple": multiple, "config": config}
+
+
+def vq(**settings):
+    return {"kind": "VQModel", "settings": {"latent_channels": 3, "block_out_channels": [32]} | settings}
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -64,14 +74,24 @@ def test_files_that_are_something_else(tmp_path, tiny, header):
         ({"halo": 30}, "too small for halo 30"),
         ({"multiple": 8}, "multiples of 8, its network needs 16"),
         ({"config": {"channels": [30]}}, "describes no student"),
+        ({"config": {"qgam": "maybe"}}, r"describes no student \(qgam"),
+        ({"config": {"attention": True}}, r"describes no student \(attention"),
+        (rsd(8, {"period": 0}), r"describes no student \(period"),
+        (rsd(8, {"latents": {"kind": "unheard"}}), r"describes no student \(latents.kind"),
+        (rsd(8, {"latents": vq(block_out_channels=5)}), "whole numbers"),
+        (rsd(8, {"latents": vq(latent_channels="four")}), "whole numbers"),
+        (rsd(8, {"latents": vq(vq_embed_dim=-3)}), "whole numbers"),
+        (rsd(8, {"latents": vq(layers_per_block="many")}), "build no VQModel"),
+        (rsd(8, {"latents": vq(num_vq_embeddings=-1)}), "build no VQModel"),
     ],
 )
 def test_headers_that_make_no_sense(tmp_path, tiny, header, change, says):
     path = tmp_path / "w.safetensors"
     text = json.dumps(header.model_dump() | change)
     save_file(Student(tiny).state_dict(), path, metadata={KEY: text})
-    with pytest.raises(ModelError, match=says):
-        load_student(path)
+    for look in (load_student, lambda path: show_model(str(path))):
+        with pytest.raises(ModelError, match=says):
+            look(path)
 
 
 def test_tensors_that_do_not_fit_are_named(tmp_path, tiny, header):
@@ -102,6 +122,7 @@ def test_a_write_that_fails_keeps_what_was_there(tmp_path, save_student):
 import resource
 from pathlib import Path
 from rsup.models.errors import ModelError
+from rsup.models.registry import show_model
 from rsup.models.weights import load_student, read_header, save_weights
 path = Path({str(path)!r})
 student, header = load_student(path), read_header(path)[0]
