@@ -1,16 +1,14 @@
 """Images to learn from: a folder of files or a Zarr store in, sharp crops [3, y, x] in [0, 1] out.
 
 Which images are for validation follows from their names alone, so it never moves; which crop comes when follows from
-the seed and a number, so a run can go on where it was killed.
+the seed and a number, so a run can go on where it was killed. What is in the files is rasters.py's and parts.py's.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
+import os
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,29 +22,28 @@ from torch.utils.data import Dataset
 
 from .config import Config
 from .errors import DataError
-from .rasters import SUFFIXES, Raster, UnusableError, open_raster
+from .parts import Part, parts
+from .rasters import SUFFIXES, UnusableError, open_raster
 
-BLOCK = 1024
-"""Side of the parts that rasters larger than twice this are cut into, each a site of its own."""
-
-TOLERANCE = 1.1
-"""Images up to this factor coarser than `gsd` are taken as they are."""
+SHORTEST = 0.9
+"""Of the side of a crop, the least that an image must have. What is missing is mirrored: averaging to a coarser pixel
+leaves whole collections just short of a round number."""
 
 ATTEMPTS = 100
 """Crops tried before a data set counts as unreadable, or as empty of data."""
-
-_YEAR = re.compile(r"(19|20)\d{2}")
 
 
 class DataConfig(Config):
     """What is read, and how it is varied."""
 
     bands: tuple[str, str, str] = ("red", "green", "blue")
-    """Three channels. A file whose bands have no names holds red, green, blue and, fourth, nir."""
+    """Three channels, by the names that a file gives its bands. A file without names holds red, green, blue and,
+    fourth, nir; a single gray band stands for all three colours."""
     gsd: Annotated[float, Field(gt=0)] | None = None
     """Metres a pixel: finer images are averaged to it, coarser ones left out. None takes pixels as they are."""
     white: Annotated[float, Field(gt=0)] | None = None
-    """The number that becomes 1, after a file's own scale and offset; needed for all but plain 8-bit images."""
+    """The number that becomes 1, after a file's own scale and offset; in plain 8-bit images it is 255, whatever this
+    says."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the sites that is held out."""
     augment: Literal["flip", "dihedral"] = "flip"
@@ -64,56 +61,40 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A raster, or one block of a large one, in the raster's own pixels."""
-
-    raster: Raster
-    row: int
-    col: int
-    height: int
-    width: int
-    factor: float
-    """Own pixels a pixel of what is given out; 1 where nothing is averaged."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of what is given out."""
-        return int(self.height / self.factor + 1e-6), int(self.width / self.factor + 1e-6)
-
-
 class Images:
     """The images of one split, in the order of their names."""
 
     def __init__(self, folder: Path, split: Literal["train", "validation"], config: DataConfig, crop: int) -> None:
-        """`folder`: a folder of images, searched through, or a Zarr store. Images smaller than `crop` are skipped.
+        """`folder`: a folder of images, searched through, or a Zarr store.
 
-        Raises DataError where nothing is left of the split.
+        Images with a side below SHORTEST * `crop` are skipped. Raises DataError where nothing is left of the split.
         """
         self.folder, self.config, self.crop_size = folder, config, crop
         self.skipped: list[Skipped] = []
-        self._parts: list[_Part] = []
+        self._parts: list[Part] = []
         self._cache: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
         self._cached = 0
         paths = _paths(folder)
         for path in paths:
             try:
-                raster = open_raster(path, config.bands, config.white)
-                self._parts += self._usable(raster, split)
+                usable = self._usable(path)
             except UnusableError as reason:
                 self.skipped.append(Skipped(path, str(reason)))
+                continue
+            self._parts += [part for part in usable if (part.share < config.validation) == (split == "validation")]
         if not self._parts:
-            reasons = "".join(f"; {each.path} {each.reason}" for each in self.skipped[:1])
+            reasons = "".join(f" (the first: {each.path} {each.reason})" for each in self.skipped[:1])
             raise DataError(
                 f"{folder} has no image for {split} among {len(paths)} files, {len(self.skipped)} of them skipped"
-                f"{reasons}: give more PNG, JPEG or GeoTIFF images, or a Zarr store"
+                f"{reasons}: give more PNG, JPEG or GeoTIFF images or a Zarr store, or set data.validation, now "
+                f"{config.validation:g}"
             )
 
     def __len__(self) -> int:
         return len(self._parts)
 
     def names(self) -> list[str]:
-        """Of each image, its path below the folder."""
+        """Of each image, its path from the folder's name on; the blocks of a large one share it."""
         return [str(part.raster.path.relative_to(self.folder.parent)) for part in self._parts]
 
     def image(self, index: int) -> NDArray[np.float32]:
@@ -122,12 +103,7 @@ class Images:
         if known is not None:
             self._cache.move_to_end(index)
             return known
-        part = self._parts[index]
-        data = np.clip(part.raster.read(part.row, part.col, part.height, part.width), 0, 1)
-        if part.factor != 1:
-            height, width = part.size
-            down, across = _averaging(part.height, height, part.factor), _averaging(part.width, width, part.factor)
-            data = np.einsum("ij,cjk,lk->cil", down, data, across, optimize=True).astype(np.float32)
+        data = self._parts[index].read()
         self._cache[index] = data
         self._cached += data.nbytes
         while self._cached > self.config.cache_mb << 20:
@@ -142,15 +118,13 @@ class Images:
         """
         for _ in range(ATTEMPTS):
             index = int(rng.integers(len(self._parts)))
-            height, width = self._parts[index].size
-            row, col = (int(rng.integers(side - self.crop_size + 1)) for side in (height, width))
+            row, col = (int(rng.integers(max(0, side - self.crop_size) + 1)) for side in self._parts[index].size)
             turns = int(rng.integers(8))
             try:
-                image = self.image(index)
+                crop = self._crop(index, row, col)
             except UnusableError as reason:
                 self._skip(index, reason)
                 continue
-            crop = image[:, row : row + self.crop_size, col : col + self.crop_size]
             if np.isfinite(crop).all():
                 return np.ascontiguousarray(_turned(crop, turns, self.config.augment))
         raise DataError(f"{self.folder}: {ATTEMPTS} crops in a row were unreadable or lack data: look at the images")
@@ -163,38 +137,32 @@ class Images:
         for index in dict.fromkeys([*order.tolist(), *range(len(self))]):
             if len(found) == len(order):
                 break
+            row, col = (max(0, side - self.crop_size) // 2 for side in self._parts[index].size)
             try:
-                image = self.image(index)
+                crop = self._crop(index, row, col)
             except UnusableError as reason:
                 self._skip(index, reason)
                 continue
-            row, col = ((side - self.crop_size) // 2 for side in image.shape[1:])
-            crop = image[:, row : row + self.crop_size, col : col + self.crop_size]
             if np.isfinite(crop).all():
                 found.append(np.ascontiguousarray(crop))
         if not found:
             raise DataError(f"{self.folder}: no image of the split can be read: look at the images")
         return found
 
-    def _usable(self, raster: Raster, split: str) -> Iterator[_Part]:
-        """The raster's parts of the split. Raises UnusableError where none is large enough or fine enough."""
-        factor = 1.0
-        if self.config.gsd is not None:
-            if raster.gsd is None:
-                raise UnusableError("does not say how large its pixels are, and data.gsd asks for metres")
-            factor = self.config.gsd / raster.gsd
-            if factor < 1 / TOLERANCE:
-                raise UnusableError(f"has pixels of {raster.gsd:g} m, coarser than {self.config.gsd:g} m")
-            # Hardly any averaging would only blur.
-            factor = 1.0 if factor < TOLERANCE else factor
-        parts = list(_parts(raster, factor))
-        parts = [(site, part) for site, part in parts if min(part.size) >= self.crop_size]
-        if not parts:
-            size = f"{round(raster.width / factor)} x {round(raster.height / factor)}"
-            raise UnusableError(f"is smaller than a crop ({size} against {self.crop_size} pixels)")
-        for site, part in parts:
-            if (_share(site) < self.config.validation) == (split == "validation"):
-                yield part
+    def _usable(self, path: Path) -> list[Part]:
+        """The parts of a file that are large enough; raises UnusableError where none is."""
+        found = parts(open_raster(path, self.config.bands, self.config.white), self.config.gsd)
+        usable = [part for part in found if min(part.size) >= SHORTEST * self.crop_size]
+        if not usable:
+            height, width = max(part.size for part in found)
+            raise UnusableError(f"is smaller than a crop ({height} x {width} against {self.crop_size} pixels)")
+        return usable
+
+    def _crop(self, index: int, row: int, col: int) -> NDArray[np.float32]:
+        """[3, crop, crop] from `row`, `col` on; mirrored at the lower and right edge where the image ends too early."""
+        crop = self.image(index)[:, row : row + self.crop_size, col : col + self.crop_size]
+        down, across = (self.crop_size - side for side in crop.shape[1:])
+        return np.pad(crop, ((0, 0), (0, down), (0, across)), "reflect") if down or across else crop
 
     def _skip(self, index: int, reason: UnusableError) -> None:
         path = self._parts[index].raster.path
@@ -214,50 +182,25 @@ class Batches(Dataset[Tensor]):
         return torch.from_numpy(np.stack([self.images.draw(rng) for _ in range(self.batch)]))
 
 
-def site_of(path: Path) -> str:
-    """What a file shows: its name without a year between underscores, so that all years of a place stay together."""
-    parts = path.stem.split("_")
-    kept = [part for part in parts if not _YEAR.fullmatch(part)]
-    return "_".join(kept or parts)
-
-
-def _share(site: str) -> float:
-    """Where in [0, 1) a site falls; those below the share of validation are held out."""
-    return int.from_bytes(hashlib.sha256(site.encode()).digest()[:8]) / 2**64
-
-
 def _paths(folder: Path) -> list[Path]:
-    """Image files and stores below a folder, sorted; the folder itself where it is a store."""
+    """Image files and stores below a folder, through links too, sorted; the folder itself where it is a store."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder: give one of images, or a Zarr store")
     if folder.suffix == ".zarr":
         return [folder]
-    found = []
-    for path in folder.rglob("*"):
-        inside = any(parent.suffix == ".zarr" for parent in path.relative_to(folder).parents)
-        if not inside and (path.suffix == ".zarr" or (path.suffix.lower() in SUFFIXES and path.is_file())):
-            found.append(path)
+    found: list[Path] = []
+    entered: set[str] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        here, real = Path(root), os.path.realpath(root)
+        if real in entered:  # by another link, or round in a circle
+            folders.clear()
+            continue
+        entered.add(real)
+        found += [here / name for name in files if Path(name).suffix.lower() in SUFFIXES]
+        found += [here / name for name in folders if name.endswith(".zarr")]
+        # A store holds a file for every chunk: it is not searched.
+        folders[:] = sorted(name for name in folders if not name.endswith(".zarr"))
     return sorted(found)
-
-
-def _parts(raster: Raster, factor: float) -> Iterator[tuple[str, _Part]]:
-    """The raster whole, or in blocks where it is large; each with the name of its site."""
-    site = site_of(raster.path)
-    if max(raster.height, raster.width) <= 2 * BLOCK:
-        yield site, _Part(raster, 0, 0, raster.height, raster.width, factor)
-        return
-    for row in range(0, raster.height, BLOCK):
-        for col in range(0, raster.width, BLOCK):
-            height, width = min(BLOCK, raster.height - row), min(BLOCK, raster.width - col)
-            yield f"{site}/{row}/{col}", _Part(raster, row, col, height, width, factor)
-
-
-def _averaging(before: int, after: int, factor: float) -> NDArray[np.float32]:
-    """[after, before]: row i averages the pixels that [i, i + 1] * factor covers, by the share that it covers."""
-    starts = np.arange(after)[:, None] * factor
-    pixels = np.arange(before)[None, :]
-    covered = np.minimum(starts + factor, pixels + 1) - np.maximum(starts, pixels)
-    return np.asarray(np.clip(covered, 0, 1) / factor, np.float32)
 
 
 def _turned(crop: NDArray[np.float32], turns: int, augment: str) -> NDArray[np.float32]:

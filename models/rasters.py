@@ -1,6 +1,7 @@
 """Image files and Zarr stores, as something to cut training crops from: a path in, three bands in [0, 1] out.
 
-PNG, JPEG and GeoTIFF are read through GDAL, stores through xarray. What cannot be used raises UnusableError with the reason.
+PNG, JPEG and GeoTIFF are read through GDAL, stores through xarray. What cannot be used raises UnusableError with the
+reason.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import rasterio
 import xarray as xr
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -25,6 +26,21 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 _ORDER = ("red", "green", "blue", "nir")
 """What the bands of a file without names are."""
+
+_STRICT = {
+    # With this shortcut GDAL takes what happens to lie in memory for the missing end of a PNG file.
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
+    # Without this, damage inside a JPEG file is a warning that rasterio does not pass on.
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "YES",
+}
+
+_METRES = {"m", "meter", "meters", "metre", "metres"}
+
+_MERCATOR_RADIUS = 6_378_137
+"""Radius of the sphere of EPSG:3857, in metres."""
+
+# RuntimeError is what the decoders of Zarr chunks raise.
+_FAILURES = (RasterioError, OSError, ValueError, KeyError, RuntimeError)
 
 
 class UnusableError(Exception):
@@ -46,7 +62,7 @@ class Raster:
     """The number that becomes 1."""
 
     def read(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
-        """A window, [3, height, width] with 1 at white, not clipped; NaN where there is no data. Raises UnusableError."""
+        """A window, [3, height, width], with 1 at white, not clipped, NaN without data. Raises UnusableError."""
         try:
             if self.path.suffix == ".zarr":
                 with _store(self.path) as store:
@@ -54,24 +70,23 @@ class Raster:
                     data = np.stack([part[name].values for name in self.bands]).astype(np.float32)
             else:
                 with _file(self.path) as file:
-                    window = Window(col, row, width, height)
-                    data = file.read(list(self.bands), window=window, masked=True).astype(np.float32).filled(np.nan)
-                    index = [band - 1 for band in self.bands]
-                    scales, offsets = (
-                        np.array(each, np.float32)[index, None, None] for each in (file.scales, file.offsets)
-                    )
-                    data = data * scales + offsets
-        except (RasterioError, OSError, ValueError, KeyError) as error:
-            raise UnusableError(f"cannot be read ({str(error).splitlines()[0]})") from error
+                    data = _read_file(file, self.bands, Window(col, row, width, height))
+        except _FAILURES as error:
+            raise UnusableError(f"cannot be read ({_sentence(error)})") from error
         return np.asarray(data / np.float32(self.white), np.float32)
 
 
 def open_raster(path: Path, bands: Sequence[str], white: float | None) -> Raster:
-    """Look at a file's or store's header; raises UnusableError."""
+    """Look at a file's or store's header; raises UnusableError.
+
+    `bands` are names, whatever their case: descriptions of the file's bands, else the colours its header gives, else
+    red, green, blue, nir in this order; one gray band stands for all three colours. `white` is of no concern to plain
+    8-bit files.
+    """
     try:
         return (_open_store if path.suffix == ".zarr" else _open_file)(path, bands, white)
-    except (RasterioError, OSError, ValueError, KeyError) as error:
-        raise UnusableError(f"cannot be opened ({str(error).splitlines()[0]})") from error
+    except _FAILURES as error:
+        raise UnusableError(f"cannot be opened ({_sentence(error)})") from error
 
 
 def _open_file(path: Path, bands: Sequence[str], white: float | None) -> Raster:
@@ -80,38 +95,84 @@ def _open_file(path: Path, bands: Sequence[str], white: float | None) -> Raster:
             raise UnusableError("has a palette: save it as RGB")
         chosen = _choose(file, bands)
         kinds = {file.dtypes[band - 1] for band in chosen}
-        plain = all(file.scales[band - 1] == 1 and file.offsets[band - 1] == 0 for band in chosen)
-        if white is None and not (kinds == {"uint8"} and plain):
-            raise UnusableError(f"holds {', '.join(sorted(kinds))}: say with data.white which number is white")
-        gsd = None
-        if file.crs is not None and file.crs.is_projected:
-            gsd = math.sqrt(abs(file.transform.determinant)) * file.crs.linear_units_factor[1]
-        return Raster(path, file.height, file.width, gsd, chosen, 255.0 if white is None else white)
+        unscaled = all(file.scales[band - 1] == 1 and file.offsets[band - 1] == 0 for band in chosen)
+        if kinds == {"uint8"} and unscaled:
+            white = 255.0
+        if white is None:
+            kind = f"{', '.join(sorted(kinds))}{'' if unscaled else ' with a scale'}"
+            raise UnusableError(f"holds {kind}: say with data.white which number is white")
+        return Raster(path, file.height, file.width, _gsd(file), chosen, white)
+
+
+def _gsd(file: Any) -> float | None:
+    """Metres a pixel; on a Mercator map of the web, where metres grow towards the poles, those on the ground."""
+    if file.crs is None or not file.crs.is_projected:
+        return None
+    gsd = math.sqrt(abs(file.transform.determinant)) * float(file.crs.linear_units_factor[1])
+    if file.crs.to_epsg() == 3857:
+        gsd /= math.cosh((file.bounds.top + file.bounds.bottom) / 2 / _MERCATOR_RADIUS)
+    return gsd
 
 
 def _choose(file: Any, bands: Sequence[str]) -> tuple[int, ...]:
-    """Numbers of the wanted bands: by name where the file has names, else red, green, blue, nir in this order."""
-    named = [(text or "").strip().lower() for text in file.descriptions]
-    if set(bands) <= set(named):
-        return tuple(named.index(band) + 1 for band in bands)
-    count = file.count - (ColorInterp.alpha in file.colorinterp)
-    if count == 1 and set(bands) <= set(_ORDER[:3]):
+    """Numbers of the wanted bands; raises UnusableError."""
+    if file.count - (ColorInterp.alpha in file.colorinterp) == 1 and set(bands) <= set(_ORDER[:3]):
         return (1, 1, 1)
-    missing = [band for band in bands if band not in _ORDER[:count]]
+    names = _names(file)
+    missing = [band for band in bands if band.casefold() not in names]
     if missing:
-        raise UnusableError(f"has no band {missing[0]} among its {count}")
-    return tuple(_ORDER.index(band) + 1 for band in bands)
+        raise UnusableError(f"has bands {', '.join(names)}, no {missing[0]}: name three of them with data.bands")
+    return tuple(names.index(band.casefold()) + 1 for band in bands)
+
+
+def _names(file: Any) -> list[str]:
+    """Of each band, a name: see `open_raster`."""
+    told = [(text or "").strip().casefold() for text in file.descriptions]
+    if any(told):
+        return told
+    colours = [each.name for each in file.colorinterp]
+    if not set(_ORDER[:3]) <= set(colours):
+        return [*_ORDER, *(f"band {number}" for number in range(5, file.count + 1))][: file.count]
+    # GDAL calls the fourth of four bytes of a TIFF alpha unless it was told better when it wrote them.
+    if file.count == 4 and file.driver == "GTiff" and colours[3] in ("alpha", "undefined"):
+        colours[3] = "nir"
+    return colours
+
+
+def _read_file(file: Any, bands: Sequence[int], window: Window) -> NDArray[np.float32]:
+    """[band, y, x] after the file's own scale and offset, NaN where there is no data."""
+    numbers = file.read(list(bands), window=window)
+    absent = _absent(file, bands, window)
+    if numbers.dtype == np.uint8:
+        # A byte has no number to spare: what stands for absence in all bands is a fair brightness in one of them.
+        absent = np.broadcast_to(absent.all(0), absent.shape)
+    index = [band - 1 for band in bands]
+    scales, offsets = (np.array(each, np.float32)[index, None, None] for each in (file.scales, file.offsets))
+    return np.where(absent, np.float32(np.nan), numbers.astype(np.float32) * scales + offsets)
+
+
+def _absent(file: Any, bands: Sequence[int], window: Window) -> NDArray[np.bool_]:
+    """[band, y, x], by the file's nodata values or mask, or by its alpha band where that is a mask."""
+    if MaskFlags.alpha not in file.mask_flag_enums[bands[0] - 1]:
+        return np.asarray(file.read_masks(list(bands), window=window) == 0)
+    alpha = file.colorinterp.index(ColorInterp.alpha) + 1
+    opacity = file.read(alpha, window=window)
+    absent = opacity == 0
+    # A mask has two values; more of them in a TIFF are near infrared that goes by the name of alpha (see `_names`).
+    mask = file.driver != "GTiff" or bool((absent | (opacity == opacity.max())).all())
+    return np.broadcast_to(absent & (mask and alpha not in bands), (len(bands), *absent.shape))
 
 
 def _open_store(path: Path, bands: Sequence[str], white: float | None) -> Raster:
     with _store(path) as store:
-        missing = [band for band in bands if band not in store]
+        missing = [band for band in bands if band not in store or store[band].dims != ("y", "x")]
         if missing:
-            raise UnusableError(f"has no band {missing[0]}")
+            raise UnusableError(f"has no band {missing[0]} with the axes y, x")
         if white is None:
             raise UnusableError("holds measured numbers: say with data.white which reflectance is white")
-        height, width = (int(store[bands[0]].sizes[axis]) for axis in ("y", "x"))
-        gsd = abs(float(store.x[1] - store.x[0])) if width > 1 and "x" in store.coords else None
+        height, width = store[bands[0]].shape
+        known = "x" in store.coords and width > 1 and store.x.attrs.get("units") in _METRES
+        gsd = abs(float(store.x[1] - store.x[0])) if known else None
         return Raster(path, height, width, gsd, tuple(bands), white)
 
 
@@ -120,7 +181,7 @@ def _file(path: Path) -> Iterator[Any]:
     with warnings.catch_warnings():
         # Photographs have no place on Earth, and need none.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path) as file:
+        with rasterio.Env(**_STRICT), rasterio.open(path) as file:
             yield file
 
 
@@ -128,3 +189,8 @@ def _file(path: Path) -> Iterator[Any]:
 def _store(path: Path) -> Iterator[xr.Dataset]:
     with xr.open_zarr(path, consolidated=False, chunks=None) as store:
         yield store
+
+
+def _sentence(error: BaseException) -> str:
+    """What went wrong; rasterio itself often says no more than that the cause knows."""
+    return next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
