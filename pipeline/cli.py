@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import threading
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -27,8 +28,6 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, show and import networks.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
-train_app = typer.Typer(help="Train networks from a recipe and a folder of images.", no_args_is_help=True)
-app.add_typer(train_app, name="train")
 
 PATIENCE = 5.0
 """Seconds that stopping may take."""
@@ -39,10 +38,13 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable.")
 ]
-TrainRecipe = Annotated[Path, typer.Option("--recipe", help="What to train, and how: recipes/*.toml.")]
-TrainData = Annotated[Path, typer.Option("--data", help="Folder of sharp images, or a Zarr store.")]
-TrainOutput = Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder, if any.")]
+
+
+class Role(StrEnum):
+    """What `rsup train` trains."""
+
+    teacher = "teacher"
+    student = "student"
 
 
 def _print_version(wanted: bool) -> None:
@@ -160,48 +162,34 @@ def demo(
     _report(run_demo(output, scale=scale, size=size, seed=seed), as_json)
 
 
-@train_app.command("teacher")
-def train_teacher(
-    recipe: TrainRecipe,
-    data: TrainData,
-    output: TrainOutput,
+@app.command()
+def train(
+    role: Annotated[
+        Role,
+        typer.Argument(help="What to train: a network for `rsup upscale`, or the one it learns from."),
+    ],
+    recipe: Annotated[Path, typer.Option(help="What to train, and how: recipes/*.toml.")],
+    data: Annotated[
+        # Whether it can be read is for the data to say, in its own words.
+        Path,
+        typer.Option(help="Folder of sharp images, or a Zarr store.", readable=False),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")],
     settings: Settings = None,
-    resume: Resume = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder, if any.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train what a student learns from: SlimDiffSR's one-step teacher, or RSD's residual-shifting one."""
-    _train("teacher", recipe, data, output, settings, resume, as_json)
-
-
-@train_app.command("student")
-def train_student(
-    recipe: TrainRecipe,
-    data: TrainData,
-    output: TrainOutput,
-    settings: Settings = None,
-    resume: Resume = False,
-    as_json: Json = False,
-) -> None:
-    """Train a network for `rsup upscale`."""
-    _train("student", recipe, data, output, settings, resume, as_json)
-
-
-def _train(
-    role: Literal["teacher", "student"],
-    recipe: Path,
-    data: Path,
-    output: Path,
-    settings: list[str] | None,
-    resume: bool,
-    as_json: bool,
-) -> None:
-    from rsup.models.train import TrainRequest, train
+    """Train a teacher or a student from a recipe and a folder of images."""
+    from rsup.models.train import TrainRequest
+    from rsup.models.train import train as run
 
     from .progress import progress
 
-    request = TrainRequest(role, recipe, data, output, tuple(settings or ()), resume)
-    with progress(f"train {role}", "steps") as report:
-        result = train(request, report)
+    request = TrainRequest(role.value, recipe, data, output, tuple(settings or ()), resume)
+    with progress(f"train {role.value}", "steps") as report:
+        result = run(request, report)
     _report(result, as_json)
 
 
