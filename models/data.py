@@ -151,8 +151,9 @@ class Images:
 
     def _usable(self, path: Path) -> list[Part]:
         """The parts of a file that are large enough; raises UnusableError where none is."""
-        found = parts(open_raster(path, self.config.bands, self.config.white), self.config.gsd)
-        usable = [part for part in found if min(part.size) >= SHORTEST * self.crop_size]
+        least = SHORTEST * self.crop_size
+        found = parts(open_raster(path, self.config.bands, self.config.white), self.config.gsd, least)
+        usable = [part for part in found if min(part.size) >= least]
         if not usable:
             height, width = max(part.size for part in found)
             raise UnusableError(f"is smaller than a crop ({height} x {width} against {self.crop_size} pixels)")

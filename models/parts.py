@@ -76,10 +76,11 @@ class Part:
         return np.where(layers[3:] > 1e-6, np.nan, layers[:3]).astype(np.float32)
 
 
-def parts(raster: Raster, gsd: float | None) -> list[Part]:
+def parts(raster: Raster, gsd: float | None, least: float = 1) -> list[Part]:
     """What a raster gives at `gsd` metres a pixel, or as it is where that is None.
 
-    Raises UnusableError where its pixels are coarser, or of unknown size.
+    A large raster is divided where that leaves sides of at least `least` pixels, and goes by its site as a whole where
+    it does not. Raises UnusableError where its pixels are coarser than `gsd`, or of unknown size.
     """
     factor = 1.0
     if gsd is not None:
@@ -90,7 +91,8 @@ def parts(raster: Raster, gsd: float | None) -> list[Part]:
             raise UnusableError(f"has pixels of {raster.gsd:g} m, coarser than {gsd:g} m")
         factor = 1.0 if factor < TOLERANCE else factor
     site = site_of(raster.path)
-    if max(raster.height, raster.width) <= LARGE:
+    shortest = min(raster.height, raster.width) // CELLS
+    if max(raster.height, raster.width) <= LARGE or shortest / factor < least:
         return list(_blocks(raster, (0, raster.height), (0, raster.width), factor, _position(site)))
     cells = [(row, col) for row in range(CELLS) for col in range(CELLS)]
     # In the order of their digests, so that every large raster is divided in the same proportion; and by their number,

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import re
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -168,9 +170,22 @@ def test_what_cannot_be_used_is_skipped_with_its_reason(folder: Path) -> None:
     (folder / "dangling.png").symlink_to(folder / "nowhere.png")
     Image.fromarray(coordinates(0, 28, 200)).save(folder / "flat.png")
     Image.fromarray(np.zeros((64, 64), np.uint16)).save(folder / "deep.png")
+    Image.fromarray(np.zeros((64, 64), np.uint8)).convert("P").save(folder / "palette.png")
+    (folder / "text.png").write_text("no image, whatever its name")
+    (folder / "folder.png").mkdir()
+    (folder / "empty.zarr").mkdir()
+    (folder / "file.zarr").write_text("no store")
+    locked = folder / "locked.png"
+    Image.fromarray(coordinates(0)).save(locked)
+    locked.chmod(0)
     images = Images(folder, "train", DataConfig(), 32)
     reasons = {each.path.name: each.reason for each in images.skipped}
-    assert set(reasons) == {"empty.tif", "flat.png", "deep.png", "dangling.png"}
+    # root reads what it may not.
+    assert reasons.pop("locked.png", "cannot be opened (").startswith("cannot be opened (")
+    assert set(reasons) == {
+        *("empty.tif", "flat.png", "deep.png", "dangling.png", "palette.png", "text.png", "empty.zarr")
+    }
+    assert reasons["text.png"].startswith("cannot be opened (") and "palette: save it as RGB" in reasons["palette.png"]
     assert reasons["flat.png"] == "is smaller than a crop (28 x 200 against 32 pixels)"
     assert "data.white" in reasons["deep.png"] and reasons["empty.tif"].startswith("cannot be opened (")
 
@@ -257,6 +272,16 @@ def test_real_files_are_read_as_rasterio_reads_them() -> None:
     with rasterio.open(REAL / images.names()[0]) as file:
         expected = file.read([4, 1, 2]) / np.float32(255)
     np.testing.assert_array_equal(images.image(0), expected)
+
+
+@real
+def test_the_split_of_a_real_survey_stays() -> None:
+    """What published figures are measured on: no file may ever change sides."""
+    learning, held = (Images(REAL / "naip_ca_0.6m", split, DataConfig(), 128) for split in ("train", "validation"))
+    tenth = (2**256 // 10).to_bytes(32)
+    assert (len(learning), len(held)) == (359, 43) and not learning.skipped
+    sites = {name: re.sub(r"_20\d\d_", "_", Path(name).stem) for name in (*learning.names(), *held.names())}
+    assert held.names() == sorted(name for name, site in sites.items() if sha256(site.encode()).digest() < tenth)
 
 
 @real

@@ -118,8 +118,32 @@ def test_parts_cover_every_pixel_once(height: int, width: int, gsd: float | None
     assert (len(found) == 1) == (max(height, width) <= LARGE)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "own", "gsd", "size"),
+    [
+        (5000, 5000, 0.3, 1.25, (1200, 1200)),
+        (10_000, 10_000, 0.1, 1.25, (800, 800)),
+        (1500, 2500, 1.0, None, (1500, 1250)),
+    ],
+)
+def test_cells_too_small_for_a_crop_stay_together(
+    height: int, width: int, own: float, gsd: float | None, size: tuple[int, int]
+) -> None:
+    """Surveys in large, fine tiles would otherwise give nothing once their pixels are averaged."""
+    found = parts(raster_of(height, width, own), gsd, 500)
+    assert {part.size for part in found} == {size}
+    assert {part.share for part in found} == {share_of("town_1")}
+    assert len({part.share for part in parts(raster_of(height, width, own), gsd, 150)}) == CELLS**2
+
+
 def share_of(site: str) -> float:
     return int(hashlib.sha256(site.encode()).hexdigest()[:12], 16) / 2**48
+
+
+def test_a_tenth_of_many_names_is_held_out() -> None:
+    held = sum(parts(raster_of(256, 256, name=f"scene{k:05}.png"), None)[0].share < 0.1 for k in range(10_000))
+    # 4 standard deviations of as many draws.
+    assert abs(held - 1000) < 4 * np.sqrt(10_000 * 0.1 * 0.9)
 
 
 def test_small_rasters_go_by_the_digest_of_their_site() -> None:
