@@ -259,6 +259,17 @@ def test_a_store_is_read_as_reflectance(tmp_path: Path) -> None:
     np.testing.assert_allclose(raster.read(3, 5, 20, 30), expected[:, 3:23, 5:35], rtol=1e-5, atol=1e-6)
 
 
+def test_a_fetched_scene_is_read_as_reflectance(make_scene: Callable[..., Any], tmp_path: Path) -> None:
+    """As `rsup fetch` writes it, larger than a chunk."""
+    numbers = np.random.default_rng(4).integers(1, 12_000, (4, 300, 280)).astype(np.uint16)
+    numbers[:, :20, :30] = 0
+    make_scene(numbers, bands=("red", "green", "blue", "nir"))
+    raster = open_raster(tmp_path / "scene.zarr", ("nir", "red", "green"), 0.5)
+    assert (raster.height, raster.width, raster.gsd) == (300, 280, 10)
+    expected = np.where(numbers == 0, np.nan, (numbers.astype(np.float64) - 1000) / 5000)[[3, 0, 1]]
+    np.testing.assert_allclose(raster.read(10, 5, 280, 270), expected[:, 10:290, 5:275], rtol=0, atol=1e-6)
+
+
 def test_a_store_in_degrees_has_no_pixels_in_metres(tmp_path: Path) -> None:
     path = store(tmp_path / "scene.zarr", bytes_of(3).astype(np.uint16), units="degrees_north")
     assert open_raster(path, RGB, 1).gsd is None
