@@ -152,7 +152,7 @@ class Images:
     def _usable(self, path: Path) -> list[Part]:
         """The parts of a file that are large enough; raises UnusableError where none is."""
         least = SHORTEST * self.crop_size
-        found = parts(open_raster(path, self.config.bands, self.config.white), self.config.gsd, least)
+        found = parts(open_raster(path, self.config.bands, self.config.white), self.config.gsd)
         usable = [part for part in found if min(part.size) >= least]
         if not usable:
             height, width = max(part.size for part in found)

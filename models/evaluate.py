@@ -25,7 +25,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from . import metrics
 from .comparison import Row, write_comparison
-from .data import DataConfig, Images, Skipped
+from .data import SHORTEST, DataConfig, Images, Skipped
 from .degradation import PublishedDegradation
 from .errors import DataError
 from .judge import FIGURES, WHITE, Figures, Judge, Radiometry
@@ -171,7 +171,7 @@ def _splits(request: EvaluateRequest, reading: DataConfig, notes: dict[str, str]
     splits: tuple[Literal["validation", "train"], ...] = ("validation", "train")
     for split in splits:
         try:
-            found.append(Images(request.data, split, reading, SMALLEST))
+            found.append(Images(request.data, split, reading, math.ceil(SMALLEST / SHORTEST)))
         except DataError as error:
             problems.append(error)
         if found and not request.every:

@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from .rasters import Raster, UnusableError
 
-LARGE = 2048
-"""Rasters with a longer side than this, in pixels of their own, are divided between training and validation."""
+LARGE = 4096
+"""Rasters with no shorter side than this, in pixels of their own, are divided between training and validation.
+
+Whatever crop or pixel size is asked for: else ground would change sides, and be measured after it was learned.
+"""
 
 CELLS = 4
 """Rows and columns of cells that a large raster is divided into."""
@@ -76,11 +79,10 @@ class Part:
         return np.where(layers[3:] > 1e-6, np.nan, layers[:3]).astype(np.float32)
 
 
-def parts(raster: Raster, gsd: float | None, least: float = 1) -> list[Part]:
+def parts(raster: Raster, gsd: float | None) -> list[Part]:
     """What a raster gives at `gsd` metres a pixel, or as it is where that is None.
 
-    A large raster is divided where that leaves sides of at least `least` pixels, and goes by its site as a whole where
-    it does not. Raises UnusableError where its pixels are coarser than `gsd`, or of unknown size.
+    Raises UnusableError where its pixels are coarser, or of unknown size.
     """
     factor = 1.0
     if gsd is not None:
@@ -91,8 +93,7 @@ def parts(raster: Raster, gsd: float | None, least: float = 1) -> list[Part]:
             raise UnusableError(f"has pixels of {raster.gsd:g} m, coarser than {gsd:g} m")
         factor = 1.0 if factor < TOLERANCE else factor
     site = site_of(raster.path)
-    shortest = min(raster.height, raster.width) // CELLS
-    if max(raster.height, raster.width) <= LARGE or shortest / factor < least:
+    if min(raster.height, raster.width) < LARGE:
         return list(_blocks(raster, (0, raster.height), (0, raster.width), factor, _position(site)))
     cells = [(row, col) for row in range(CELLS) for col in range(CELLS)]
     # In the order of their digests, so that every large raster is divided in the same proportion; and by their number,

@@ -253,8 +253,11 @@ def test_nothing_to_learn_from(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_large_raster_serves_both_splits(tmp_path: Path) -> None:
-    rows, cols = np.mgrid[:2304, :2304]
-    Image.fromarray(np.stack([rows // 9, cols // 9, rows * 0], 2).astype(np.uint8)).save(tmp_path / "city.png")
+    rows, cols = (steps.astype(np.uint8) for steps in np.mgrid[:4096, :4096] // 16)
+    profile = {"width": 4096, "height": 4096, "count": 3, "dtype": "uint8", "tiled": True, "compress": "deflate"}
+    place = {"crs": "EPSG:32631", "transform": rasterio.Affine(1, 0, 0, 0, -1, 0.5)}
+    with rasterio.open(tmp_path / "city.tif", "w", "GTiff", photometric="RGB", **place, **profile) as file:
+        file.write(np.stack([rows, cols, rows * 0]))
     learning, held = (Images(tmp_path, split, DataConfig(), 512) for split in ("train", "validation"))
     assert (len(learning), len(held)) == (14, 2)
     ground = {

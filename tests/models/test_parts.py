@@ -106,7 +106,7 @@ def test_resolutions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "gsd"), [(2048, 100, None), (2049, 700, None), (10_000, 10_001, None), (30_011, 9000, 0.5)]
+    ("height", "width", "gsd"), [(2048, 100, None), (4095, 700, 0.2), (10_000, 10_001, None), (30_011, 9000, 0.5)]
 )
 def test_parts_cover_every_pixel_once(height: int, width: int, gsd: float | None) -> None:
     found = parts(raster_of(height, width, 0.1), gsd)
@@ -115,25 +115,15 @@ def test_parts_cover_every_pixel_once(height: int, width: int, gsd: float | None
         seen[part.row : part.row + part.height, part.col : part.col + part.width] += 1
         assert max(part.size) <= BLOCK
     assert (seen == 1).all()
-    assert (len(found) == 1) == (max(height, width) <= LARGE)
+    assert (len({part.share for part in found}) == 1) == (min(height, width) < LARGE)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "own", "gsd", "size"),
-    [
-        (5000, 5000, 0.3, 1.25, (1200, 1200)),
-        (10_000, 10_000, 0.1, 1.25, (800, 800)),
-        (1500, 2500, 1.0, None, (1500, 1250)),
-    ],
-)
-def test_cells_too_small_for_a_crop_stay_together(
-    height: int, width: int, own: float, gsd: float | None, size: tuple[int, int]
-) -> None:
-    """Surveys in large, fine tiles would otherwise give nothing once their pixels are averaged."""
-    found = parts(raster_of(height, width, own), gsd, 500)
-    assert {part.size for part in found} == {size}
-    assert {part.share for part in found} == {share_of("town_1")}
-    assert len({part.share for part in parts(raster_of(height, width, own), gsd, 150)}) == CELLS**2
+@pytest.mark.parametrize(("height", "width"), [(4095, 9000), (4096, 4096)])
+def test_ground_stays_on_its_side_whatever_is_asked_for(height: int, width: int) -> None:
+    shares = [{(p.row, p.col): p.share for p in parts(raster_of(height, width, 0.3), gsd)} for gsd in (None, 1.25, 2.5)]
+    by_ground = [sorted(set(each.values())) for each in shares]
+    assert by_ground[0] == by_ground[1] == by_ground[2]
+    assert len(by_ground[0]) == (1 if height < LARGE else CELLS**2)
 
 
 def share_of(site: str) -> float:
@@ -178,13 +168,13 @@ def held_out(found: list[Part], share: float, side: int) -> NDArray[np.bool_]:
 
 
 def test_ground_in_large_rasters_stays_on_its_side() -> None:
-    once = held_out(parts(raster_of(8000, 8000, 0.6), None), 0.1, 8000)
+    once = held_out(parts(raster_of(10_000, 10_000, 0.6), None), 0.1, 10_000)
     assert once.mean() == 2 / CELLS**2
     for other in (
-        held_out(parts(raster_of(8000, 8000, 0.6), 2.5), 0.1, 8000),
-        held_out(parts(raster_of(4000, 4000, 1.2, "town_2022_1.tif"), None), 0.1, 4000),
+        held_out(parts(raster_of(10_000, 10_000, 0.6), 2.5), 0.1, 10_000),
+        held_out(parts(raster_of(5000, 5000, 1.2, "town_2022_1.tif"), None), 0.1, 5000),
     ):
         np.testing.assert_array_equal(other, once)
-    more = held_out(parts(raster_of(8000, 8000), None), 0.3, 8000)
+    more = held_out(parts(raster_of(10_000, 10_000), None), 0.3, 10_000)
     assert more.mean() == 5 / CELLS**2 and (more | ~once).all()
-    assert (held_out(parts(raster_of(8000, 8000, name="other.tif"), None), 0.3, 8000) != more).any()
+    assert (held_out(parts(raster_of(10_000, 10_000, name="other.tif"), None), 0.3, 10_000) != more).any()
