@@ -11,16 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .discriminator import build_discriminator
 from .distillation import Distillation, FeatureTaps
 from .errors import RecipeError
 from .initialise import initialise
 from .interpolation import interpolator
-from .losses import discriminator_gan, generator_gan, l1
-from .perceptual import perceptual_term
 from .pretrained import TINY, load_stable_diffusion, load_taesd
 from .recipe import StudentRecipe
-from .rsd import fixed
+from .reconstruction import Reconstruction
 from .run_folder import WEIGHTS, recipe_of
 from .student import Student
 from .task import Pair, Task, Update
@@ -50,39 +47,32 @@ class StudentTask(Task):
             raise RecipeError(f"crop {recipe.crop}: these networks need a multiple of {multiple}")
         self.networks: dict[str, nn.Module] = {"student": learner}
         self.optimizers = {"student": recipe.optimizer}
-        self.discriminator: nn.Module | None = None
-        if recipe.losses.gan_weight:
-            self.networks["discriminator"] = self.discriminator = build_discriminator(recipe.discriminator, recipe.seed)
+        self.reconstruction = Reconstruction(recipe.losses, recipe.discriminator, recipe.seed)
+        if self.reconstruction.discriminator is not None:
+            self.networks["discriminator"] = self.reconstruction.discriminator
             self.optimizers["discriminator"] = recipe.discriminator_optimizer
-        self.perceptual = perceptual_term(recipe.losses.perceptual)
         self.enlarge = interpolator("bicubic", recipe.scale)
 
     def to(self, device: torch.device) -> None:
-        for each in (*self.networks.values(), self.teacher, self.perceptual, self.enlarge):
-            if isinstance(each, nn.Module):
+        for each in (*self.networks.values(), self.reconstruction, self.enlarge, self.teacher):
+            if each is not None:
                 each.to(device)
 
     def updates(self, pair: Pair, step: int, turn: int, generator: torch.Generator) -> Iterator[Update]:
         image = self.enlarge(pair.low)
         result, distilled = self._distilled(image, pair.high)
-        terms = self._terms(result, pair.high)
-        loss = self._reconstruction(terms)
+        terms = self.reconstruction.terms(result, pair.high) | self.reconstruction.gan(result)
+        loss = self.reconstruction.weighted(terms)
         if distilled:
             weights = self.recipe.distillation
             loss = loss + weights.mse * distilled["mse"] + weights.mmd * distilled.get("mmd", 0)
-        if self.discriminator is not None:
-            with fixed(self.discriminator):
-                terms["gan"] = generator_gan(self.discriminator(result))
-            loss = loss + self.recipe.losses.gan_weight * terms["gan"]
         yield Update("student", loss, terms | distilled)
-        if self.discriminator is not None:
-            real, fake = self.discriminator(pair.high), self.discriminator(result.detach())
-            yield Update("discriminator", discriminator_gan(real, fake))
+        yield from self.reconstruction.judge(result, pair.high)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         result: Tensor = self.student(self.enlarge(pair.low))
-        terms = self._terms(result, pair.high)
-        return result, {"loss": self._reconstruction(terms), **terms}
+        terms = self.reconstruction.terms(result, pair.high)
+        return result, {"loss": self.reconstruction.weighted(terms), **terms}
 
     def export(self, path: Path, data: str, metrics: dict[str, float]) -> None:
         recipe = self.recipe
@@ -111,17 +101,6 @@ class StudentTask(Task):
         with FeatureTaps(self.student.unet, distillation.student_levels) as ours:
             result = self.student(image)
         return result, distillation(ours.features, theirs.features)
-
-    def _terms(self, result: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        terms = {"l1": l1(result, truth)}
-        if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(result, truth)
-        return terms
-
-    def _reconstruction(self, terms: dict[str, Tensor]) -> Tensor:
-        losses = self.recipe.losses
-        loss = losses.l1 * terms["l1"]
-        return loss + losses.perceptual_weight * terms["perceptual"] if "perceptual" in terms else loss
 
     def _multiple(self) -> int:
         theirs = 1

@@ -12,14 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .discriminator import build_discriminator
 from .errors import RecipeError
 from .interpolation import interpolator
-from .losses import discriminator_gan, generator_gan, l1, total_variation, uncertainty
-from .perceptual import perceptual_term
+from .losses import total_variation, uncertainty
 from .pretrained import load_stable_diffusion
 from .recipe import TeacherRecipe
-from .rsd import fixed
+from .reconstruction import Reconstruction
 from .run_folder import load_state, recipe_of, save_state
 from .task import Pair, Task, Update
 from .teacher import Teacher
@@ -45,11 +43,10 @@ class TeacherTask(Task):
             self.teacher.estimator.requires_grad_(True)
             self.optimizers["estimator"] = recipe.optimizer
             self.estimator_steps = recipe.estimator_steps
-        self.discriminator: nn.Module | None = None
-        if recipe.losses.gan_weight:
-            self.networks["discriminator"] = self.discriminator = build_discriminator(recipe.discriminator, recipe.seed)
+        self.reconstruction = Reconstruction(recipe.losses, recipe.discriminator, recipe.seed)
+        if self.reconstruction.discriminator is not None:
+            self.networks["discriminator"] = self.reconstruction.discriminator
             self.optimizers["discriminator"] = recipe.discriminator_optimizer
-        self.perceptual = perceptual_term(recipe.losses.perceptual)
         self.enlarge = interpolator("bicubic", recipe.scale)
 
     @property
@@ -63,9 +60,8 @@ class TeacherTask(Task):
         return self._adapted if name == "teacher" else super().parameters(name)
 
     def to(self, device: torch.device) -> None:
-        for each in (self.teacher, self.discriminator, self.perceptual, self.enlarge):
-            if isinstance(each, nn.Module):
-                each.to(device)
+        for each in (self.teacher, self.reconstruction, self.enlarge):
+            each.to(device)
 
     def updates(self, pair: Pair, step: int, turn: int, generator: torch.Generator) -> Iterator[Update]:
         image = self.enlarge(pair.low)
@@ -73,22 +69,16 @@ class TeacherTask(Task):
             yield Update("estimator", self._uncertainty(image, pair.high))
             return
         out = self.teacher(image, pair.high)
-        terms = self._terms(out.image, out.alpha_bar, pair.high)
-        loss = self._weighted(terms)
-        if self.discriminator is not None:
-            with fixed(self.discriminator):
-                terms["gan"] = generator_gan(self.discriminator(out.image))
-            loss = loss + self.recipe.losses.gan_weight * terms["gan"]
-        yield Update("teacher", loss, terms)
-        if self.discriminator is not None:
-            real, fake = self.discriminator(pair.high), self.discriminator(out.image.detach())
-            yield Update("discriminator", discriminator_gan(real, fake))
+        terms = self.reconstruction.terms(out.image, pair.high) | self.reconstruction.gan(out.image)
+        smooth = self._smoothness(out.alpha_bar)
+        yield Update("teacher", self._loss(terms, smooth), terms | smooth)
+        yield from self.reconstruction.judge(out.image, pair.high)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         image = self.enlarge(pair.low)
         out = self.teacher(image, pair.high)
-        terms = self._terms(out.image, out.alpha_bar, pair.high)
-        figures = {"loss": self._weighted(terms), **terms, "timestep": out.timestep.mean()}
+        terms, smooth = self.reconstruction.terms(out.image, pair.high), self._smoothness(out.alpha_bar)
+        figures = {"loss": self._loss(terms, smooth), **terms, **smooth, "timestep": out.timestep.mean()}
         if self.teacher.estimator is not None:
             figures["uncertainty"] = self._uncertainty(image, pair.high)
         return out.image, figures
@@ -104,18 +94,13 @@ class TeacherTask(Task):
             estimate = self.teacher.estimator(low)
         return uncertainty(estimate.mean, estimate.log_variance, truth)
 
-    def _terms(self, image: Tensor, alpha_bar: Tensor, high: Tensor) -> dict[str, Tensor]:
-        terms = {"l1": l1(image, high)}
-        if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(image, high)
-        if self.teacher.predictor is not None:
-            terms["tv"] = total_variation(alpha_bar)
-        return terms
+    def _smoothness(self, alpha_bar: Tensor) -> dict[str, Tensor]:
+        """Equation 21, where the noise level is predicted."""
+        return {} if self.teacher.predictor is None else {"tv": total_variation(alpha_bar)}
 
-    def _weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        losses = self.recipe.losses
-        weights = {"l1": losses.l1, "perceptual": losses.perceptual_weight, "tv": losses.tv_weight}
-        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    def _loss(self, terms: dict[str, Tensor], smooth: dict[str, Tensor]) -> Tensor:
+        """Equation 22."""
+        return self.reconstruction.weighted(terms) + self.recipe.losses.tv_weight * sum(smooth.values())
 
 
 def build_teacher(recipe: TeacherRecipe) -> Teacher:

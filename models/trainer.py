@@ -10,8 +10,8 @@ networks in parts, several times, with others held fixed.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
@@ -65,17 +65,8 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
             broadcast(parameter.data)
     batches = Batches(learning, recipe.batch, recipe.seed, accelerator.process_index)
     per_step = task.turns * recipe.accumulate
-    loader = iter(
-        DataLoader(
-            _Told(batches),
-            batch_size=None,
-            sampler=range(start * per_step, task.steps * per_step),
-            num_workers=recipe.loaders,
-            worker_init_fn=_deaf,
-            generator=torch.Generator(),
-            pin_memory=accelerator.device.type == "cuda",
-        )
-    )
+    numbers = range(start * per_step, task.steps * per_step)
+    reading = closing(_read(batches, numbers, recipe.loaders, accelerator.device))
     writer = SummaryWriter(folder / "tensorboard", purge_step=start) if accelerator.is_main_process else None
 
     def finish(step: int) -> None:
@@ -87,7 +78,7 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
 
     if start == 0:
         validation.run(0, writer)  # what training has to better
-    with _told_to_stop() as told:
+    with reading as loader, _told_to_stop() as told:
         stopped = False
         for step in range(start, task.steps):
             losses: dict[str, float] = {}
@@ -287,6 +278,29 @@ def _agreed(told: list[int], accelerator: Accelerator) -> bool:
         return bool(told)
     flag = torch.tensor(len(told), device=accelerator.device)
     return int(accelerator.reduce(flag, "sum")) > 0
+
+
+def _read(
+    batches: Batches, numbers: range, loaders: int, device: torch.device
+) -> Generator[Tensor | DataError, None, None]:
+    """The batches of those numbers, read ahead by `loaders` processes, which are gone once this is closed."""
+    reader: Any = iter(
+        DataLoader(
+            _Told(batches),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=loaders,
+            worker_init_fn=_deaf,
+            generator=torch.Generator(),
+            pin_memory=device.type == "cuda",
+        )
+    )
+    try:
+        yield from reader
+    finally:
+        # A traceback would keep the reader, and the exit would wait for processes that are deaf to its signal.
+        if loaders:
+            reader._shutdown_workers()
 
 
 class _Told(Dataset[Tensor | DataError]):
