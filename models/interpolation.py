@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from .precision import exact
+
 
 def cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Keys' cubic convolution kernel with a = -1/2, of support 2.
@@ -58,9 +60,11 @@ class Interpolation(nn.Module):
         support, s = self.taps.shape[1] // 2, self.scale
         # Each phase is one output channel of a convolution along one axis; interleaving the channels gives the pixels.
         rows = F.pad(image.reshape(n * c, 1, h, w), (support, support, 0, 0), mode="replicate")
-        rows = F.conv2d(rows, self.taps[:, None, None, :]).permute(0, 2, 3, 1).reshape(n * c, 1, h, w * s)
-        both = F.pad(rows, (0, 0, support, support), mode="replicate")
-        both = F.conv2d(both, self.taps[:, None, :, None]).permute(0, 2, 1, 3)
+        # A network in half precision is to be given the numbers it is given in full precision.
+        with exact(image.device):
+            rows = F.conv2d(rows, self.taps[:, None, None, :]).permute(0, 2, 3, 1).reshape(n * c, 1, h, w * s)
+            both = F.pad(rows, (0, 0, support, support), mode="replicate")
+            both = F.conv2d(both, self.taps[:, None, :, None]).permute(0, 2, 1, 3)
         return both.reshape(n, c, h * s, w * s)
 
 

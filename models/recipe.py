@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomlkit
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
+from .compact import CompactConfig
 from .config import Config
 from .data import DataConfig
 from .degradation import PublishedDegradation
@@ -112,6 +113,19 @@ class TeacherRecipe(RunConfig):
     losses: LossConfig = LossConfig()
 
 
+def _architecture(value: Any) -> str:
+    """Of a student's settings as TOML or as they are; the published network where they do not say."""
+    if isinstance(value, dict):
+        return str(value.get("architecture", "slimdiffsr-student"))
+    return str(getattr(value, "architecture", value))
+
+
+StudentSettings = Annotated[
+    Annotated[StudentConfig, Tag("slimdiffsr-student")] | Annotated[CompactConfig, Tag("compact-student")],
+    Discriminator(_architecture),
+]
+
+
 class StudentRecipe(RunConfig):
     """Stage 2 of SlimDiffSR: the pruned student, learning from the images and from a teacher's features (Eq. 23)."""
 
@@ -125,10 +139,19 @@ class StudentRecipe(RunConfig):
     optimizer: OptimizerConfig = OptimizerConfig(kind="adam", lr=5e-5)
     discriminator_optimizer: OptimizerConfig = OptimizerConfig(kind="adam", lr=5e-5)
     sources: Sources = Sources()
-    student: StudentConfig = StudentConfig()
+    student: StudentSettings = StudentConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     losses: LossConfig = LossConfig()
     distillation: DistillationConfig = DistillationConfig()
+
+    @model_validator(mode="after")
+    def _compact_fits(self) -> StudentRecipe:
+        if isinstance(self.student, CompactConfig):
+            if self.student.scale != self.scale:
+                raise ValueError(f"the student is made for x{self.student.scale}, the recipe for x{self.scale}")
+            if self.initialise != "random":
+                raise ValueError('a compact student keeps nothing of Stable Diffusion: set initialise = "random"')
+        return self
 
 
 class ResShiftRecipe(RunConfig):

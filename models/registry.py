@@ -19,6 +19,7 @@ from .weights import SCALES, check_scale, classes_of, read_header, settings_of, 
 if TYPE_CHECKING:
     from torch import nn
 
+    from .compact import CompactConfig
     from .rsd_student import RsdStudentConfig
     from .student import StudentConfig
 
@@ -197,13 +198,15 @@ def _show_recipe(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def student_counts(config: StudentConfig | RsdStudentConfig) -> dict[str, Any]:
+def student_counts(config: StudentConfig | CompactConfig | RsdStudentConfig) -> dict[str, Any]:
     """`parameters`, `parameters_as_published` and `gmac_512` of a student, without making its weights."""
     import torch
 
     with torch.device("meta"):
         student = classes_of(config.architecture)[1](config)
-        cost = gmac(student, torch.empty(1, 3, 512, 512))
+        # What is not enlarged first, the network takes as it is.
+        side = 512 // config.scale if config.architecture == "compact-student" else 512
+        cost = gmac(student, torch.empty(1, 3, side, side))
     live = sum(tensor.numel() for tensor in student.parameters())
     counted = live
     if config.architecture == "slimdiffsr-student":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +20,7 @@ STRIDE = 432
 class RsdStudentConfig(Config):
     """Everything the module is built from: no hub, no folder."""
 
-    architecture: ClassVar[Literal["rsd-student"]] = "rsd-student"
+    architecture: Literal["rsd-student"] = "rsd-student"
 
     resshift: ResShiftConfig = ResShiftConfig()
     latents: LatentsConfig = LatentsConfig()

@@ -11,19 +11,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .compact import CompactConfig, CompactStudent
 from .distillation import Distillation, FeatureTaps
 from .errors import RecipeError
 from .initialise import initialise
 from .interpolation import interpolator
 from .pretrained import TINY, load_stable_diffusion, load_taesd
-from .recipe import StudentRecipe
+from .recipe import Sources, StudentRecipe, TeacherRecipe
 from .reconstruction import Reconstruction
+from .rsd_student import RsdStudent
 from .run_folder import WEIGHTS, recipe_of
 from .student import Student
 from .task import Pair, Task, Update
 from .teacher import Teacher
 from .train_teacher import load_teacher
-from .weights import load_student, save_weights, student_header
+from .weights import load_student, read_header, save_weights, student_header
+
+OWN_LICENCE = "Apache-2.0"
+SD_LICENCE = "CreativeML OpenRAIL++-M, which passes on from Stable Diffusion 2.1 to every derivative"
 
 
 class StudentTask(Task):
@@ -35,12 +40,14 @@ class StudentTask(Task):
         """Raises ModelError where a network the recipe names is not here, RecipeError for settings that do not fit."""
         self.recipe: StudentRecipe = recipe
         self.student = build_student(recipe)
+        self.licence = _licence(recipe.sources) if recipe.initialise == "stable-diffusion" else OWN_LICENCE
         learner = nn.ModuleDict({"student": self.student})
-        self.teacher: Teacher | Student | None = None
+        self.teacher: Teacher | Student | CompactStudent | None = None
         self.distillation: Distillation | None = None
         weights = recipe.distillation
         if weights.mse or weights.mmd:
-            self.teacher = _load_teacher(recipe)
+            self.teacher, licence = _load_teacher(recipe)
+            self.licence = licence if self.licence == OWN_LICENCE else self.licence
             self.distillation = Distillation(self.student.unet, self.teacher.unet, weights)
             learner["distillation"] = self.distillation
         if recipe.crop % (multiple := self._multiple()):
@@ -59,8 +66,7 @@ class StudentTask(Task):
                 each.to(device)
 
     def updates(self, pair: Pair, step: int, turn: int, generator: torch.Generator) -> Iterator[Update]:
-        image = self.enlarge(pair.low)
-        result, distilled = self._distilled(image, pair.high)
+        result, distilled = self._distilled(pair)
         terms = self.reconstruction.terms(result, pair.high) | self.reconstruction.gan(result)
         loss = self.reconstruction.weighted(terms)
         if distilled:
@@ -70,7 +76,7 @@ class StudentTask(Task):
         yield from self.reconstruction.judge(result, pair.high)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        result: Tensor = self.student(self.enlarge(pair.low))
+        result: Tensor = self.student(self._input(self.student, pair.low))
         terms = self.reconstruction.terms(result, pair.high)
         return result, {"loss": self.reconstruction.weighted(terms), **terms}
 
@@ -79,7 +85,7 @@ class StudentTask(Task):
         header = student_header(
             self.student.config,
             recipe.scale,
-            licence=licence_of(recipe),
+            licence=self.licence,
             source=f"trained on {data}",
             recipe=recipe.model_dump(mode="json", exclude={"teacher"}),
             data=data,
@@ -87,33 +93,39 @@ class StudentTask(Task):
         )
         save_weights(path, self.student.state_dict(), header)
 
-    def _distilled(self, image: Tensor, truth: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _input(self, network: Student | CompactStudent, low: Tensor) -> Tensor:
+        """What a network is given: a compact one enlarges by itself."""
+        image: Tensor = low if isinstance(network, CompactStudent) else self.enlarge(low)
+        return image
+
+    def _distilled(self, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
         """The student's result, and the terms of equation 19 where there is a teacher."""
         distillation = self.distillation
         if self.teacher is None or distillation is None:
-            result: Tensor = self.student(image)
+            result: Tensor = self.student(self._input(self.student, pair.low))
             return result, {}
         with FeatureTaps(self.teacher.unet, distillation.teacher_levels) as theirs, torch.no_grad():
             if isinstance(self.teacher, Teacher):
-                self.teacher.restore(image, truth)
+                self.teacher.restore(self.enlarge(pair.low), pair.high)
             else:
-                self.teacher(image)
+                self.teacher(self._input(self.teacher, pair.low))
         with FeatureTaps(self.student.unet, distillation.student_levels) as ours:
-            result = self.student(image)
+            result = self.student(self._input(self.student, pair.low))
         return result, distillation(ours.features, theirs.features)
 
     def _multiple(self) -> int:
-        theirs = 1
-        if isinstance(self.teacher, Teacher):
-            theirs = self.teacher.multiple
-        elif self.teacher is not None:
+        """Of output pixels; all of these are powers of 2."""
+        theirs = self.teacher.multiple if isinstance(self.teacher, Teacher) else 1
+        if isinstance(self.teacher, Student | CompactStudent):
             theirs = self.teacher.config.multiple
         return max(self.student.config.multiple, theirs)
 
 
-def build_student(recipe: StudentRecipe) -> Student:
+def build_student(recipe: StudentRecipe) -> Student | CompactStudent:
     """The untrained student of a recipe: what it keeps of Stable Diffusion copied, the rest drawn from the seed."""
     torch.manual_seed(recipe.seed)
+    if isinstance(recipe.student, CompactConfig):
+        return CompactStudent(recipe.student)
     student = Student(recipe.student)
     if recipe.initialise == "stable-diffusion":
         sources = recipe.sources
@@ -125,16 +137,8 @@ def build_student(recipe: StudentRecipe) -> Student:
     return student
 
 
-def licence_of(recipe: StudentRecipe) -> str:
-    """Terms of the trained weights: rsup's own, unless they started from Stable Diffusion or learned from it."""
-    pure = recipe.initialise == "random" and recipe.teacher is None
-    if pure or recipe.sources.stable_diffusion == TINY:
-        return "Apache-2.0"
-    return "CreativeML OpenRAIL++-M, which passes on from Stable Diffusion 2.1 to every derivative"
-
-
-def _load_teacher(recipe: StudentRecipe) -> Teacher | Student:
-    """A teacher's run folder, a student's run folder or a student's weights file -> the frozen network."""
+def _load_teacher(recipe: StudentRecipe) -> tuple[Teacher | Student | CompactStudent, str]:
+    """A teacher's run folder, a student's run folder or a student's weights file -> the frozen network, its licence."""
     path = recipe.teacher
     if path is None:
         raise RecipeError(
@@ -142,10 +146,23 @@ def _load_teacher(recipe: StudentRecipe) -> Teacher | Student:
             "distillation with --set distillation.mse=0 --set distillation.mmd=0"
         )
     if path.is_dir():
-        if not isinstance(recipe_of(path), StudentRecipe):
-            return load_teacher(path)
+        of_run = recipe_of(path)
+        if isinstance(of_run, TeacherRecipe):
+            _check_scale(path, of_run.scale, recipe.scale)
+            return load_teacher(path), _licence(of_run.sources)
         path = path / WEIGHTS
-    student = load_student(path)
-    if not isinstance(student, Student):
-        raise RecipeError(f"{path} holds no SlimDiffSR student, whose features could be learned from")
-    return student.requires_grad_(False).eval()
+    student, header = load_student(path), read_header(path)[0]
+    if isinstance(student, RsdStudent):
+        raise RecipeError(f"{path} holds a student of RSD: give a SlimDiffSR one, whose features can be learned from")
+    _check_scale(path, header.scale, recipe.scale)
+    return student.requires_grad_(False).eval(), header.licence
+
+
+def _check_scale(path: Path, theirs: int, ours: int) -> None:
+    if theirs != ours:
+        raise RecipeError(f"{path} was trained for x{theirs}, this recipe is for x{ours}: give a teacher of x{ours}")
+
+
+def _licence(sources: Sources) -> str:
+    """Terms of weights that started from Stable Diffusion, or learned from it."""
+    return OWN_LICENCE if sources.stable_diffusion == TINY else SD_LICENCE

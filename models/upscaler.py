@@ -28,7 +28,8 @@ class Upscaler:
 
     descriptor: ModelDescriptor
     network: nn.Module
-    """The module itself: for a student, image in [-1, 1] at output size to image; low resolution in for the others."""
+    """The module itself, image in [-1, 1] to image: students are given it at output size, compact ones and
+    interpolators at low resolution."""
     device: torch.device
     batch: int
     """Tiles worth handing over at once: they run side by side."""
@@ -47,7 +48,8 @@ class Upscaler:
         self.descriptor, self.device = descriptor, device
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         student = descriptor.metadata["kind"] == "student"
-        self._first = interpolator("bicubic", descriptor.scale).to(device) if student else None
+        enlarged = student and descriptor.metadata["header"]["architecture"] != "compact-student"
+        self._first = interpolator("bicubic", descriptor.scale).to(device) if enlarged else None
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
         self.precision = reduced_precision(device) if student else None
         self.batch = CUDA_BATCH if device.type == "cuda" else cores
@@ -96,14 +98,14 @@ class Upscaler:
         import torch
         from torch.nn import functional as F  # noqa: N812
 
+        scale, multiple = self.descriptor.scale, self.descriptor.multiple
+        height, width = (side * scale for side in low.shape[-2:])
+        image = low
         if self._first is None:
-            direct: Tensor = self.network(low)
-            return direct
-        with torch.autocast(self.device.type, enabled=False):
-            image: Tensor = self._first(low)
-        height, width = image.shape[-2:]
-        multiple = self.descriptor.multiple
-        image = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+            multiple = max(1, multiple // scale)
+        else:
+            image = self._first(low)
+        image = F.pad(image, (0, -image.shape[-1] % multiple, 0, -image.shape[-2] % multiple), mode="replicate")
         result: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
         return result[..., :height, :width]
 

@@ -20,6 +20,7 @@ from .errors import ModelError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .compact import CompactConfig, CompactStudent
     from .rsd_student import RsdStudent, RsdStudentConfig
     from .student import Student, StudentConfig
 
@@ -37,9 +38,9 @@ class WeightsHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    architecture: Literal["slimdiffsr-student", "rsd-student"] = "slimdiffsr-student"
+    architecture: Literal["slimdiffsr-student", "compact-student", "rsd-student"] = "slimdiffsr-student"
     config: dict[str, Any] = Field(default_factory=dict)
-    """Fields of StudentConfig, or of RsdStudentConfig."""
+    """Fields of StudentConfig, CompactConfig or RsdStudentConfig."""
     scale: Literal[4, 8]
     bands: tuple[str, str, str] = ("red", "green", "blue")
     value_range: tuple[float, float] = (-1.0, 1.0)
@@ -63,7 +64,7 @@ class WeightsHeader(BaseModel):
 
 
 def student_header(
-    config: StudentConfig | RsdStudentConfig, scale: int, *, licence: str, source: str, **more: Any
+    config: StudentConfig | CompactConfig | RsdStudentConfig, scale: int, *, licence: str, source: str, **more: Any
 ) -> WeightsHeader:
     """The header of a student: tiles of 512 output pixels, its training crop; halo 16 and overlap 48 output pixels.
 
@@ -86,6 +87,10 @@ def student_header(
 
 def classes_of(architecture: str) -> tuple[type[Any], type[Any]]:
     """Of an architecture that a header names, the class of its settings and that of the network they build."""
+    if architecture == "compact-student":
+        from .compact import CompactConfig, CompactStudent
+
+        return CompactConfig, CompactStudent
     if architecture == "rsd-student":
         from .rsd_student import RsdStudent, RsdStudentConfig
 
@@ -128,11 +133,11 @@ def first_problem(error: ValidationError) -> str:
     return ".".join(str(part) for part in problem["loc"]) + ": " + problem["msg"]
 
 
-def settings_of(path: Path, header: WeightsHeader) -> StudentConfig | RsdStudentConfig:
+def settings_of(path: Path, header: WeightsHeader) -> StudentConfig | CompactConfig | RsdStudentConfig:
     """What the network of a weights file is built from; raises ModelError where its header does not say it rightly."""
     kind, _ = classes_of(header.architecture)
     try:
-        config: StudentConfig | RsdStudentConfig = kind.model_validate(header.config)
+        config: StudentConfig | CompactConfig | RsdStudentConfig = kind.model_validate(header.config)
     except ValidationError as error:
         raise ModelError(f"{path}: its header describes no student ({first_problem(error)})") from error
     if header.multiple != config.multiple:
@@ -140,7 +145,7 @@ def settings_of(path: Path, header: WeightsHeader) -> StudentConfig | RsdStudent
     return config
 
 
-def load_student(path: Path) -> Student | RsdStudent:
+def load_student(path: Path) -> Student | CompactStudent | RsdStudent:
     """The network of a weights file, on the CPU, in float32; raises ModelError where file and header disagree."""
     import torch
     from safetensors.torch import load_file
@@ -149,7 +154,7 @@ def load_student(path: Path) -> Student | RsdStudent:
     config = settings_of(path, header)
     # Shapes are compared before anything is allocated, so a wrong file costs nothing.
     with torch.device("meta"):
-        student: Student | RsdStudent = classes_of(header.architecture)[1](config)
+        student: Student | CompactStudent | RsdStudent = classes_of(header.architecture)[1](config)
     check_layout(shapes, {name: tuple(t.shape) for name, t in student.state_dict().items()}, path)
     try:
         state = load_file(path)

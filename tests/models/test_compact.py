@@ -1,0 +1,122 @@
+"""The compact student against bicubic interpolation, its budget, its file, and a teacher of its own kind."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rsup.models.compact import CompactConfig, CompactStudent
+from rsup.models.distillation import Distillation, DistillationConfig, FeatureTaps
+from rsup.models.errors import RecipeError
+from rsup.models.interpolation import interpolator
+from rsup.models.recipe import StudentRecipe, load_recipe
+from rsup.models.registry import descriptor_of, show_model, student_counts
+from rsup.models.student import Student
+from rsup.models.train_student import StudentTask
+from rsup.models.upscaler import Upscaler, load
+from rsup.models.weights import load_student, save_weights, student_header
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes/slimdiffsr/smoke-student.toml"
+
+
+def tiny(scale: int, width: int = 16) -> CompactStudent:
+    """A small one that does something: its last convolution is not zero."""
+    torch.manual_seed(width)
+    config = CompactConfig(
+        scale=scale, channels=(width, 2 * width), deep_channels=4 * width, queries=4, squeeze=8, shuffled=8
+    )
+    network = CompactStudent(config).eval()
+    torch.nn.init.normal_(network.last.weight, std=0.05)
+    return network
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_untrained_it_is_bicubic_interpolation(scale: int) -> None:
+    low = torch.rand(2, 3, 20, 12) * 2 - 1
+    torch.testing.assert_close(CompactStudent(CompactConfig(scale=scale))(low), interpolator("bicubic", scale)(low))
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_the_default_keeps_its_budget(scale: int) -> None:
+    counts = student_counts(CompactConfig(scale=scale))
+    assert counts["parameters"] == counts["parameters_as_published"] < 4e6
+    # A tenth of the published student's 226.7.
+    assert counts["gmac_512"] < 22
+
+
+def test_every_parameter_learns() -> None:
+    network = tiny(4)
+    network(torch.rand(1, 3, 16, 16)).square().mean().backward()
+    silent = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert not silent
+
+
+def test_sides_that_do_not_halve_are_refused() -> None:
+    with pytest.raises(ValueError, match="5 x 4 image: both sides must be multiples of 2"):
+        tiny(4)(torch.zeros(1, 3, 4, 5))
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_the_upscaler_gives_it_low_resolution_of_any_size(tmp_path: Path, scale: int) -> None:
+    network, path = tiny(scale), tmp_path / "compact.safetensors"
+    header = student_header(network.config, scale, licence="Apache-2.0", source="random numbers")
+    save_weights(path, network.state_dict(), header)
+    for name, tensor in load_student(path).state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name])
+    shown = show_model(str(path))
+    assert shown["parameters"] == sum(parameter.numel() for parameter in network.parameters())
+    assert descriptor_of(str(path), scale).multiple == 2 * scale
+
+    upscaler = load(str(path), scale)
+    assert isinstance(upscaler, Upscaler)
+    low = torch.rand(2, 3, 11, 14) * 2 - 1
+    padded = torch.cat([low, low[..., -1:, :]], -2)
+    with torch.no_grad():
+        expected = network(padded)[..., : 11 * scale, :]
+    torch.testing.assert_close(upscaler(low), expected, atol=0.02 if upscaler.precision else 1e-5, rtol=0)
+
+
+def test_a_larger_one_teaches_it(tmp_path: Path) -> None:
+    small, large = tiny(4), tiny(4, 32)
+    distillation = Distillation(small.unet, large.unet, DistillationConfig())
+    assert distillation.student_levels == distillation.teacher_levels
+    low = torch.rand(1, 3, 16, 16)
+    with FeatureTaps(small.unet, distillation.student_levels) as ours:
+        small(low)
+    with FeatureTaps(large.unet, distillation.teacher_levels) as theirs, torch.no_grad():
+        large(low)
+    terms = distillation(ours.features, theirs.features)
+    assert set(terms) == {"mse", "mmd"} and all(term > 0 for term in terms.values())
+
+
+COMPACT = [
+    'student={architecture="compact-student", scale=4, channels=[16, 32], deep_channels=64}',
+    "initialise=random",
+]
+NO_TEACHER = ["distillation.mse=0", "distillation.mmd=0"]
+
+
+def test_a_recipe_names_its_architecture() -> None:
+    recipe = load_recipe(RECIPE, [*COMPACT, *NO_TEACHER])
+    assert isinstance(recipe, StudentRecipe) and recipe.student == CompactConfig(
+        scale=4, channels=(16, 32), deep_channels=64
+    )
+    task = StudentTask(recipe)
+    assert isinstance(task.student, CompactStudent) and task.licence == "Apache-2.0"
+    assert not isinstance(task.student, Student)
+    with pytest.raises(RecipeError, match="made for x4, the recipe for x8"):
+        load_recipe(RECIPE, [*COMPACT, "scale=8"])
+    with pytest.raises(RecipeError, match='set initialise = "random"'):
+        load_recipe(RECIPE, COMPACT[:1])
+    with pytest.raises(RecipeError, match=r"student\.compact-student\.fused"):
+        load_recipe(RECIPE, [*COMPACT, "student.fused=true"])
+
+
+def test_a_teacher_of_another_scale_cannot_be_learned_from(tmp_path: Path) -> None:
+    teacher = tiny(8, 32)
+    path = tmp_path / "teacher.safetensors"
+    save_weights(path, teacher.state_dict(), student_header(teacher.config, 8, licence="CC-BY-4.0", source="made"))
+    recipe = load_recipe(RECIPE, [*COMPACT, f"teacher={path}"])
+    assert isinstance(recipe, StudentRecipe)
+    with pytest.raises(RecipeError, match="was trained for x8, this recipe is for x4"):
+        StudentTask(recipe)
