@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from accelerate import Accelerator
 
 from .errors import RecipeError, TrainingError
@@ -42,7 +43,8 @@ def train(request: TrainRequest, report: Report) -> dict[str, Any]:
     teaching = isinstance(recipe, TeacherRecipe | ResShiftRecipe)
     if teaching != (request.role == "teacher"):
         raise RecipeError(f"{request.recipe} trains a {recipe.method}: use `rsup train {_role(teaching)}`")
-    accelerator = Accelerator(mixed_precision=recipe.precision)
+    # Without being told, several processes on CPUs would each take themselves for the only one.
+    accelerator = Accelerator(mixed_precision=recipe.precision, cpu=not torch.accelerator.is_available())
     if recipe.precision == "fp16" and accelerator.device.type == "cpu":
         raise RecipeError("precision fp16 is for GPUs and there is none here: use --set precision=bf16, or no")
     check_run(request.output, recipe, resume=request.resume)
