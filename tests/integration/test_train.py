@@ -1,0 +1,175 @@
+"""`rsup train` as a user runs it: killed, stopped, failed, in two processes; and what it makes, used."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rsup.models.data import Batches, Images
+from rsup.models.pairs import make_pair
+from rsup.models.recipe import RsdRecipe, load_recipe
+from rsup.models.task import Pair, seeded
+from rsup.models.train_rsd import ResShiftTask
+from rsup.models.weights import read_header
+from rsup.pipeline.scene import Scene
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = ROOT / "recipes"
+TEACHER = ("teacher", "slimdiffsr/smoke-teacher.toml", "batch=1", "estimator_steps=3", "validation_images=1")
+STUDENT = ("student", "slimdiffsr/smoke-student.toml", "batch=1", "validation_images=1")
+RSD = (
+    "student", "rsd/smoke.toml", "batch=1", "steps=8", "rsd.fake_updates=1", "checkpoint_every=2", "validate_every=3",
+    "validation_images=1", "train_teacher.batch=1", "train_teacher.steps=8", "train_teacher.checkpoint_every=3",
+    "train_teacher.validate_every=4", "train_teacher.validation_images=1",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Any:
+    """Small networks: threads that wait for each other cost more than they bring."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def command(images: Path, output: Path, role: str, recipe: str, *settings: str) -> list[str]:
+    sets = [part for setting in settings for part in ("--set", setting)]
+    fixed = ["train", role, "--recipe", str(RECIPES / recipe), "--data", str(images), "-o", str(output), "--json"]
+    return [sys.executable, "-m", "rsup.pipeline.cli", *fixed, *sets]
+
+
+def run(line: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(line, capture_output=True, text=True, timeout=200, check=False)
+
+
+def trained(line: list[str]) -> dict[str, Any]:
+    done = run(line)
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.fixture(scope="module")
+def students(training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Weights that the smoke recipes make in fewer steps."""
+    folder = tmp_path_factory.mktemp("runs")
+    teacher = folder / "teacher"
+    assert trained(command(training_images, teacher, *TEACHER, "steps=2"))["steps"] == 5
+    more = (f"teacher={teacher}", "steps=2")
+    slim = trained(command(training_images, folder / "slimdiffsr", *STUDENT, *more))
+    rsd = trained(command(training_images, folder / "rsd", *RSD))
+    assert set(slim["validation"]) > {"loss", "psnr_y", "ssim_y"} and rsd["images"] == slim["images"] == 27
+    return {"slimdiffsr": Path(slim["weights"]), "rsd": Path(rsd["weights"])}
+
+
+@pytest.mark.parametrize("kind", ["slimdiffsr", "rsd"])
+def test_a_trained_student_upscales(
+    kind: str, students: dict[str, Path], make_scene: Callable[..., Scene], rsup: Callable[..., Any], tmp_path: Path
+) -> None:
+    scene = make_scene(np.random.default_rng(1).integers(1200, 4000, (3, 96, 96)).astype(np.uint16))
+    shown = rsup("models", "show", students[kind], "--json")
+    assert shown.returncode == 0 and json.loads(shown.stdout)["parameters"] > 1000, shown.stderr
+    done = rsup("upscale", scene.path, "--scale", 4, "--model", students[kind], "-o", tmp_path, "--device", "cpu",
+                "--workers", 1, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("*_x4.tif"))
+
+
+def test_kill_9(students: dict[str, Path], training_images: Path, tmp_path: Path) -> None:
+    """Of the command, at a random moment after the teacher's first checkpoint."""
+    output = tmp_path / "run"
+    line = command(training_images, output, *RSD)
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for_checkpoint(output / "teacher", process)
+        time.sleep(random.uniform(0, 1.2))
+        process.kill()
+    trained([*line, "--resume"])
+    whole = students["rsd"].parent
+    for name in ("validation.jsonl", "teacher/validation.jsonl"):
+        assert (output / name).read_text() == (whole / name).read_text()
+    for name in ("weights.safetensors", "teacher/weights.safetensors"):
+        ours, theirs = load_file(output / name), load_file(whole / name)
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items()), name
+    assert read_header(output / "weights.safetensors") == read_header(whole / "weights.safetensors")
+
+
+def test_sigterm(training_images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    line = command(training_images, output, *TEACHER, "steps=2000", "checkpoint_every=2", "loaders=1")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_checkpoint(output, process)
+        process.send_signal(signal.SIGTERM)
+        out, complaints = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in complaints, complaints
+    result = json.loads(out)
+    assert result["stopped"] and (output / f"checkpoints/step-{result['steps']:08d}/state.json").exists()
+    again = run(line)
+    assert again.returncode == 9 and again.stderr.startswith("rsup: ") and "--resume" in again.stderr
+    refused = run([*command(training_images, output, *TEACHER, "optimizer.lr=1.0"), "--resume"])
+    assert refused.returncode == 9 and "another optimizer" in refused.stderr
+
+
+def test_a_loss_that_is_not_finite(training_images: Path, tmp_path: Path) -> None:
+    line = command(training_images, tmp_path / "run", *TEACHER, "optimizer.lr=1e30", "loaders=1")
+    done = run(line)
+    assert done.returncode == 9 and "Traceback" not in done.stderr, done.stderr
+    (kept,) = (tmp_path / "run").glob("not-finite-step-*.safetensors")
+    assert str(kept) in done.stderr and done.stderr.strip().count("\n") <= 1
+    pair = load_file(kept)
+    assert pair["low"].shape == (1, 3, 16, 16) and pair["high"].shape == (1, 3, 64, 64)
+
+
+def wait_for_checkpoint(folder: Path, process: "subprocess.Popen[Any]") -> None:
+    for _ in range(6000):
+        if any((folder / "checkpoints").glob("step-*")) or process.poll() is not None:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"{folder} never had a checkpoint")
+
+
+def test_two_processes(training_images: Path, tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_processes.py")
+    recipe = RECIPES / "rsd/smoke.toml"
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(
+        [*line, str(recipe), str(training_images), str(tmp_path)], capture_output=True, text=True, timeout=200,
+        check=False, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for name in ("one", "told"):
+        ours, theirs = (load_file(tmp_path / f"{name}-{rank}.safetensors") for rank in (0, 1))
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
+    told = [json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in (0, 1)]
+    assert told[0] == told[1]
+    assert [(each["steps"], each["stopped"]) for each in told[0]] == [(1, False), (3, True), (2, False)]
+    assert (tmp_path / "told/checkpoints/step-00000003").exists() and (tmp_path / "rsd/weights.safetensors").exists()
+
+    # What the first step went by: the mean of both processes' gradients, made again here.
+    settings = [f"train_teacher.{each}" for each in ("batch=1", "steps=1")]
+    whole = load_recipe(recipe, settings)
+    assert isinstance(whole, RsdRecipe) and whole.train_teacher is not None
+    task = ResShiftTask(whole.train_teacher)
+    images = Images(training_images, "train", task.recipe.data, task.recipe.crop)
+    for rank in (0, 1):
+        high = Batches(images, 1, task.recipe.seed, rank)[0]
+        generator = seeded(task.recipe.seed, 0, 0, 0, rank)
+        torch.manual_seed(generator.initial_seed())
+        pair = Pair(*make_pair(high, 4, task.recipe.degradation, task.recipe.radiometry, generator))
+        (next(task.updates(pair, 0, 0, generator)).loss / 2).backward()
+    saved = load_file(tmp_path / "one/checkpoints/step-00000001/tensors.safetensors")
+    for index, parameter in enumerate(task.parameters("teacher")):
+        assert parameter.grad is not None
+        torch.testing.assert_close(
+            saved[f"optimizer/teacher/{index}/exp_avg"], 0.1 * parameter.grad, rtol=1e-3, atol=1e-6
+        )
