@@ -60,7 +60,7 @@ def test_the_published_numbers() -> None:
 
 def test_every_recipe_reads_back(tmp_path: Path) -> None:
     paths = sorted(RECIPES.rglob("*.toml"))
-    assert len(paths) == 8 and {path.relative_to(RECIPES).as_posix() for path in paths} > PUBLISHED.keys()
+    assert {path.relative_to(RECIPES).as_posix() for path in paths} > PUBLISHED.keys()
     for path in paths:
         recipe = load_recipe(path)
         copy = tmp_path / "recipe.toml"
