@@ -60,6 +60,10 @@ class Task(ABC):
         """Steps of the whole run."""
         return self.recipe.steps
 
+    def place(self, name: str, step: int) -> tuple[int, int]:
+        """Where step `step` of the run lies in the schedule of an optimiser: its own step, and how many it takes."""
+        return step, self.steps
+
     def parameters(self, name: str) -> list[nn.Parameter]:
         """What the optimiser of that name changes: unless a task says otherwise, the network of that name."""
         return [parameter for parameter in self.networks[name].parameters() if parameter.requires_grad]

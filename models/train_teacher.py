@@ -53,6 +53,11 @@ class TeacherTask(Task):
     def steps(self) -> int:
         return self.estimator_steps + self.recipe.steps
 
+    def place(self, name: str, step: int) -> tuple[int, int]:
+        if name == "estimator":
+            return step, self.estimator_steps
+        return step - self.estimator_steps, self.recipe.steps
+
     def parameters(self, name: str) -> list[nn.Parameter]:
         if name == "estimator":
             assert self.teacher.estimator is not None

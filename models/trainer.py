@@ -105,6 +105,7 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
     return {
         "run": str(folder),
         "steps": done if start < task.steps else start,
+        "of": task.steps,
         "stopped": stopped,
         "weights": str(folder / WEIGHTS),
         "images": len(learning),
@@ -169,7 +170,7 @@ def _change(task: Task, name: str, optimizer: Any, step: int, accelerator: Accel
     if accelerator.scaler is None and not torch.isfinite(norm):
         return False  # with a scaler it is an overflow, whose step the scaler leaves out
     for group in optimizer.param_groups:
-        group["lr"] = settings.rate(step, task.steps)
+        group["lr"] = settings.rate(*task.place(name, step))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return True

@@ -191,9 +191,10 @@ def save_weights(path: Path, state: Mapping[str, Tensor], header: WeightsHeader)
     fresh = path.with_name(f".{path.name}.new")
     try:
         tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+        # One entry of metadata: safetensors writes several in random order, and equal weights are to be equal bytes.
         fresh.touch()
         mode = fresh.stat().st_mode
-        save_file(tensors, fresh, metadata={"format": "pt", KEY: header.model_dump_json()})
+        save_file(tensors, fresh, metadata={KEY: header.model_dump_json()})
         # safetensors makes files that only their owner may read; workers may run as somebody else.
         fresh.chmod(mode)
         with open(fresh, "rb") as file:

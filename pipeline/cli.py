@@ -185,12 +185,14 @@ def train(
     from rsup.models.train import TrainRequest
     from rsup.models.train import train as run
 
-    from .progress import progress
+    from .progress import progress, say
 
     request = TrainRequest(role.value, recipe, data, output, tuple(settings or ()), resume)
     with progress(f"train {role.value}", "steps") as report:
         result = run(request, report)
     _report(result, as_json)
+    if result["stopped"]:
+        say(f"stopped at step {result['steps']} of {result['of']}: go on with --resume")
 
 
 @app.command()

@@ -33,6 +33,13 @@ def test_round_trip(tmp_path, tiny, header):
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_equal_weights_are_equal_bytes(tmp_path, tiny, header):
+    state = Student(tiny).state_dict()
+    for name in ("a", "b", "c", "d", "e", "f"):
+        save_weights(tmp_path / name, state, header)
+    assert len({(tmp_path / name).read_bytes() for name in "abcdef"}) == 1
+
+
 @pytest.mark.parametrize("keep", [0, 7, 100, 3000, -1])
 def test_a_file_cut_short_is_refused(tmp_path, save_student, keep):
     path = save_student(4)
