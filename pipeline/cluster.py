@@ -6,6 +6,7 @@ number of tasks in flight, tries a failing task three times and reports each res
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -146,6 +147,16 @@ class ModelPlugin(WorkerPlugin):
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in ("model", "scale", "device", "cores")}
+
+
+def give_back_memory() -> None:
+    """Return what malloc has free to the system, once a chunk.
+
+    Chunks differ in what they leave between the blocks that live on; without this a worker's memory grows from chunk to
+    chunk, by a fifth from 9 to 81. Dask's own setting does it at every free, for a third more of a network's time.
+    """
+    with suppress(AttributeError):  # the C library is not GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def worker_model() -> ModelPlugin:

@@ -297,6 +297,8 @@ def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, w
             f"cannot write {store}: {error.strerror or error}; "
             "mend that (space, permission) and run the same command again to go on"
         ) from error
+    del data
+    cluster.give_back_memory()
 
 
 def _finish(plan: UpscalePlan) -> dict[str, float]:
