@@ -190,6 +190,8 @@ def train(
     request = TrainRequest(role.value, recipe, data, output, tuple(settings or ()), resume)
     with progress(f"train {role.value}", "steps") as report:
         result = run(request, report)
+    if os.environ.get("RANK", "0") != "0":
+        return  # torchrun starts this command once a process; they would all say the same
     _report(result, as_json)
     if result["stopped"]:
         say(f"stopped at step {result['steps']} of {result['of']}: go on with --resume")
