@@ -120,12 +120,8 @@ class Images:
             index = int(rng.integers(len(self._parts)))
             row, col = (int(rng.integers(max(0, side - self.crop_size) + 1)) for side in self._parts[index].size)
             turns = int(rng.integers(8))
-            try:
-                crop = self._crop(index, row, col)
-            except UnusableError as reason:
-                self._skip(index, reason)
-                continue
-            if np.isfinite(crop).all():
+            crop = self._crop(index, row, col)
+            if crop is not None:
                 return np.ascontiguousarray(_turned(crop, turns, self.config.augment))
         raise DataError(f"{self.folder}: {ATTEMPTS} crops in a row were unreadable or lack data: look at the images")
 
@@ -138,12 +134,8 @@ class Images:
             if len(found) == len(order):
                 break
             row, col = (max(0, side - self.crop_size) // 2 for side in self._parts[index].size)
-            try:
-                crop = self._crop(index, row, col)
-            except UnusableError as reason:
-                self._skip(index, reason)
-                continue
-            if np.isfinite(crop).all():
+            crop = self._crop(index, row, col)
+            if crop is not None:
                 found.append(np.ascontiguousarray(crop))
         if not found:
             raise DataError(f"{self.folder}: no image of the split can be read: look at the images")
@@ -159,17 +151,24 @@ class Images:
             raise UnusableError(f"is smaller than a crop ({height} x {width} against {self.crop_size} pixels)")
         return usable
 
-    def _crop(self, index: int, row: int, col: int) -> NDArray[np.float32]:
-        """[3, crop, crop] from `row`, `col` on; mirrored at the lower and right edge where the image ends too early."""
-        crop = self.image(index)[:, row : row + self.crop_size, col : col + self.crop_size]
+    def _crop(self, index: int, row: int, col: int) -> NDArray[np.float32] | None:
+        """[3, crop, crop] from `row`, `col` on; mirrored at the lower and right edge where the image ends too early.
+
+        None where data are missing, or where the file turns out to be damaged, which is said on standard error, once.
+        """
+        try:
+            image = self.image(index)
+        except UnusableError as reason:
+            path = self._parts[index].raster.path
+            if path not in {each.path for each in self.skipped}:
+                self.skipped.append(Skipped(path, str(reason)))
+                sys.stderr.write(f"{path} {reason}: skipped\n")
+            return None
+        crop = image[:, row : row + self.crop_size, col : col + self.crop_size]
+        if not np.isfinite(crop).all():
+            return None
         down, across = (self.crop_size - side for side in crop.shape[1:])
         return np.pad(crop, ((0, 0), (0, down), (0, across)), "reflect") if down or across else crop
-
-    def _skip(self, index: int, reason: UnusableError) -> None:
-        path = self._parts[index].raster.path
-        if path not in {each.path for each in self.skipped}:
-            self.skipped.append(Skipped(path, str(reason)))
-            sys.stderr.write(f"{path} {reason}: skipped\n")
 
 
 class Batches(Dataset[Tensor]):

@@ -32,6 +32,7 @@ from .judge import FIGURES, WHITE, Figures, Judge, Radiometry
 from .pairs import RadiometryConfig, make_pair
 from .rasters import UnusableError
 from .sensor import SensorDegradation
+from .student import parameters
 from .upscaler import Upscaler, load
 
 Progress = Callable[[int, int], None]
@@ -119,7 +120,7 @@ def evaluate(request: EvaluateRequest, progress: Progress = lambda done, total: 
     result: dict[str, Any] = {
         "model": name,
         "sha256": upscaler.descriptor.sha256,
-        "parameters": sum(tensor.numel() for tensor in upscaler.network.parameters()),
+        "parameters": parameters(upscaler.network),
         "scale": request.scale,
         "degradation": request.degradation,
         "radiometry": radiometry,

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from .config import Config
+from .precision import exact
 
 REAL_TARGET = 0.8
 """The probability a discriminator is asked to give real images: one-sided smoothing keeps its gradient alive."""
@@ -89,7 +90,7 @@ def mmd2(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Tensor:
     without gradient: the kernel then neither saturates nor flattens while features grow or shrink during training.
     """
     x, y = _exact(x), _exact(y)
-    with torch.autocast(x.device.type, enabled=False):
+    with exact(x.device):
         # Distances do not depend on the origin; near it, the expanded square below loses no digits.
         origin = torch.cat([x, y], -2).mean(-2, keepdim=True).detach()
         x, y = x - origin, y - origin

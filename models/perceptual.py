@@ -18,6 +18,7 @@ from torchvision.models import AlexNet_Weights, VGG16_Weights
 
 from .errors import ModelError
 from .losses import PerceptualKind, frequency
+from .precision import exact
 
 LpipsKind = Literal["lpips-vgg", "lpips-alex"]
 Term = Callable[[Tensor, Tensor], Tensor]
@@ -52,7 +53,7 @@ class Perceptual(nn.Module):
             tensor.copy_(found)
 
     def forward(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        with torch.autocast(prediction.device.type, enabled=False):
+        with exact(prediction.device):
             distance: Tensor = self.network(prediction.float(), truth.float())
             return distance.mean()
 

@@ -208,15 +208,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} is not TOML: {error}") from None
     for override in overrides:
         _override(tree, override)
-    return parse_recipe(tree, str(path))
-
-
-def parse_recipe(tree: dict[str, Any], where: str) -> Recipe:
-    """A recipe from plain dictionaries; `where` names it in the RecipeError."""
     try:
         return _READER.validate_python(tree)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {first_problem(error)}") from None
+        raise RecipeError(f"{path}: {first_problem(error)}") from None
 
 
 def recipe_text(recipe: RunConfig) -> str:

@@ -202,12 +202,14 @@ def student_counts(config: StudentConfig | CompactConfig | RsdStudentConfig) -> 
     """`parameters`, `parameters_as_published` and `gmac_512` of a student, without making its weights."""
     import torch
 
+    from .student import parameters
+
     with torch.device("meta"):
         student = classes_of(config.architecture)[1](config)
         # What is not enlarged first, the network takes as it is.
         side = 512 // config.scale if config.architecture == "compact-student" else 512
         cost = gmac(student, torch.empty(1, 3, side, side))
-    live = sum(tensor.numel() for tensor in student.parameters())
+    live = parameters(student)
     counted = live
     if config.architecture == "slimdiffsr-student":
         from .published import parameters_as_published

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .config import Config
 from .errors import ModelError
 from .noise_level import NoiseLevelPredictor, NoiseTable, PredictorConfig
+from .precision import exact
 from .spatial_unet import SpatialUNet, sharing_copy
 from .uncertainty import Estimate, EstimatorConfig, UncertaintyEstimator
 
@@ -147,7 +148,7 @@ class Teacher(nn.Module):
         assert self.estimator is not None and self.predictor is not None
         reference = None if truth is None else self.encode(truth)
         # Small networks whose answers are divided by and looked up: half precision would cost whole timesteps.
-        with torch.autocast(latent.device.type, enabled=False):
+        with exact(latent.device):
             with torch.no_grad():
                 estimate: Estimate = self.estimator(latent)
             if reference is None:

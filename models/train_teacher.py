@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .errors import RecipeError
 from .interpolation import interpolator
 from .losses import total_variation, uncertainty
+from .precision import exact
 from .pretrained import load_stable_diffusion
 from .recipe import TeacherRecipe
 from .reconstruction import Reconstruction
@@ -95,7 +96,7 @@ class TeacherTask(Task):
     def _uncertainty(self, image: Tensor, high: Tensor) -> Tensor:
         assert self.teacher.estimator is not None
         low, truth = self.teacher.encode(image), self.teacher.encode(high)
-        with torch.autocast(image.device.type, enabled=False):
+        with exact(image.device):
             estimate = self.teacher.estimator(low)
         return uncertainty(estimate.mean, estimate.log_variance, truth)
 
