@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .atomic import replacing
 from .errors import DataError
 
 STYLE = """
@@ -65,11 +65,10 @@ def write_comparison(out: Path, title: str, summary: str, rows: Sequence[Row]) -
     page = PAGE.substitute(
         title=escape(title), style=STYLE, summary=escape(summary), rows="\n".join(_row(row) for row in rows)
     )
-    fresh = out.with_name(f".{out.name}.new")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(page, encoding="utf-8")
-        os.replace(fresh, out)
+        with replacing(out) as fresh:
+            fresh.write_text(page, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror}): choose another folder with -o") from error
 

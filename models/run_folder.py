@@ -6,7 +6,6 @@ weights file is written by weights.py and stands for itself.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .atomic import replacing
 from .errors import RecipeError, TrainingError
 from .recipe import OptimizerConfig, Recipe, RunConfig, load_recipe, recipe_text
 
@@ -43,9 +43,8 @@ def begin_run(folder: Path, recipe: RunConfig) -> None:
     """Make a run's folder, where it is missing, and write the recipe. Raises TrainingError where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        fresh = folder / f".{RECIPE}.new"
-        fresh.write_text(recipe_text(recipe))
-        os.replace(fresh, folder / RECIPE)
+        with replacing(folder / RECIPE) as fresh:
+            fresh.write_text(recipe_text(recipe))
     except OSError as error:
         raise TrainingError(f"{folder} cannot be written: {error.strerror}") from error
 
@@ -59,10 +58,9 @@ def recipe_of(run: Path) -> Recipe:
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors, whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
     try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, fresh)
-        os.replace(fresh, path)
+        with replacing(path) as fresh:
+            save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, fresh)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path} cannot be written: {error}") from error
 

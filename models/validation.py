@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from .atomic import replacing
 from .data import Images
 from .interpolation import interpolator
 from .metrics import psnr_y, ssim_y
@@ -47,9 +47,8 @@ class Validation:
         self.latest = {key: value for key, value in rows[-1].items() if key != "step"} if rows else {}
         if self.accelerator.is_main_process and self.path.exists():
             # At once: other processes read it now, and the run may be killed again.
-            fresh = self.path.with_name(f".{self.path.name}.new")
-            fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            os.replace(fresh, self.path)
+            with replacing(self.path) as fresh:
+                fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def run(self, step: int, writer: SummaryWriter | None) -> dict[str, float]:
         """Means over the images: the task's losses, PSNR-Y and SSIM-Y of its prediction and of bicubic's."""

@@ -20,9 +20,9 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterWindow
 
+from rsup.models.atomic import replacing
 from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
-from .atomic import replacing
 from .errors import OutputError
 from .mosaic import bands_of
 

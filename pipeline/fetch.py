@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import zarr
 
-from .atomic import remove
+from rsup.models.atomic import remove
+
 from .catalog import CATALOGS, ItemReference, Query, search
 from .composite import Chunk, first, median
 from .errors import ArgumentError, OutputError, SceneError

@@ -20,7 +20,8 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 
-from .atomic import replacing, sync
+from rsup.models.atomic import replacing, sync
+
 from .cf import add_array, add_grid, consolidate, sync_chunk
 from .errors import OutputError
 from .grid import Window

@@ -14,7 +14,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from .atomic import replacing
+from rsup.models.atomic import replacing
+
 from .errors import OutputError
 from .grid import GSD
 from .pictures import Pair, Stretch, data_uri, details, ground, overview, scale_of, shown_bands

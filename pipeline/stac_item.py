@@ -24,9 +24,9 @@ import pystac
 from pyproj import Transformer
 from pystac.utils import datetime_to_str, str_to_datetime
 
+from rsup.models.atomic import replacing
 from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
-from .atomic import replacing
 from .errors import OutputError
 from .grid import GSD, Window
 
