@@ -3,7 +3,7 @@
 The published student's UNet and operators (FSC, DSC, QGAM) without an autoencoder: one convolution encodes the image at
 its own size, pixel shuffling brings the result to output size, and bicubic interpolation is added. An untrained network
 is bicubic interpolation. What the published student spends on an enlarged image and its encoder, 27 % of its time at
-any scale, is not spent.
+any scale, is not spent. Normalisations see one position at a time (slim_unet.PixelNorm).
 """
 
 from __future__ import annotations
@@ -38,16 +38,14 @@ class CompactConfig(Config):
     """Learned tokens of each QGAM."""
     squeeze: _Width = 32
     """Width inside QGAM's attentions."""
-    groups: _Count = 8
-    """Groups of each group normalisation."""
     shuffled: _Width = 16
     """Channels at output size."""
 
     @property
     def unet(self) -> StudentConfig:
         """The same widths as settings of the UNet, which also says whether they fit each other."""
-        shared = ("channels", "deep_channels", "blocks", "queries", "squeeze", "groups")
-        return StudentConfig(**{name: getattr(self, name) for name in shared})
+        shared = ("channels", "deep_channels", "blocks", "queries", "squeeze")
+        return StudentConfig(norm="pixel", groups=1, **{name: getattr(self, name) for name in shared})
 
     @property
     def multiple(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -180,6 +181,16 @@ class Batches(Dataset[Tensor]):
     def __getitem__(self, n: int) -> Tensor:
         rng = np.random.default_rng((self.seed, n, self.rank))
         return torch.from_numpy(np.stack([self.images.draw(rng) for _ in range(self.batch)]))
+
+
+class Turns(Dataset[Tensor]):
+    """Item n is item n of one of several sets of batches, which take turns."""
+
+    def __init__(self, sets: Sequence[Batches]) -> None:
+        self.sets = sets
+
+    def __getitem__(self, n: int) -> Tensor:
+        return self.sets[n % len(self.sets)][n]
 
 
 def _paths(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import math
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tomlkit
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
@@ -68,6 +68,21 @@ class Sources(Config):
     """Widths of what `tiny-random` makes."""
 
 
+class Variant(Config):
+    """One way of making pairs, beside others in the same training; what it leaves out is as in the recipe."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    """For the figures of validation."""
+    batch: _Count | None = None
+    crop: Annotated[int, Field(ge=32, multiple_of=8)] | None = None
+    bands: tuple[str, str, str] | None = None
+    """In the place of data.bands."""
+    gsd: Annotated[float, Field(gt=0)] | None = None
+    """In the place of data.gsd."""
+    degradation: Degradation | None = None
+    radiometry: RadiometryConfig | None = None
+
+
 class RunConfig(Config):
     """What every kind of run has."""
 
@@ -78,7 +93,7 @@ class RunConfig(Config):
     batch: _Count
     """Images a process and backward pass."""
     accumulate: _Count = 1
-    """Backward passes a step: a step sees batch x accumulate x processes images."""
+    """Backward passes a step, for each variant: a step sees batch x accumulate x processes images of each."""
     crop: Annotated[int, Field(ge=32, multiple_of=8)] = 512
     """Side of the sharp crops, in output pixels."""
     precision: Literal["no", "fp16", "bf16"] = "no"
@@ -95,6 +110,32 @@ class RunConfig(Config):
     data: DataConfig = DataConfig()
     degradation: Degradation = PublishedDegradation()
     radiometry: RadiometryConfig = RadiometryConfig()
+    variants: tuple[Variant, ...] = ()
+    """Ways of making pairs that take turns within each step: one network for all of them. None: the settings above."""
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) < len(names):
+            raise ValueError("two variants have the same name: every one needs its own")
+        return self
+
+    def ways(self) -> dict[str, Self]:
+        """By name, this recipe with the settings of each variant; itself, without a name, where there is none."""
+        if not self.variants:
+            return {"": self}
+        found = {}
+        for variant in self.variants:
+            own: dict[str, Any] = {name: value for name, value in variant if value is not None and name != "name"}
+            reading = {str(name): own.pop(name) for name in ("bands", "gsd") if name in own}
+            found[variant.name] = self.model_copy(update=own | {"data": self.data.model_copy(update=reading)})
+        return found
+
+    def check_crops(self, multiple: int) -> None:
+        """Raises RecipeError for a crop that networks cannot take whose image sides are multiples of `multiple`."""
+        for way in self.ways().values():
+            if way.crop % multiple:
+                raise RecipeError(f"crop {way.crop}: these networks need a multiple of {multiple}")
 
 
 class TeacherRecipe(RunConfig):
@@ -134,8 +175,11 @@ class StudentRecipe(RunConfig):
     batch: _Count = 16
     teacher: Path | None = None
     """Run folder of the teacher, or a student's weights file; needed wherever `distillation` has a weight."""
-    initialise: Literal["stable-diffusion", "random"] = "stable-diffusion"
-    """What the modules that the student keeps start from."""
+    initialise: Literal["stable-diffusion", "random"] | Path = "stable-diffusion"
+    """What the student starts from: the modules that it keeps of Stable Diffusion, chance, or, to go on from, the
+    weights file of a student with the same settings."""
+    weights: Literal["float32", "float16"] = "float32"
+    """Type of the numbers in the weights file; checkpoints keep all digits."""
     optimizer: OptimizerConfig = OptimizerConfig(kind="adam", lr=5e-5)
     discriminator_optimizer: OptimizerConfig = OptimizerConfig(kind="adam", lr=5e-5)
     sources: Sources = Sources()
@@ -149,7 +193,7 @@ class StudentRecipe(RunConfig):
         if isinstance(self.student, CompactConfig):
             if self.student.scale != self.scale:
                 raise ValueError(f"the student is made for x{self.student.scale}, the recipe for x{self.scale}")
-            if self.initialise != "random":
+            if self.initialise == "stable-diffusion":
                 raise ValueError('a compact student keeps nothing of Stable Diffusion: set initialise = "random"')
         return self
 

@@ -26,14 +26,36 @@ LATENT = 4
 """Channels of Stable Diffusion's latent."""
 
 
+class PixelNorm(nn.Module):
+    """Normalisation over the channels of each position alone: [n, c, h, w] -> the same shape.
+
+    What lies elsewhere in the image does not enter: a network trained on small crops sees what it knows in large tiles,
+    and a cloud at a tile's far end does not change the ground at this one, as it does through a group's statistics.
+    """
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.num_channels, self.eps = channels, eps
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Views, not copies, where the feature map is channels_last.
+        y = F.layer_norm(x.permute(0, 2, 3, 1), (self.num_channels,), self.weight, self.bias, self.eps)
+        return y.permute(0, 3, 1, 2)
+
+
+def _norm(channels: int, eps: float, config: StudentConfig) -> nn.Module:
+    return nn.GroupNorm(config.unet_groups, channels, eps) if config.norm == "group" else PixelNorm(channels, eps)
+
+
 class ResidualBlock(nn.Module):
     """Stable Diffusion's residual block without time, its convolutions replaced: [n, c, h, w] -> [n, out, h, w]."""
 
     def __init__(self, channels: int, out_channels: int, config: StudentConfig) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(config.unet_groups, channels, eps=1e-5)
+        self.norm1 = _norm(channels, 1e-5, config)
         self.conv1 = FSC(channels, out_channels) if config.fsc else nn.Conv2d(channels, out_channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(config.unet_groups, out_channels, eps=1e-5)
+        self.norm2 = _norm(out_channels, 1e-5, config)
         self.conv2 = DSC(out_channels) if config.dsc else nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(channels, out_channels, 1) if channels != out_channels else nn.Identity()
 
@@ -78,7 +100,7 @@ class Transformer(nn.Module):
 
     def __init__(self, channels: int, config: StudentConfig) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(config.unet_groups, channels, eps=1e-6)
+        self.norm = _norm(channels, 1e-6, config)
         self.proj_in = nn.Linear(channels, channels)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, config)])
         self.proj_out = nn.Linear(channels, channels)
@@ -189,7 +211,7 @@ class SlimUNet(nn.Module):
                 widths.append(below + skips.pop())
                 below = channels[i]
             self.up_blocks.append(UpLevel(widths, below, last=i == 0, attends=attends[i], config=config))
-        self.conv_norm_out = nn.GroupNorm(config.unet_groups, channels[0], eps=1e-5)
+        self.conv_norm_out = _norm(channels[0], 1e-5, config)
         self.conv_out = nn.Identity() if config.fused else nn.Conv2d(channels[0], LATENT, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

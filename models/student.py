@@ -41,6 +41,8 @@ class StudentConfig(Config):
     """Width inside QGAM's attentions."""
     groups: _Count = 32
     """Groups of each group normalisation, at the full width of the UNet."""
+    norm: Literal["group", "pixel"] = "group"
+    """Of the UNet: over groups of channels and the whole image, as published, or over the channels of each position."""
     autoencoder_channels: _Width = 64
     """Width of TAESD; half the width of the KL autoencoder's finest level."""
     autoencoder: Literal["taesd", "kl"] = "taesd"

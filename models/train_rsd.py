@@ -50,7 +50,7 @@ class ResShiftTask(_LatentTask):
         """Raises ModelError where the autoencoder is not here, RecipeError for a crop that does not fit."""
         self.recipe: ResShiftRecipe = recipe
         self.teacher, self.latents = new_resshift(recipe)
-        _check_crop(recipe.crop, self.latents, self.teacher)
+        recipe.check_crops(_multiple(self.latents, self.teacher))
         self.networks: dict[str, nn.Module] = {"teacher": self.teacher}
         self.optimizers = {"teacher": recipe.optimizer}
         self.enlarge = interpolator("bicubic", recipe.scale)
@@ -78,7 +78,7 @@ class RsdTask(_LatentTask):
         """`teacher` is frozen, and restores `latents`. Raises ModelError and RecipeError as ResShiftTask does."""
         self.recipe: RsdRecipe = recipe
         self.latents = latents
-        _check_crop(recipe.crop, latents, teacher)
+        recipe.check_crops(_multiple(latents, teacher))
         torch.manual_seed(recipe.seed)
         self.rsd = Rsd(teacher, recipe.rsd)
         self.networks: dict[str, nn.Module] = {
@@ -151,7 +151,6 @@ def load_resshift(run: Path) -> tuple[ResShift, Latents]:
     return network, latents
 
 
-def _check_crop(crop: int, latents: Latents, network: ResShift) -> None:
-    multiple = latents.config.factor * network.config.denoiser.multiple
-    if crop % multiple:
-        raise RecipeError(f"crop {crop}: these networks need a multiple of {multiple}")
+def _multiple(latents: Latents, network: ResShift) -> int:
+    """Image sides must be multiples of this many output pixels."""
+    return latents.config.factor * network.config.denoiser.multiple

@@ -33,8 +33,7 @@ class TeacherTask(Task):
         """Raises ModelError where a network the recipe names is not here, RecipeError for a crop that does not fit."""
         self.recipe: TeacherRecipe = recipe
         self.teacher = build_teacher(recipe)
-        if recipe.crop % self.teacher.multiple:
-            raise RecipeError(f"crop {recipe.crop}: the teacher needs a multiple of {self.teacher.multiple}")
+        recipe.check_crops(self.teacher.multiple)
         self.networks: dict[str, nn.Module] = {"teacher": self.teacher}
         self.optimizers = {"teacher": recipe.optimizer}
         self.estimator_steps = 0

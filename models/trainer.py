@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from . import checkpoint
-from .data import Batches, Images
+from .data import Batches, Images, Turns
 from .errors import DataError, TrainingError
 from .pairs import make_pair
 from .recipe import OptimizerConfig
@@ -49,7 +49,8 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
     """
     recipe = task.recipe
     torch.manual_seed(recipe.seed)
-    learning = Images(data, "train", recipe.data, recipe.crop)
+    ways = recipe.ways().values()
+    learning = [Images(data, "train", way.data, way.crop) for way in ways]
     validation = Validation(task, data, accelerator, folder)
     if accelerator.is_main_process:
         begin_run(folder, recipe)
@@ -63,8 +64,9 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
     for name in task.optimizers:
         for parameter in task.parameters(name):
             broadcast(parameter.data)
-    batches = Batches(learning, recipe.batch, recipe.seed, accelerator.process_index)
-    per_step = task.turns * recipe.accumulate
+    rank = accelerator.process_index
+    batches = Turns([Batches(images, way.batch, recipe.seed, rank) for images, way in zip(learning, ways, strict=True)])
+    per_step = task.turns * recipe.accumulate * len(learning)
     numbers = range(start * per_step, task.steps * per_step)
     reading = closing(_read(batches, numbers, recipe.loaders, accelerator.device))
     writer = SummaryWriter(folder / "tensorboard", purge_step=start) if accelerator.is_main_process else None
@@ -108,8 +110,8 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
         "of": task.steps,
         "stopped": stopped,
         "weights": str(folder / WEIGHTS),
-        "images": len(learning),
-        "skipped": [f"{each.path}: {each.reason}" for each in learning.skipped],
+        "images": max(map(len, learning)),
+        "skipped": sorted({f"{each.path}: {each.reason}" for images in learning for each in images.skipped}),
         "validation": validation.latest,
     }
 
@@ -123,10 +125,13 @@ def _turn(
     accelerator: Accelerator,
     folder: Path,
 ) -> dict[str, float]:
-    """One turn: `accumulate` batches, then one change by every optimiser that was given a loss."""
+    """One turn: `accumulate` batches of each way of making pairs, then one change by every optimiser with a loss."""
     recipe = task.recipe
+    ways = list(recipe.ways().values())
+    parts = recipe.accumulate * len(ways)
     losses: dict[str, float] = {}
-    for part in range(recipe.accumulate):
+    for part in range(parts):
+        way = ways[part % len(ways)]
         batch = next(loader)
         if isinstance(batch, DataError):
             raise batch
@@ -134,7 +139,7 @@ def _turn(
         generator = seeded(recipe.seed, step, turn, part, accelerator.process_index)
         # What draws from torch's own generators (augmentation, for one) is seeded as well.
         torch.manual_seed(generator.initial_seed())
-        low, high = make_pair(high, recipe.scale, recipe.degradation, recipe.radiometry, generator)
+        low, high = make_pair(high, recipe.scale, way.degradation, way.radiometry, generator)
         pair = Pair(low, high)
         updates = task.updates(pair, step, turn, generator)
         while True:
@@ -144,11 +149,11 @@ def _turn(
                 break
             values = {update.optimizer: update.loss, **update.terms}
             for name, value in values.items():
-                losses[name] = losses.get(name, 0) + float(value.detach()) / recipe.accumulate
+                losses[name] = losses.get(name, 0) + float(value.detach()) / parts
             if not torch.isfinite(update.loss):
                 raise _not_finite("loss", update, pair, step, folder)
-            accelerator.backward(update.loss / recipe.accumulate)
-            if part == recipe.accumulate - 1:
+            accelerator.backward(update.loss / parts)
+            if part == parts - 1:
                 if not _change(task, update.optimizer, optimizers[update.optimizer], step, accelerator):
                     raise _not_finite("gradient", update, pair, step, folder)
     return losses
@@ -282,7 +287,7 @@ def _agreed(told: list[int], accelerator: Accelerator) -> bool:
 
 
 def _read(
-    batches: Batches, numbers: range, loaders: int, device: torch.device
+    batches: Turns, numbers: range, loaders: int, device: torch.device
 ) -> Generator[Tensor | DataError, None, None]:
     """The batches of those numbers, read ahead by `loaders` processes, which are gone once this is closed."""
     reader: Any = iter(
@@ -307,7 +312,7 @@ def _read(
 class _Told(Dataset[Tensor | DataError]):
     """Batches that hand a DataError over: a loader's process would raise it wrapped in its own traceback."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Turns) -> None:
         self.batches = batches
 
     def __getitem__(self, n: int) -> Tensor | DataError:

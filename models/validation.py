@@ -34,7 +34,13 @@ class Validation:
         """Raises DataError where `data` has no image left for validation."""
         self.task, self.accelerator, self.path = task, accelerator, folder / "validation.jsonl"
         recipe = task.recipe
-        self.images = Images(data, "validation", recipe.data, recipe.crop).centres(recipe.validation_images)
+        self.images = [
+            (name, way, number, image)
+            for name, way in recipe.ways().items()
+            for number, image in enumerate(
+                Images(data, "validation", way.data, way.crop).centres(recipe.validation_images)
+            )
+        ]
         self.latest: dict[str, float] = {}
         self._enlarge = interpolator("bicubic", recipe.scale)
 
@@ -51,7 +57,10 @@ class Validation:
                 fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def run(self, step: int, writer: SummaryWriter | None) -> dict[str, float]:
-        """Means over the images: the task's losses, PSNR-Y and SSIM-Y of its prediction and of bicubic's."""
+        """Means over the images: the task's losses, PSNR-Y and SSIM-Y of its prediction and of bicubic's.
+
+        With several ways of making pairs, PSNR-Y is also there for each, under its name.
+        """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         modes = {name: network.training for name, network in self.task.networks.items()}
         for network in self.task.networks.values():
@@ -66,7 +75,9 @@ class Validation:
         for name, mode in modes.items():
             self.task.networks[name].train(mode)
         found = gather_object(found)
-        self.latest = {name: sum(each[name] for each in found) / len(found) for name in sorted(found[0])}
+        names = sorted({name for each in found for name in each})
+        values = {name: [each[name] for each in found if name in each] for name in names}
+        self.latest = {name: sum(each) / len(each) for name, each in values.items()}
         if self.accelerator.is_main_process:
             with open(self.path, "a") as file:
                 file.write(json.dumps({"step": step, **self.latest}) + "\n")
@@ -77,21 +88,24 @@ class Validation:
 
     def _one(self, index: int) -> tuple[dict[str, float], Tensor]:
         """Figures of one image, and its panel [3, h, 4 w] in [0, 1]."""
-        recipe, device = self.task.recipe, self.accelerator.device
-        # Not of the training's seeds: the same images are degraded alike whatever the recipe's seed.
-        generator = seeded(index)
+        device = self.accelerator.device
+        name, way, number, sharp = self.images[index]
+        # Not of the training's seeds: the same images are degraded alike whatever the recipe's seed and other variants.
+        generator = seeded(number)
         torch.manual_seed(generator.initial_seed())
-        high = torch.from_numpy(self.images[index])[None].to(device)
-        pair = Pair(*make_pair(high, recipe.scale, recipe.degradation, recipe.radiometry, generator))
+        high = torch.from_numpy(sharp)[None].to(device)
+        pair = Pair(*make_pair(high, way.scale, way.degradation, way.radiometry, generator))
         with self.accelerator.autocast():
             image, losses = self.task.predict(pair, generator)
         bicubic = self._enlarge.to(device)(pair.low)
         truth = _shown(pair.high)
-        figures = {name: float(value) for name, value in losses.items()}
+        figures = {term: float(value) for term, value in losses.items()}
         for suffix, each in (("", image), ("_bicubic", bicubic)):
-            figures[f"psnr_y{suffix}"] = psnr_y(_shown(each), truth, recipe.scale)
-            figures[f"ssim_y{suffix}"] = ssim_y(_shown(each), truth, recipe.scale)
-        nearest = F.interpolate(pair.low, scale_factor=recipe.scale, mode="nearest")
+            figures[f"psnr_y{suffix}"] = psnr_y(_shown(each), truth, way.scale)
+            figures[f"ssim_y{suffix}"] = ssim_y(_shown(each), truth, way.scale)
+            if name:
+                figures[f"psnr_y{suffix}_{name}"] = figures[f"psnr_y{suffix}"]
+        nearest = F.interpolate(pair.low, scale_factor=way.scale, mode="nearest")
         return figures, torch.cat([_shown(nearest), _shown(bicubic), _shown(image), truth], 2).cpu()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from rsup.models.compact import CompactConfig, CompactStudent
 from rsup.models.distillation import Distillation, DistillationConfig, FeatureTaps
@@ -11,6 +12,7 @@ from rsup.models.errors import RecipeError
 from rsup.models.interpolation import interpolator
 from rsup.models.recipe import StudentRecipe, load_recipe
 from rsup.models.registry import descriptor_of, show_model, student_counts
+from rsup.models.slim_unet import PixelNorm
 from rsup.models.student import Student
 from rsup.models.train_student import StudentTask
 from rsup.models.upscaler import Upscaler, load
@@ -49,6 +51,18 @@ def test_every_parameter_learns() -> None:
     network(torch.rand(1, 3, 16, 16)).square().mean().backward()
     silent = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert not silent
+
+
+def test_a_position_is_normalised_by_its_own_channels() -> None:
+    norm = PixelNorm(6, 1e-5)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 6, 5, 4, dtype=torch.float64)
+    mean, variance = x.mean(1, keepdim=True), x.var(1, keepdim=True, correction=0)
+    expected = (x - mean) / (variance + 1e-5).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+    torch.testing.assert_close(norm.double()(x), expected)
+    kinds = [type(module) for name, module in tiny(4).named_modules() if "norm" in name.rpartition(".")[2]]
+    assert PixelNorm in kinds and torch.nn.GroupNorm not in kinds
 
 
 def test_sides_that_do_not_halve_are_refused() -> None:
@@ -120,3 +134,39 @@ def test_a_teacher_of_another_scale_cannot_be_learned_from(tmp_path: Path) -> No
     assert isinstance(recipe, StudentRecipe)
     with pytest.raises(RecipeError, match="was trained for x8, this recipe is for x4"):
         StudentTask(recipe)
+
+
+def test_training_goes_on_from_a_weights_file_and_writes_half_precision(tmp_path: Path) -> None:
+    path = tmp_path / "first.safetensors"
+    config = CompactConfig(scale=4, channels=(16, 32), deep_channels=64)
+    torch.manual_seed(3)
+    first = CompactStudent(config)
+    save_weights(path, first.state_dict(), student_header(config, 4, licence="CC-BY-4.0", source="random numbers"))
+
+    going_on = [*COMPACT[:1], f"initialise={path}", *NO_TEACHER, "weights=float16"]
+    task = StudentTask(load_student_recipe(going_on))
+    assert task.licence == "CC-BY-4.0"
+    for name, tensor in task.student.state_dict().items():
+        assert torch.equal(tensor, first.state_dict()[name])
+
+    out = tmp_path / "half.safetensors"
+    task.export(out, "images", {})
+    assert out.stat().st_size < 0.6 * path.stat().st_size
+    assert {tensor.dtype for tensor in load_file(out).values()} == {torch.float16}
+    half = load_student(out)
+    for name, tensor in half.state_dict().items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, first.state_dict()[name], atol=1e-4, rtol=1e-3)
+
+    wider = 'student={architecture="compact-student", scale=4, channels=[24, 32], deep_channels=64}'
+    with pytest.raises(RecipeError, match="a student of other settings"):
+        StudentTask(load_student_recipe([wider, *going_on[1:]]))
+    eight = 'student={architecture="compact-student", scale=8, channels=[16, 32], deep_channels=64}'
+    with pytest.raises(RecipeError, match="trained for x4, this recipe is for x8"):
+        StudentTask(load_student_recipe([eight, "scale=8", *going_on[1:]]))
+
+
+def load_student_recipe(overrides: list[str]) -> StudentRecipe:
+    recipe = load_recipe(RECIPE, overrides)
+    assert isinstance(recipe, StudentRecipe)
+    return recipe

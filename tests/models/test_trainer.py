@@ -113,10 +113,22 @@ def bits(folder: Path) -> dict[str, Any]:
     return {"last": last.name, "rows": rows, **files}
 
 
+TWO_WAYS = [
+    {"name": "photograph"},
+    {
+        "name": "sensor",
+        "batch": 1,
+        "crop": 64,
+        "degradation": {"kind": "sentinel2"},
+        "radiometry": {"kind": "reflectance"},
+    },
+]
+
+
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"ema": 0}, {"accumulate": 2, "turns": 2}, {"loaders": 1}],
-    ids=["plain", "no mean", "parts and turns", "a loader"],
+    [{}, {"ema": 0}, {"accumulate": 2, "turns": 2, "variants": TWO_WAYS}, {"loaders": 1}],
+    ids=["plain", "no mean", "parts, turns and variants", "a loader"],
 )
 def test_a_killed_run_goes_on_bit_for_bit(settings: dict[str, Any], run: Fit, tmp_path: Path) -> None:
     run(Toy(**settings), "whole")
@@ -201,23 +213,28 @@ def test_the_second_signal_acts_at_once(run: Fit, tmp_path: Path) -> None:
 
 def replay(task: Toy, data: Path, step: int, part: int = 0) -> tuple[Pair, torch.Generator]:
     """The batch of a step, made apart from the loop; torch's own generator is left as the loop leaves it."""
-    recipe = task.recipe
-    images = Images(data, "train", recipe.data, recipe.crop)
-    high = Batches(images, recipe.batch, recipe.seed)[step * recipe.accumulate + part]
-    generator = seeded(recipe.seed, step, 0, part, 0)
+    ways = list(task.recipe.ways().values())
+    way = ways[part % len(ways)]
+    images = Images(data, "train", way.data, way.crop)
+    high = Batches(images, way.batch, way.seed)[step * way.accumulate * len(ways) + part]
+    generator = seeded(way.seed, step, 0, part, 0)
     torch.manual_seed(generator.initial_seed())
-    return Pair(*make_pair(high, recipe.scale, recipe.degradation, recipe.radiometry, generator)), generator
+    return Pair(*make_pair(high, way.scale, way.degradation, way.radiometry, generator)), generator
 
 
-def test_parts_of_a_step_are_averaged(run: Fit, training_images: Path, tmp_path: Path) -> None:
-    settings = {"steps": 1, "accumulate": 3, "clip_norm": 1e9}
+@pytest.mark.parametrize(("parts", "settings"), [(3, {"accumulate": 3}), (4, {"accumulate": 2, "variants": TWO_WAYS})])
+def test_parts_of_a_step_are_averaged(
+    parts: int, settings: dict[str, Any], run: Fit, training_images: Path, tmp_path: Path
+) -> None:
+    settings = settings | {"steps": 1, "clip_norm": 1e9}
     run(Toy(**settings), "run")
     task = Toy(**settings)
     losses = []
-    for part in range(3):
+    for part in range(parts):
         pair, generator = replay(task, training_images, 0, part)
+        assert pair.high.shape == ((1, 3, 64, 64) if parts == 4 and part % 2 else (2, 3, 32, 32))
         update = next(task.updates(pair, 0, 0, generator))
-        (update.loss.double() / 3).backward()
+        (update.loss.double() / parts).backward()
         losses.append(float(update.loss.detach()))
     saved = load_file(tmp_path / "run/checkpoints/step-00000001/tensors.safetensors")
     for index, parameter in enumerate(task.image.parameters()):
@@ -228,7 +245,21 @@ def test_parts_of_a_step_are_averaged(run: Fit, training_images: Path, tmp_path:
     curves.Reload()
     assert curves.Scalars("train/image")[0].value == pytest.approx(np.mean(losses), rel=1e-5)
     assert {"train/gan", "train/judge", "validation/psnr_y"} <= set(curves.Tags()["scalars"])
-    assert set(curves.Tags()["images"]) == {"validation/0", "validation/1"}
+    assert {"validation/0", "validation/1"} <= set(curves.Tags()["images"])
+
+
+def test_validation_tells_the_variants_apart(run: Fit, training_images: Path, tmp_path: Path) -> None:
+    run(Toy(steps=1, variants=TWO_WAYS), "both")
+    both = json.loads((tmp_path / "both/validation.jsonl").read_text().splitlines()[0])
+    alone = {}
+    for variant in TWO_WAYS:
+        name = str(variant["name"])
+        run(Toy(steps=1, **{key: value for key, value in variant.items() if key != "name"}), name)
+        alone[name] = json.loads((tmp_path / name / "validation.jsonl").read_text().splitlines()[0])
+        assert both[f"psnr_y_{name}"] == alone[name]["psnr_y"]
+        assert both[f"psnr_y_bicubic_{name}"] == alone[name]["psnr_y_bicubic"]
+    assert both["psnr_y"] == pytest.approx(np.mean([each["psnr_y"] for each in alone.values()]))
+    assert alone["sensor"]["psnr_y_bicubic"] > alone["photograph"]["psnr_y_bicubic"] + 1
 
 
 def test_long_gradients_are_cut_and_rates_rise(run: Fit, training_images: Path, tmp_path: Path) -> None:
