@@ -1,7 +1,7 @@
 """A model on images whose truth is known: a folder of sharp images in, figures and a page of crops out.
 
-Every validation image is degraded as training degrades it, enlarged by the model and by bicubic interpolation, and both
-are measured against the image itself.
+Every validation image is degraded once, as training degrades it, enlarged by the model, by bicubic interpolation and by
+whatever else is to stand beside them, and all are measured against the image itself.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ from .errors import DataError
 from .judge import FIGURES, WHITE, Figures, Judge, Radiometry
 from .pairs import RadiometryConfig, make_pair
 from .rasters import UnusableError
-from .sensor import SensorDegradation
+from .sensor import RESPONSES, BandName, SensorDegradation
 from .student import parameters
-from .upscaler import Upscaler, load
+from .upscaler import load
 
 Progress = Callable[[int, int], None]
+Enlarge = Callable[[Tensor], Tensor]
+"""Images [1, 3, y, x] in [-1, 1] -> [1, 3, y * scale, x * scale]; an Upscaler is one."""
 
 BASELINE = "bicubic"
 SMALLEST = 32
@@ -63,6 +65,8 @@ class EvaluateRequest:
     """Metres a pixel that finer images are averaged to, above 0; None: pixels as they are."""
     white: float | None = None
     """The number that counts as white, above 0; needed for images of more than 8 bits."""
+    bands: tuple[str, str, str] | None = None
+    """What the three channels are given; None: the bands the model was made for."""
     every: bool = False
     """Every image, not those of the validation split alone: for folders that nothing was trained on."""
     limit: int | None = None
@@ -77,19 +81,24 @@ class EvaluateRequest:
     """NIQE's pristine model, an npz; see `niqe.load_pristine`."""
 
 
-def evaluate(request: EvaluateRequest, progress: Progress = lambda done, total: None) -> dict[str, Any]:
+def evaluate(
+    request: EvaluateRequest,
+    progress: Progress = lambda done, total: None,
+    beside: Mapping[str, Enlarge] | None = None,
+) -> dict[str, Any]:
     """Figures of the model, averaged over the images; beside them bicubic's (`bicubic`), unless the model is that.
 
     Besides FIGURES: ms_per_tile (median time of a 512 x 512 output tile; on the CPU on one core), niqe_truth, model,
-    sha256, parameters, scale, degradation, radiometry, device, images (how many), skipped (path and reason of each),
-    notes (a sentence by figure that is None, or not of all images), page (its path, or None).
+    sha256, parameters, scale, degradation, radiometry, bands, device, images (how many), skipped (path and reason of
+    each), notes (a sentence by figure that is None, or not of all images), page (its path, or None), and `beside`: the
+    same figures of further callables by name, which are given the same images on the model's device.
 
-    Raises ModelError for the model and its device, DataError for the images.
+    Raises ModelError for the model and its device, DataError for the images and bands.
     """
     device = ("cuda" if torch.cuda.is_available() else "cpu") if request.device == "auto" else request.device
     upscaler = load(request.model, request.scale, device)
     name = upscaler.descriptor.name
-    models = {name: upscaler}
+    models: dict[str, Enlarge] = {**(beside or {}), name: upscaler}
     if name != BASELINE:
         models[BASELINE] = load(BASELINE, request.scale, device)
     radiometry: Radiometry = request.radiometry or (
@@ -100,13 +109,16 @@ def evaluate(request: EvaluateRequest, progress: Progress = lambda done, total: 
     found: dict[str, list[Figures]] = {key: [] for key in models}
     truths: list[Figures] = []
     rows: list[Row] = []
-    red, green, blue = upscaler.descriptor.bands
+    red, green, blue = request.bands or upscaler.descriptor.bands
     reading = DataConfig(bands=(red, green, blue), gsd=request.gsd, white=request.white)
+    degradation = _degradation(request, reading)
+    settings = RadiometryConfig(kind=radiometry, span=(WHITE, WHITE))
     splits = _splits(request, reading, judge.notes)
     number = sum(map(len, splits))
     total = min(request.limit or number, number)
     for title, sharp in _whole(splits, total, request.scale):
-        low, high = _pair(sharp.to(upscaler.device), request, radiometry, title)
+        generator = _generator(request.seed, title)
+        low, high = make_pair(sharp.to(upscaler.device)[None], request.scale, degradation, settings, generator)
         made = {key: model(low).clamp(-1, 1) for key, model in models.items()}
         for key, image in made.items():
             found[key].append(judge(image[0], high[0], low[0]))
@@ -116,7 +128,10 @@ def evaluate(request: EvaluateRequest, progress: Progress = lambda done, total: 
         progress(len(truths), total)
 
     notes = dict(judge.notes)
-    mean = {key: _mean(figures, notes) for key, figures in found.items()}
+    means: dict[str, dict[str, Any]] = {
+        key: {**_mean(found[key], notes), "ms_per_tile": _milliseconds(model, request.scale, upscaler.device)}
+        for key, model in models.items()
+    }
     result: dict[str, Any] = {
         "model": name,
         "sha256": upscaler.descriptor.sha256,
@@ -124,14 +139,16 @@ def evaluate(request: EvaluateRequest, progress: Progress = lambda done, total: 
         "scale": request.scale,
         "degradation": request.degradation,
         "radiometry": radiometry,
+        "bands": [red, green, blue],
         "device": str(upscaler.device),
         "images": len(truths),
-        **mean[name],
-        "ms_per_tile": _milliseconds(upscaler),
+        **means[name],
         "niqe_truth": _mean(truths, {})["niqe"],
     }
     if name != BASELINE:
-        result[BASELINE] = {**mean[BASELINE], "ms_per_tile": _milliseconds(models[BASELINE])}
+        result[BASELINE] = means[BASELINE]
+    if beside:
+        result["beside"] = {key: means[key] for key in beside}
     page = None
     if request.page:
         plain = re.sub(r"[^\w.-]", "_", name)
@@ -144,7 +161,7 @@ def evaluate(request: EvaluateRequest, progress: Progress = lambda done, total: 
 
 def table(result: Mapping[str, Any]) -> str:
     """The result of `evaluate` as lines for people: the model, bicubic and the truth beside each other."""
-    columns: dict[str, Mapping[str, Any]] = {result["model"]: result}
+    columns: dict[str, Mapping[str, Any]] = {result["model"]: result, **result.get("beside", {})}
     if BASELINE in result:
         columns[BASELINE] = result[BASELINE]
     columns["truth"] = {"niqe": result["niqe_truth"]}
@@ -215,14 +232,23 @@ def _whole(splits: Sequence[Images], count: int, scale: int) -> Iterator[tuple[s
         raise DataError(f"{splits[0].folder}: no image can be read: look at the images")
 
 
-def _pair(sharp: Tensor, request: EvaluateRequest, radiometry: Radiometry, title: str) -> tuple[Tensor, Tensor]:
-    """[3, y, x] in [0, 1] -> (low, high), each [1, 3, y, x] in [-1, 1]."""
-    # By name: an image is degraded alike whatever else lies in the folder, and wherever that lies.
-    digest = hashlib.sha256(f"{request.seed}/{Path(title).name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    degradation = PublishedDegradation() if request.degradation == "published" else SensorDegradation()
-    settings = RadiometryConfig(kind=radiometry, span=(WHITE, WHITE))
-    return make_pair(sharp[None], request.scale, degradation, settings, generator)
+def _degradation(request: EvaluateRequest, reading: DataConfig) -> PublishedDegradation | SensorDegradation:
+    if request.degradation == "published":
+        return PublishedDegradation()
+    known: dict[str, BandName] = {name: name for name in RESPONSES}
+    try:
+        first, second, third = (known[band.lower()] for band in reading.bands)
+    except KeyError as error:
+        raise DataError(
+            f"the sensor's {error.args[0]} is not known: give bands among {', '.join(known)}, or another degradation"
+        ) from None
+    return SensorDegradation(bands=(first, second, third))
+
+
+def _generator(seed: int, title: str) -> torch.Generator:
+    """By name: an image is degraded alike whatever else lies in the folder, and wherever that lies."""
+    digest = hashlib.sha256(f"{seed}/{Path(title).name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def _mean(figures: Iterable[Figures], notes: dict[str, str]) -> Figures:
@@ -238,15 +264,15 @@ def _mean(figures: Iterable[Figures], notes: dict[str, str]) -> Figures:
     return means
 
 
-def _milliseconds(upscaler: Upscaler) -> float:
-    side = TILE // upscaler.descriptor.scale
-    tile = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(upscaler.device) * 2 - 1
+def _milliseconds(model: Enlarge, scale: int, device: torch.device) -> float:
+    side = TILE // scale
+    tile = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
     times = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
-        upscaler(tile)
-        if upscaler.device.type == "cuda":
-            torch.cuda.synchronize(upscaler.device)
+        model(tile)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times[1:])  # the first one also fetches kernels and memory
 

@@ -20,6 +20,9 @@ Radiometry = Literal["photograph", "reflectance"]
 FIGURES = (
     "psnr_y",
     "ssim_y",
+    "psnr_1",
+    "psnr_2",
+    "psnr_3",
     "lpips",
     "dists",
     "niqe",
@@ -32,7 +35,7 @@ FIGURES = (
     "block_mean_dn",
     "shift_px",
 )
-"""Every figure of an image, in the order in which they are shown."""
+"""Every figure of an image, in the order in which they are shown; psnr_1 to psnr_3 are those of the three channels."""
 
 WHITE = 0.425
 """Reflectance at 1, for every image: the middle of what training draws, so that figures of two runs can be compared."""
@@ -85,6 +88,8 @@ class Judge:
         found: Figures = dict.fromkeys(FIGURES)
         found["psnr_y"] = metrics.psnr_y(saved, wanted, self.scale)
         found["ssim_y"] = metrics.ssim_y(saved, wanted, self.scale)
+        for channel, (ours, theirs) in enumerate(zip(saved, wanted, strict=True), 1):
+            found[f"psnr_{channel}"] = metrics.psnr(ours, theirs, self.scale)
         found["niqe"] = self.niqe(image)
         for name, measure in self._measures.items():
             found[name] = measure(saved, wanted)

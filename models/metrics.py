@@ -40,6 +40,12 @@ def psnr_y(image: Tensor, truth: Tensor, border: int) -> float:
     return float(peak_signal_noise_ratio(ours, theirs, data_range=255.0))
 
 
+def psnr(plane: Tensor, truth: Tensor, border: int) -> float:
+    """Peak signal-to-noise ratio of one band [y, x] in [0, 1], in dB, without `border` pixels on each side."""
+    ours, theirs = (_cut(each.double(), border) for each in (plane, truth))
+    return float(peak_signal_noise_ratio(ours, theirs, data_range=1.0))
+
+
 def ssim_y(image: Tensor, truth: Tensor, border: int) -> float:
     """Structural similarity of the luma (Wang et al. 2004) over the places where the window fits wholly, peak 255."""
     ours, theirs = (_cut(luma(each), border)[None, None] for each in (image, truth))

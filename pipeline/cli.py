@@ -216,6 +216,10 @@ def evaluate(
     white: Annotated[
         float | None, typer.Option(help="The number that counts as white; needed for images of more than 8 bits.")
     ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(help="Three bands to give the network, separated by commas; default: what it was made for."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     niqe_parameters: Annotated[
         Path | None,
@@ -229,6 +233,9 @@ def evaluate(
     for option, number in (("--gsd", gsd), ("--white", white)):
         if number is not None and not number > 0:
             raise ArgumentError(f"{option} {number:g}: give a number above 0")
+    channels = _names(bands) if bands is not None else None
+    if channels is not None and len(channels) != 3:
+        raise ArgumentError(f"--bands {bands}: give three, such as nir,red,green")
     from rsup.models.evaluate import EvaluateRequest, table
     from rsup.models.evaluate import evaluate as run
 
@@ -241,6 +248,7 @@ def evaluate(
         degradation="published" if degradation == "published" else "sentinel2",
         gsd=gsd,
         white=white,
+        bands=(channels[0], channels[1], channels[2]) if channels else None,
         every=every,
         limit=limit,
         device=device,

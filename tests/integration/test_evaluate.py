@@ -43,6 +43,7 @@ def test_bad_input_is_one_sentence(rsup, images, tmp_path):
     cases = (
         (["bicubic", "--data", images, "--scale", 4, "--degradation", "blur"], 2, "give published or sentinel2"),
         (["bicubic", "--data", images, "--scale", 4, "--degradation", "published", "--gsd", 0], 2, "above 0"),
+        (["bicubic", "--data", images, "--scale", 4, "--degradation", "published", "--bands", "nir,red"], 2, "three"),
         (["bicubic", "--data", tmp_path / "none", "--scale", 4, "--degradation", "published"], 8, "none"),
     )
     for arguments, code, says in cases:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 from rsup.models import metrics
 from rsup.models.errors import DataError, ModelError
 from rsup.models.evaluate import EvaluateRequest, evaluate, table
+from rsup.models.interpolation import interpolator
 from rsup.models.judge import FIGURES, WHITE, Judge
 from rsup.models.niqe import FEATURES
 from rsup.models.radiometry import to_network
@@ -122,6 +124,50 @@ def test_a_student_beside_bicubic(folder, save_student):
     assert result["psnr_y"] != alone["psnr_y"] and result["parameters"] > 0
     assert result["sha256"] != alone["sha256"]
     assert "bicubic" in table(result) and "tiny-x8" in table(result)
+
+
+def test_others_are_measured_on_the_same_pairs(folder, tmp_path):
+    """What repeats bicubic's numbers has bicubic's figures, and what is perfect in one channel is so in that alone."""
+    request = EvaluateRequest("lanczos", folder, 4, "sentinel2", limit=2, page=tmp_path)
+    given = []
+
+    def copy(low):
+        given.append(low.shape)
+        return interpolator("bicubic", 4)(low)
+
+    alone, result = evaluate(request), evaluate(request, beside={"copy": copy})
+    found = result.pop("beside")["copy"]
+    for name in FIGURES:
+        assert found[name] == result["bicubic"][name] != result[name] or found[name] is None
+    assert found["ms_per_tile"] > 0 and given[:2] == [(1, 3, 24, 20)] * 2 and given[-1] == (1, 3, 128, 128)
+    for key in set(alone) - {"ms_per_tile", "bicubic", "page"}:
+        assert alone[key] == result[key], key
+    assert "copy" in table({**result, "beside": {"copy": found}})
+    assert "<figcaption>copy</figcaption>" in Path(result["page"]).read_text(encoding="utf-8")
+
+
+def test_other_bands_are_imaged_as_themselves(tmp_path):
+    """Red and green keep their figures, but for the noise, in other channels; flat near infrared is easily restored."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    path = tmp_path / "images"
+    path.mkdir()
+    noise = np.random.default_rng(3).normal(size=(4, 96, 96))
+    data = np.uint8((128 + 600 * gaussian_filter(noise, (0, 3, 3))).clip(1, 255))
+    data[3] = 150
+    shape = {"count": 4, "height": 96, "width": 96, "dtype": "uint8", "driver": "GTiff"}
+    with rasterio.open(path / "four.tif", "w", **shape, transform=from_origin(0, 96, 1, 1)) as file:
+        file.write(data)
+    request = EvaluateRequest("bicubic", path, 4, "sentinel2")
+    plain = evaluate(request)
+    false = evaluate(replace(request, bands=("NIR", "red", "green")))
+    assert plain["bands"] == ["red", "green", "blue"] and false["bands"] == ["NIR", "red", "green"]
+    for band, channel in (("psnr_1", "psnr_2"), ("psnr_2", "psnr_3")):
+        assert false[channel] == pytest.approx(plain[band], abs=0.5)
+    assert false["psnr_1"] > max(false["psnr_2"], false["psnr_3"]) + 10
+    with pytest.raises(DataError, match="swir16 is not known"):
+        evaluate(replace(request, bands=("swir16", "red", "green")))
 
 
 def test_the_seed_decides_the_degradation(folder):

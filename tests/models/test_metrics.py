@@ -52,6 +52,9 @@ def test_fidelity_equals_numpy(border):
     a, b = (luma_by_numpy(each)[border:-border, border:-border] for each in (image, truth))
     expected = 10 * np.log10(255**2 / np.mean((a - b) ** 2))
     assert metrics.psnr_y(image, truth, border) == pytest.approx(expected, abs=1e-4)
+    error = (image - truth)[1, border:-border, border:-border].numpy()
+    expected = -10 * np.log10(np.mean(error**2))
+    assert metrics.psnr(image[1], truth[1], border) == pytest.approx(expected, abs=1e-4)
     assert metrics.ssim_y(image, truth, border) == pytest.approx(ssim_by_numpy(a, b), abs=1e-6)
     assert 0.3 < metrics.ssim_y(image, truth, border) < 0.98
 
