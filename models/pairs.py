@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .config import Config
 from .degradation import PublishedDegradation
-from .draws import Draws, PositiveRange
+from .draws import Draws, PositiveRange, Range
 from .radiometry import ADD_OFFSET, SCALE_FACTOR, to_network
 from .sensor import SensorDegradation
 
@@ -27,11 +27,17 @@ class RadiometryConfig(Config):
     kind: Literal["photograph", "reflectance"] = "photograph"
     """photograph: 2x - 1, as the paper does; reflectance: the map every scene goes through before the network."""
     span: PositiveRange = (0.25, 0.6)
-    """Reflectance at 1, drawn for each image.
+    """Reflectance at 1 above that at 0, drawn for each image.
 
     Most land lies under 0.25 in red, green and blue, bright soil and roofs under 0.6, and one photograph may show
     either: a network that has seen only one span would know absolute brightness from texture. A sensor needs
     reflectance for its noise, whatever the kind.
+    """
+    floor: Range = (0, 0)
+    """Reflectance at 0, drawn for each image.
+
+    With a small span, a high floor makes snow, cloud and salt of the same images, a low one water: places of little
+    contrast, which photographs of towns do not show, and where the noise is what there is to see.
     """
 
 
@@ -48,17 +54,18 @@ def make_pair(
     divide the edges.
     """
     draws = Draws(generator)
-    white = torch.tensor([draws.uniform(*radiometry.span) for _ in high01], dtype=torch.float32)
-    white = white.to(high01.device)[:, None, None, None]
+    span, floor = (
+        torch.tensor([draws.uniform(*limits) for _ in high01], dtype=torch.float32).to(high01.device)[
+            :, None, None, None
+        ]
+        for limits in (radiometry.span, radiometry.floor)
+    )
     if isinstance(degradation, SensorDegradation):
-        low = degradation(high01 * white, scale, generator) / white
+        low = (degradation(high01 * span + floor, scale, generator) - floor) / span
     else:
         low = degradation(high01, scale, generator)
-    return _in_range(low, white, radiometry), _in_range(high01, white, radiometry)
-
-
-def _in_range(image: Tensor, white: Tensor, radiometry: RadiometryConfig) -> Tensor:
     if radiometry.kind == "photograph":
         # A sensor's noise leaves [0, 1] at its ends; a photograph's 8 bits do not.
-        return (2 * image.float() - 1).clamp(-1, 1)
-    return to_network((image * white - ADD_OFFSET) / SCALE_FACTOR)
+        return (2 * low.float() - 1).clamp(-1, 1), (2 * high01.float() - 1).clamp(-1, 1)
+    low, high = (to_network((each * span + floor - ADD_OFFSET) / SCALE_FACTOR) for each in (low, high01))
+    return low, high

@@ -71,6 +71,17 @@ def test_reflectance_spans_its_range_anew_for_every_image() -> None:
     torch.testing.assert_close(from_network(low)[:, :, 0, 0], from_network(high)[:, :, 0, 0], atol=0.6, rtol=0)
 
 
+def test_a_floor_lifts_the_image_and_leaves_its_contrast() -> None:
+    image = smooth(200)
+    settings = RadiometryConfig(kind="reflectance", span=(0.1, 0.1), floor=(0.2, 0.5))
+    low, high = make_pair(image, 4, SHARP, settings, seeded(0))
+    lifted = (from_network(high).double() - 1000) / 1e4 - 0.1 * image
+    floor = lifted.mean((1, 2, 3))
+    assert 0.2 <= floor.min() < 0.21 and 0.49 < floor.max() <= 0.5001
+    torch.testing.assert_close(lifted, floor[:, None, None, None].expand_as(lifted), atol=1e-5, rtol=0)
+    torch.testing.assert_close(F.avg_pool2d(from_network(high), 4), from_network(low), atol=20, rtol=0)
+
+
 def test_the_network_sees_what_a_scene_of_that_reflectance_would_show() -> None:
     image = smooth(1)
     fixed = RadiometryConfig(kind="reflectance", span=(0.4, 0.4))
