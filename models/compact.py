@@ -8,7 +8,7 @@ any scale, is not spent. Normalisations see one position at a time (slim_unet.Pi
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ _Count = Annotated[int, Field(ge=1, le=64)]
 class CompactConfig(Config):
     """Widths and depths; the defaults have 2.5 M parameters, and 19 GMAC for 512 x 512 pixels at x4."""
 
+    enlarged: ClassVar[bool] = False
+    """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
     architecture: Literal["compact-student"] = "compact-student"
     scale: Literal[4, 8]
     channels: Annotated[tuple[_Width, ...], Field(min_length=1, max_length=4)] = (64, 128)

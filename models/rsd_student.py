@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -20,6 +20,8 @@ STRIDE = 432
 class RsdStudentConfig(Config):
     """Everything the module is built from: no hub, no folder."""
 
+    enlarged: ClassVar[bool] = True
+    """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
     architecture: Literal["rsd-student"] = "rsd-student"
 
     resshift: ResShiftConfig = ResShiftConfig()

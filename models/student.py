@@ -7,7 +7,7 @@ Source: SlimDiffSR, section 3.3, and the authors' inference code.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ LEVELS = 4
 class StudentConfig(Config):
     """Widths, depths and switches; the defaults are the published network (55.975 M live parameters)."""
 
+    enlarged: ClassVar[bool] = True
+    """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
     architecture: Literal["slimdiffsr-student"] = "slimdiffsr-student"
 
     channels: Annotated[tuple[_Width, ...], Field(min_length=1, max_length=LEVELS)] = (320, 640)

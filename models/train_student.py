@@ -97,7 +97,7 @@ class StudentTask(Task):
 
     def _input(self, network: Student | CompactStudent, low: Tensor) -> Tensor:
         """What a network is given: a compact one enlarges by itself."""
-        image: Tensor = low if isinstance(network, CompactStudent) else self.enlarge(low)
+        image: Tensor = self.enlarge(low) if network.config.enlarged else low
         return image.contiguous(memory_format=torch.channels_last)
 
     def _distilled(self, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError
 from .registry import ModelDescriptor, descriptor_of, list_models, show_model
+from .weights import classes_of
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ class Upscaler:
         self.descriptor, self.device = descriptor, device
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         student = descriptor.metadata["kind"] == "student"
-        enlarged = student and descriptor.metadata["header"]["architecture"] != "compact-student"
+        enlarged = student and classes_of(descriptor.metadata["header"]["architecture"])[0].enlarged
         self._first = interpolator("bicubic", descriptor.scale).to(device) if enlarged else None
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
         self.precision = reduced_precision(device) if student else None

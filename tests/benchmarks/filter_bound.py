@@ -1,0 +1,54 @@
+"""What the best filter could gain over bicubic interpolation; run by hand: `python tests/benchmarks/filter_bound.py DIR`.
+
+Every validation image is enlarged bicubically and passed through the radially symmetric filter that is best for this
+very image, fitted to its truth: no sharpening or smoothing that is the same everywhere and in all directions gains
+more. Where that is little, what is lost is not blur, but aliasing and noise.
+"""
+
+import math
+import statistics
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rsup.models.data import DataConfig, Images
+from rsup.models.degradation import PublishedDegradation
+from rsup.models.interpolation import interpolator
+from rsup.models.metrics import luma
+from rsup.models.pairs import RadiometryConfig, make_pair
+from rsup.models.sensor import SensorDegradation
+from rsup.models.task import seeded
+
+SIDE = 256
+RING = 2
+"""Cycles a side in a ring of frequencies that share one factor."""
+
+
+def main(folder: Path) -> None:
+    """Print the mean gain in dB for both degradations and scales."""
+    images = Images(folder, "validation", DataConfig(), SIDE).centres(1000)
+    for kind in ("published", "sentinel2"):
+        for scale in (4, 8):
+            gains = [gain(torch.from_numpy(image), scale, kind, number) for number, image in enumerate(images)]
+            sys.stdout.write(f"{kind:10} x{scale}  {statistics.fmean(gains):.2f} dB over {len(gains)} images\n")
+
+
+def gain(sharp: Tensor, scale: int, kind: Literal["published", "sentinel2"], seed: int) -> float:
+    """dB of luma that the best filter gains on one image [3, y, x] in [0, 1]."""
+    degradation = PublishedDegradation() if kind == "published" else SensorDegradation()
+    radiometry = RadiometryConfig(kind="photograph" if kind == "published" else "reflectance", span=(0.425, 0.425))
+    low, high = make_pair(sharp[None], scale, degradation, radiometry, seeded(seed))
+    ours, truth = (torch.fft.fft2(luma(each[0].double())) for each in (interpolator("bicubic", scale)(low), high))
+    cycles = torch.fft.fftfreq(SIDE, 1 / SIDE)
+    ring = (torch.hypot(cycles[:, None], cycles) / RING).round().long()
+    shared = torch.bincount(ring.flatten(), (ours.conj() * truth).real.flatten())
+    power = torch.bincount(ring.flatten(), ours.abs().square().flatten())
+    best = (shared / power)[ring] * ours
+    return 10 * math.log10(float((ours - truth).abs().square().sum() / (best - truth).abs().square().sum()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
