@@ -3,6 +3,27 @@
 `python tests/benchmarks/filter_bound.py IMAGES`. Every validation image is enlarged bicubically and passed through the
 radially symmetric filter that is best for this very image, fitted to its truth: no sharpening or smoothing that is the
 same everywhere and in all directions gains more. What is lost where that is little is not blur: aliasing and noise.
+"""
+
+import math
+import statistics
+import sys
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rsup.models.data import DataConfig, Images
+from rsup.models.degradation import PublishedDegradation
+from rsup.models.interpolation import interpolator
+from rsup.models.metrics import luma
+from rsup.models.pairs import RadiometryConfig, make_pair
+from rsup.models.sensor import SensorDegradation
+from rsup.models.task import seeded
+
+SIDE = 256
+RING = 2
 """Cycles a side in a ring of frequencies that share one factor."""
 
 
