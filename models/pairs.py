@@ -11,9 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from .clouds import clouded
 from .config import Config
 from .degradation import PublishedDegradation
-from .draws import Draws, PositiveRange, Range
+from .draws import Draws, PositiveRange, Probability, Range
 from .radiometry import ADD_OFFSET, SCALE_FACTOR, to_network
 from .sensor import SensorDegradation
 
@@ -39,6 +40,8 @@ class RadiometryConfig(Config):
     With a small span, a high floor makes snow, cloud and salt of the same images, a low one water: places of little
     contrast, which photographs of towns do not show, and where the noise is what there is to see.
     """
+    clouds: Probability = 0.0
+    """Share of the images that are given a cloud (clouds.py); for the sensor alone."""
 
 
 def make_pair(
@@ -61,7 +64,9 @@ def make_pair(
         for limits in (radiometry.span, radiometry.floor)
     )
     if isinstance(degradation, SensorDegradation):
-        low = (degradation(high01 * span + floor, scale, generator) - floor) / span
+        ground = high01 * span + floor
+        ground = torch.stack([clouded(each, draws) if draws.chance(radiometry.clouds) else each for each in ground])
+        high01, low = ((each - floor) / span for each in (ground, degradation(ground, scale, generator)))
     else:
         low = degradation(high01, scale, generator)
     if radiometry.kind == "photograph":
