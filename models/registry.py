@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from .student import StudentConfig
 
 SHIPPED = Path(__file__).parent / "weights"
-"""Where students that come with rsup lie, one safetensors file each."""
+"""Where students that come with rsup lie: one safetensors file each, its model card beside it."""
+
+DIGESTS = "SHA256SUMS"
+"""File, beside the shipped students, of their digests, as sha256sum writes it."""
 
 INTERPOLATORS = {"nearest": 0, "bicubic": 2, "lanczos": 3}
 """Halo, in low-resolution pixels, of each model that needs no weights: the support of its kernel."""
@@ -33,7 +36,7 @@ RECIPE = ".toml"
 """How the name of a training recipe ends."""
 
 DEFAULT = "default"
-"""The shipped student of the scale asked for, or bicubic where none is shipped."""
+"""The shipped student of the scale asked for."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class ModelDescriptor:
 def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
     """Describe `default`, a name of `list_models`, or a weights file, at `scale` (4 or 8).
 
-    Raises ModelError for an unknown name, a file that is no weights file, and weights made for another scale.
+    Raises ModelError for an unknown name, a file that is no weights file, weights made for another scale, and a shipped
+    student whose file is not the one that was shipped.
     """
     check_scale(scale)
     found = _resolve(name_or_path, scale)
@@ -95,7 +99,7 @@ def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
         halo=header.halo,
         overlap=header.overlap,
         multiple=header.multiple,
-        sha256=sha256(found),
+        sha256=_digest(found),
         metadata={
             "kind": "student",
             "licence": header.licence,
@@ -128,18 +132,14 @@ def list_models() -> list[dict[str, Any]]:
                 "scales": [header.scale],
                 "kind": "student",
                 "parameters": sum(math.prod(shape) for shape in shapes.values()),
-                "sha256": sha256(path),
+                "sha256": _digest(path),
                 "licence": header.licence,
                 "path": str(path),
             }
         )
-    defaults = {scale: _default(scale) for scale in SCALES}
+    defaults = {scale: _default(scale).stem for scale in SCALES}
     for row in rows:
-        row["default_for"] = [
-            scale
-            for scale, found in defaults.items()
-            if (found if isinstance(found, str) else found.stem) == row["name"]
-        ]
+        row["default_for"] = [scale for scale, name in defaults.items() if name == row["name"]]
     return rows
 
 
@@ -171,7 +171,7 @@ def show_model(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, An
     return {
         "name": found.stem,
         **student_counts(settings_of(found, header)),
-        "sha256": sha256(found),
+        "sha256": _digest(found),
         "kind": "student",
         "scales": [header.scale],
         "licence": header.licence,
@@ -202,12 +202,12 @@ def student_counts(config: StudentConfig | CompactConfig | RsdStudentConfig) -> 
     """`parameters`, `parameters_as_published` and `gmac_512` of a student, without making its weights."""
     import torch
 
+    from .compact import CompactConfig
     from .student import parameters
 
     with torch.device("meta"):
         student = classes_of(config.architecture)[1](config)
-        # What is not enlarged first, the network takes as it is.
-        side = 512 // config.scale if config.architecture == "compact-student" else 512
+        side = 512 // config.scale if isinstance(config, CompactConfig) else 512
         cost = gmac(student, torch.empty(1, 3, side, side))
     live = parameters(student)
     counted = live
@@ -244,11 +244,21 @@ def _resolve(name_or_path: str, scale: int) -> str | Path:
     raise ModelError(f"there is no model or file named {name_or_path}: give one of {names}, or a weights file")
 
 
-def _default(scale: int) -> str | Path:
+def _default(scale: int) -> Path:
     for path in _shipped().values():
         if read_header(path)[0].scale == scale:
             return path
-    return "bicubic"
+    raise ModelError(f"{SHIPPED} has no student for x{scale}, which comes with rsup: install it again")
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a weights file; of a shipped one, what it was when it was shipped, or ModelError."""
+    found = sha256(path)
+    if path.resolve().parent == SHIPPED.resolve():
+        lines = (SHIPPED / DIGESTS).read_text().splitlines()
+        if f"{found}  {path.name}" not in lines:
+            raise ModelError(f"{path} is not the file that comes with rsup: install rsup again")
+    return found
 
 
 def _shipped() -> dict[str, Path]:

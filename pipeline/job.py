@@ -23,7 +23,7 @@ from .errors import ArgumentError, ChunkError, OutputError, SceneError
 from .grid import Window, chunks
 from .ledger import Ledger
 from .passes import passes, tiling_of
-from .progress import progress, say
+from .progress import progress
 from .scene import Scene, open_scene
 
 if TYPE_CHECKING:
@@ -174,8 +174,6 @@ def upscale(request: UpscaleRequest, *, dry_run: bool = False) -> dict[str, Any]
     """
     start = time.monotonic()
     plan = UpscalePlan.make(request)
-    if request.model == "default" and plan.model.metadata["kind"] != "student":
-        say(f"no trained student for x{request.scale} comes with this version: using {plan.model.name} interpolation")
     if dry_run:
         return plan.summary() | _forecast(plan)
     try:

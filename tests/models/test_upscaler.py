@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,21 +119,43 @@ def test_descriptor_of_a_file(save_student):
     assert descriptor.metadata["kind"] == "student"
 
 
-def test_default_is_the_shipped_student_of_the_scale_else_bicubic(tmp_path, monkeypatch, save_student):
+@pytest.fixture
+def shipped(tmp_path, monkeypatch, save_student) -> Path:
+    """A folder in the place of the shipped students': tiny ones, with their digests by sha256sum."""
     folder = tmp_path / "shipped"
-    monkeypatch.setattr(registry, "SHIPPED", folder)
-    assert [descriptor_of("default", scale).name for scale in (4, 8)] == ["bicubic", "bicubic"]
     folder.mkdir()
-    path = save_student(8, folder)
-    assert [descriptor_of("default", scale).name for scale in (4, 8)] == ["bicubic", "tiny-x8"]
-    assert descriptor_of("tiny-x8", 8) == descriptor_of(str(path), 8)
+    names = [save_student(scale, folder).name for scale in (4, 8)]
+    sums = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, text=True, check=True)
+    (folder / "SHA256SUMS").write_text(sums.stdout)
+    monkeypatch.setattr(registry, "SHIPPED", folder)
+    return folder
+
+
+def test_default_is_the_shipped_student_of_the_scale(shipped):
+    assert [descriptor_of("default", scale).name for scale in (4, 8)] == ["tiny-x4", "tiny-x8"]
+    assert descriptor_of("tiny-x8", 8) == descriptor_of(str(shipped / "tiny-x8.safetensors"), 8)
     rows = {row["name"]: row for row in list_models()}
-    assert list(rows) == ["nearest", "bicubic", "lanczos", "tiny-x8"]
-    assert (rows["bicubic"]["default_for"], rows["tiny-x8"]["default_for"]) == ([4], [8])
+    assert list(rows) == ["nearest", "bicubic", "lanczos", "tiny-x4", "tiny-x8"]
+    assert [rows[name]["default_for"] for name in ("bicubic", "tiny-x4", "tiny-x8")] == [[], [4], [8]]
     shown = show_model("tiny-x8")
     assert shown["parameters"] == rows["tiny-x8"]["parameters"]
     assert shown["sha256"] == rows["tiny-x8"]["sha256"]
     assert json.loads(json.dumps(shown))["header"]["scale"] == 8
+
+
+def test_a_shipped_student_that_changed_is_not_loaded(shipped, save_student):
+    path = shipped / "tiny-x4.safetensors"
+    assert load("default", 4).descriptor.name == "tiny-x4"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    for name in ("default", "tiny-x4", str(path)):
+        with pytest.raises(ModelError, match="not the file that comes with rsup: install rsup again"):
+            load(name, 4)
+    assert load("default", 8).descriptor.name == "tiny-x8"
+    path.unlink()
+    with pytest.raises(ModelError, match="has no student for x4"):
+        load("default", 4)
 
 
 def test_digests_tell_models_apart(save_student):

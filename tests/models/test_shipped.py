@@ -1,0 +1,61 @@
+"""The students that come with rsup: their files, their cards, and that they are better than interpolation."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rsup.models.evaluate import EvaluateRequest, evaluate
+from rsup.models.radiometry import from_network, to_network
+from rsup.models.recipe import StudentRecipe, load_recipe
+from rsup.models.registry import SHIPPED, descriptor_of, show_model
+from rsup.models.upscaler import load
+from rsup.models.weights import read_header
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes/compact"
+CARD = ("Use", "Data", "Training", "Figures", "Known failures", "Licence")
+"""Sections of a model card."""
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_the_default_keeps_its_budget(scale: int) -> None:
+    shown = show_model(descriptor_of("default", scale).name)
+    path = Path(str(shown["path"]))
+    assert shown["scales"] == [scale] and shown["licence"] == "Apache-2.0"
+    assert shown["parameters"] <= 4e6 and shown["gmac_512"] <= 60 and path.stat().st_size <= 10e6
+    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.safetensors")), ids=lambda path: path.stem)
+def test_card_and_recipe_belong_to_the_file(path: Path) -> None:
+    header, _ = read_header(path)
+    card = path.with_suffix(".md").read_text()
+    assert re.findall(r"^## (.*)$", card, re.M) == list(CARD)
+    assert descriptor_of(str(path), header.scale).sha256 in card
+    recipe = load_recipe(RECIPES / f"student-x{header.scale}.toml")
+    assert isinstance(recipe, StudentRecipe) and header.recipe is not None
+    assert header.recipe["student"] == recipe.student.model_dump(mode="json")
+    assert header.recipe["seed"] == recipe.seed and f"{header.recipe['steps']:,} steps" in card
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the imagery")
+@pytest.mark.parametrize(("scale", "gain"), [(4, 1.5), (8, 0.8)])
+def test_it_restores_what_the_sensor_lost(scale: int, gain: float) -> None:
+    images = SHARED / "data/hr/naip_ca_0.6m"
+    result = evaluate(EvaluateRequest("default", images, scale, "sentinel2", limit=4, device="cpu"))
+    bicubic = result["bicubic"]
+    assert result["psnr_y"] > bicubic["psnr_y"] + gain and result["ssim_y"] > bicubic["ssim_y"]
+    assert result["spectrum_rmse"] < 0.6 * bicubic["spectrum_rmse"]
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_it_invents_nothing_on_flat_ground(scale: int) -> None:
+    """Water, soil and cloud without structure stay so, within a third of the sensor's own noise (some 50 DN)."""
+    for reflectance in (0.02, 0.1, 0.35, 0.9):
+        dn = torch.full((1, 3, 32, 32), reflectance * 1e4 + 1000)
+        restored = from_network(load("default", scale)(to_network(dn)))
+        inside = restored[..., 4 * scale : -4 * scale, 4 * scale : -4 * scale]
+        assert inside.std() < 16 and abs(float(inside.mean()) - dn[0, 0, 0, 0]) < 10, reflectance
