@@ -33,7 +33,7 @@ check: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# In this order: what a recipe starts from or learns from has been trained before. A finished run is left as it is.
+# A run that was stopped goes on; a finished one is left as it is.
 COMPACT = student-x4 student-x8
 
 train-default: install
