@@ -58,9 +58,7 @@ def make_pair(
     """
     draws = Draws(generator)
     span, floor = (
-        torch.tensor([draws.uniform(*limits) for _ in high01], dtype=torch.float32).to(high01.device)[
-            :, None, None, None
-        ]
+        torch.tensor([[[[draws.uniform(*limits)]]] for _ in high01], dtype=torch.float32).to(high01.device)
         for limits in (radiometry.span, radiometry.floor)
     )
     if isinstance(degradation, SensorDegradation):

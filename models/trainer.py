@@ -10,7 +10,7 @@ networks in parts, several times, with others held fixed.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -29,7 +29,7 @@ from . import checkpoint
 from .data import Batches, Images, Turns
 from .errors import DataError, TrainingError
 from .pairs import make_pair
-from .recipe import OptimizerConfig
+from .recipe import OptimizerConfig, RunConfig
 from .run_folder import CHECKPOINTS, WEIGHTS, begin_run
 from .task import Pair, Partial, Task, Update, seeded
 from .validation import Validation
@@ -49,8 +49,10 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
     """
     recipe = task.recipe
     torch.manual_seed(recipe.seed)
-    ways = recipe.ways().values()
-    learning = [Images(data, "train", way.data, way.crop) for way in ways]
+    ways = list(recipe.ways().values())
+    # Ways that read alike share what has been read.
+    kinds = dict.fromkeys((way.data, way.crop) for way in ways)
+    learning = {kind: Images(data, "train", *kind) for kind in kinds}
     validation = Validation(task, data, accelerator, folder)
     if accelerator.is_main_process:
         begin_run(folder, recipe)
@@ -65,8 +67,8 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
         for parameter in task.parameters(name):
             broadcast(parameter.data)
     rank = accelerator.process_index
-    batches = Turns([Batches(images, way.batch, recipe.seed, rank) for images, way in zip(learning, ways, strict=True)])
-    per_step = task.turns * recipe.accumulate * len(learning)
+    batches = Turns([Batches(learning[way.data, way.crop], way.batch, recipe.seed, rank) for way in ways])
+    per_step = task.turns * recipe.accumulate * len(ways)
     numbers = range(start * per_step, task.steps * per_step)
     reading = closing(_read(batches, numbers, recipe.loaders, accelerator.device))
     writer = SummaryWriter(folder / "tensorboard", purge_step=start) if accelerator.is_main_process else None
@@ -85,7 +87,7 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
         for step in range(start, task.steps):
             losses: dict[str, float] = {}
             for turn in range(task.turns):
-                losses |= _turn(task, optimizers, loader, step, turn, accelerator, folder)
+                losses |= _turn(task, ways, optimizers, loader, step, turn, accelerator, folder)
             if mean is not None:
                 mean.step(task.parameters(task.exported))
             done = step + 1
@@ -110,14 +112,15 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
         "of": task.steps,
         "stopped": stopped,
         "weights": str(folder / WEIGHTS),
-        "images": max(map(len, learning)),
-        "skipped": sorted({f"{each.path}: {each.reason}" for images in learning for each in images.skipped}),
+        "images": max(map(len, learning.values())),
+        "skipped": sorted({f"{each.path}: {each.reason}" for images in learning.values() for each in images.skipped}),
         "validation": validation.latest,
     }
 
 
 def _turn(
     task: Task,
+    ways: Sequence[RunConfig],
     optimizers: dict[str, Any],
     loader: Iterator[Tensor | DataError],
     step: int,
@@ -127,7 +130,6 @@ def _turn(
 ) -> dict[str, float]:
     """One turn: `accumulate` batches of each way of making pairs, then one change by every optimiser with a loss."""
     recipe = task.recipe
-    ways = list(recipe.ways().values())
     parts = recipe.accumulate * len(ways)
     losses: dict[str, float] = {}
     for part in range(parts):

@@ -7,7 +7,7 @@ shrunk bicubically, x4; CARN-light on Sentinel-2, x2.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from rsup.models.evaluate import Enlarge
 from rsup.models.interpolation import interpolator
 from rsup.models.judge import WHITE, Radiometry
 from rsup.models.radiometry import ADD_OFFSET, SCALE_FACTOR, from_network, to_network
 from rsup.models.student import parameters
-
-Enlarge = Callable[[Tensor], Tensor]
-
 
 BANDS = ("blue", "green", "red", "nir")
 """CARN-light's first channels; six more follow (B05, B06, B07, B8A, B11, B12), all as reflectance * 10000."""
@@ -106,7 +104,7 @@ class CarnLight:
     def __call__(self, image: Tensor, times: int) -> Tensor:
         """Brightness [1, 3, y, x] -> [1, 3, y * 2 ** times, x * 2 ** times]; all ten bands go from pass to pass."""
         dn = image.numpy() * (WHITE * 1e4)
-        red = list(self.places).index(BANDS.index("red"))
+        red = self.places.index(BANDS.index("red"))
         ten = np.full((1, 10, *dn.shape[2:]), dn[:, red].mean(), np.float32)
         ten[:, self.places] = dn
         for _ in range(times):

@@ -17,6 +17,7 @@ from torch import Tensor
 from rsup.models.data import DataConfig, Images
 from rsup.models.degradation import PublishedDegradation
 from rsup.models.interpolation import interpolator
+from rsup.models.judge import WHITE
 from rsup.models.metrics import luma
 from rsup.models.pairs import RadiometryConfig, make_pair
 from rsup.models.sensor import SensorDegradation
@@ -39,7 +40,7 @@ def main(folder: Path) -> None:
 def gain(sharp: Tensor, scale: int, kind: Literal["published", "sentinel2"], seed: int) -> float:
     """dB of luma that the best filter gains on one image [3, y, x] in [0, 1]."""
     degradation = PublishedDegradation() if kind == "published" else SensorDegradation()
-    radiometry = RadiometryConfig(kind="photograph" if kind == "published" else "reflectance", span=(0.425, 0.425))
+    radiometry = RadiometryConfig(kind="photograph" if kind == "published" else "reflectance", span=(WHITE, WHITE))
     low, high = make_pair(sharp[None], scale, degradation, radiometry, seeded(seed))
     ours, truth = (torch.fft.fft2(luma(each[0].double())) for each in (interpolator("bicubic", scale)(low), high))
     cycles = torch.fft.fftfreq(SIDE, 1 / SIDE)

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from baselines import Enlarge, baselines
+from baselines import baselines
 
 from rsup.models.errors import RsupError
-from rsup.models.evaluate import EvaluateRequest, evaluate
+from rsup.models.evaluate import Enlarge, EvaluateRequest, evaluate
 from rsup.models.judge import FIGURES, Radiometry
 from rsup.models.registry import DEFAULT, descriptor_of
 from rsup.models.student import parameters
