@@ -153,6 +153,9 @@ def test_a_shipped_student_that_changed_is_not_loaded(shipped, save_student):
         with pytest.raises(ModelError, match="not the file that comes with rsup: install rsup again"):
             load(name, 4)
     assert load("default", 8).descriptor.name == "tiny-x8"
+    (shipped / "SHA256SUMS").unlink()
+    with pytest.raises(ModelError, match="not the file that comes with rsup: install rsup again"):
+        load("default", 8)
     path.unlink()
     with pytest.raises(ModelError, match="has no student for x4"):
         load("default", 4)
