@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from .radiometry import ADD_OFFSET, SCALE_FACTOR
+from .spectrum import radial_spectrum, windowed_fft
 
 _GAUSSIAN = 11
 """Side of SSIM's window, sigma 1.5 (Wang et al. 2004)."""
@@ -86,21 +87,6 @@ def block_mean_error(dn: Tensor, low: Tensor, scale: int) -> float:
     return float((F.avg_pool2d(dn.double(), scale) - low.double()).abs().mean())
 
 
-def radial_spectrum(plane: Tensor) -> Tensor:
-    """[y, x] -> mean power in rings of k cycles a side, k = 1 .. n // 2, of the central square of side n.
-
-    The mean is taken off and a Hann window laid over the square, for an image is not periodic and its edges would ring
-    through all frequencies.
-    """
-    side = min(plane.shape)
-    top, left = ((length - side) // 2 for length in plane.shape)
-    power = _windowed_fft(plane[top : top + side, left : left + side]).abs().square()
-    cycles = torch.fft.fftfreq(side, 1 / side, dtype=torch.float64, device=plane.device)
-    ring = torch.hypot(cycles[:, None], cycles).round().long().flatten()
-    sums, counts = torch.bincount(ring, power.flatten()), torch.bincount(ring)
-    return sums[1 : side // 2 + 1] / counts[1 : side // 2 + 1]
-
-
 def spectrum_rmse(image: Tensor, truth: Tensor) -> float:
     """RMSE between the natural logarithms of the two lumas' radial power spectra; 0 = equal detail at every scale.
 
@@ -117,7 +103,7 @@ def displacement(image: Tensor, truth: Tensor, scale: int) -> tuple[float, float
     finer ones are the network's invention, whose phase says nothing. Whitened by half: phases alone are lost in the
     noise of a degraded image (four times the scatter), and amplitudes alone are held back by the window.
     """
-    ours, theirs = (_windowed_fft(luma(each)) for each in (image, truth))
+    ours, theirs = (windowed_fft(luma(each)) for each in (image, truth))
     cross = ours * theirs.conj()
     fy, fx = (torch.fft.fftfreq(n, dtype=torch.float64, device=cross.device) for n in cross.shape)
     known = torch.hypot(fy[:, None], fx) <= 0.5 / scale
@@ -137,16 +123,6 @@ def displacement(image: Tensor, truth: Tensor, scale: int) -> tuple[float, float
 
 def _signed(index: int, length: int) -> float:
     return float(index if index <= length // 2 else index - length)
-
-
-def _windowed_fft(plane: Tensor) -> Tensor:
-    plane = plane.double()
-    down, right = (
-        torch.sin(math.pi * (torch.arange(n, dtype=torch.float64, device=plane.device) + 0.5) / n).square()
-        for n in plane.shape
-    )
-    spectrum: Tensor = torch.fft.fft2((plane - plane.mean()) * down[:, None] * right)
-    return spectrum
 
 
 def _cut(image: Tensor, border: int) -> Tensor:

@@ -27,6 +27,7 @@ from .pairs import Degradation, RadiometryConfig
 from .pretrained import TinyConfig
 from .resshift import ResShiftConfig
 from .rsd import RsdConfig
+from .sensor import SensorDegradation
 from .student import StudentConfig
 from .teacher import TeacherConfig
 from .weights import first_problem
@@ -118,6 +119,16 @@ class RunConfig(Config):
         names = [variant.name for variant in self.variants]
         if len(set(names)) < len(names):
             raise ValueError("two variants have the same name: every one needs its own")
+        return self
+
+    @model_validator(mode="after")
+    def _clouds_need_a_sensor(self) -> Self:
+        for name, way in self.ways().items():
+            if way.radiometry.clouds and not isinstance(way.degradation, SensorDegradation):
+                where = f"variant {name}: " if name else ""
+                raise ValueError(
+                    f'{where}radiometry.clouds is for the sensor alone: give degradation.kind = "sentinel2" too'
+                )
         return self
 
     def ways(self) -> dict[str, Self]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .discriminator import DiscriminatorConfig, build_discriminator
-from .losses import LossConfig, discriminator_gan, generator_gan, l1
+from .losses import LossConfig, discriminator_gan, generator_gan, l1, spectrum
 from .perceptual import perceptual_term
 from .rsd import fixed
 from .task import Update
@@ -25,10 +25,12 @@ class Reconstruction(nn.Module):
         self.discriminator = build_discriminator(discriminator, seed) if losses.gan_weight else None
 
     def terms(self, image: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """`l1` and, if there is one, `perceptual`, unweighted: what validation can compare."""
+        """`l1` and, where they have a weight, `perceptual` and `spectrum`, unweighted: what validation can compare."""
         terms = {"l1": l1(image, truth)}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(image, truth)
+        if self.losses.spectrum_weight:
+            terms["spectrum"] = spectrum(image, truth)
         return terms
 
     def gan(self, image: Tensor) -> dict[str, Tensor]:
@@ -41,7 +43,12 @@ class Reconstruction(nn.Module):
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
         """The sum of `terms`, each by the weight that the recipe gives it."""
         losses = self.losses
-        weights = {"l1": losses.l1, "perceptual": losses.perceptual_weight, "gan": losses.gan_weight}
+        weights = {
+            "l1": losses.l1,
+            "perceptual": losses.perceptual_weight,
+            "spectrum": losses.spectrum_weight,
+            "gan": losses.gan_weight,
+        }
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
     def judge(self, image: Tensor, truth: Tensor) -> Iterator[Update]:

@@ -34,12 +34,14 @@ class Validation:
         """Raises DataError where `data` has no image left for validation."""
         self.task, self.accelerator, self.path = task, accelerator, folder / "validation.jsonl"
         recipe = task.recipe
+        ways = recipe.ways()
+        # Ways that read alike share what has been read.
+        kinds = dict.fromkeys((way.data, way.crop) for way in ways.values())
+        held_out = {kind: Images(data, "validation", *kind).centres(recipe.validation_images) for kind in kinds}
         self.images = [
             (name, way, number, image)
-            for name, way in recipe.ways().items()
-            for number, image in enumerate(
-                Images(data, "validation", way.data, way.crop).centres(recipe.validation_images)
-            )
+            for name, way in ways.items()
+            for number, image in enumerate(held_out[way.data, way.crop])
         ]
         self.latest: dict[str, float] = {}
         self._enlarge = interpolator("bicubic", recipe.scale)

@@ -271,7 +271,8 @@ def list_models(as_json: Json = False) -> None:
         return
     for row in rows:
         scales = "x" + "/x".join(str(scale) for scale in row["scales"])
-        typer.echo(f"{row['name']:24} {scales:8} {row['kind']:14} {row['licence'] or ''}")
+        default = "  default" if row["default_for"] else ""
+        typer.echo(f"{row['name']:24} {scales:8} {row['kind']:14} {row['licence']}{default}")
 
 
 @models_app.command("show")

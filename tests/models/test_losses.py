@@ -52,6 +52,41 @@ def test_frequency_has_a_gradient_where_images_agree() -> None:
     assert image.grad is not None and bool(image.grad.isfinite().all())
 
 
+def test_spectrum_is_of_logarithms_and_plane_by_plane() -> None:
+    """Twice the contrast is four times the power at every scale: ln 4 in each ring, whatever the image."""
+    image = draw(2, 3, 32, 32)
+    assert losses.spectrum(2 * image, image).item() == pytest.approx(np.log(4), rel=1e-4)
+    other = image.clone()
+    other[0, 1] *= 2
+    assert losses.spectrum(other, image).item() == pytest.approx(np.log(4) / 6, rel=1e-4)
+    assert losses.spectrum(image.flip(-1), image).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_spectrum_forgives_what_rounding_to_8_bits_changes() -> None:
+    ramp = torch.linspace(-0.5, 0.5, 64, dtype=torch.float64).expand(1, 1, 64, 64)
+    rounded = ((ramp + 1) * 127.5).round() / 127.5 - 1
+    assert losses.spectrum(rounded, ramp).item() < 1
+    assert losses.spectrum(torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64)).item() == 0
+
+
+def test_spectrum_raises_the_power_that_l1_leaves_out() -> None:
+    """A gain learned on noise that the input does not tell: L1 alone drives it to 0, this term to the truth's power."""
+    generator = torch.Generator().manual_seed(0)
+    truth, guess = (0.1 * torch.randn(4, 3, 32, 32, generator=generator) for _ in range(2))
+    gain = torch.tensor(0.3, requires_grad=True)
+    slopes = [torch.autograd.grad(term(gain * guess, truth), gain)[0] for term in (losses.l1, losses.spectrum)]
+    assert slopes[0] > 0 > slopes[1]
+    with torch.no_grad():
+        assert losses.spectrum(guess, truth) < 0.3 * losses.spectrum(0.3 * guess, truth)
+
+
+def test_spectrum_has_a_gradient_where_images_are_flat_or_agree() -> None:
+    image = torch.zeros(1, 1, 16, 16).requires_grad_()
+    for truth in (image.detach(), draw(1, 1, 16, 16).float()):
+        (slope,) = torch.autograd.grad(losses.spectrum(image, truth), image)
+        assert bool(slope.isfinite().all())
+
+
 def test_uncertainty_is_equation_5_element_by_element() -> None:
     mean, s, truth = draw(2, 4, 3, 5), draw(2, 4, 3, 5, seed=1), draw(2, 4, 3, 5, seed=2)
     total = sum(
@@ -158,8 +193,20 @@ def test_a_generator_gains_nothing_beyond_real() -> None:
 def test_terms_are_exact_under_autocast() -> None:
     a, b = draw(2, 3, 8, 8, dtype=torch.float32), draw(2, 3, 8, 8, seed=1, dtype=torch.float32)
     x, y = a.flatten(2), b.flatten(2)
-    plain = [losses.l1(a, b), losses.frequency(a, b), losses.mmd2(x, y), losses.total_variation(a)]
+    plain = [
+        losses.l1(a, b),
+        losses.frequency(a, b),
+        losses.spectrum(a, b),
+        losses.mmd2(x, y),
+        losses.total_variation(a),
+    ]
     with torch.autocast("cpu", torch.bfloat16):
-        reduced = [losses.l1(a, b), losses.frequency(a, b), losses.mmd2(x, y), losses.total_variation(a)]
+        reduced = [
+            losses.l1(a, b),
+            losses.frequency(a, b),
+            losses.spectrum(a, b),
+            losses.mmd2(x, y),
+            losses.total_variation(a),
+        ]
     for one, other in zip(plain, reduced, strict=True):
         assert torch.equal(one, other)

@@ -122,6 +122,8 @@ def test_a_variant_changes_what_it_names() -> None:
         ("steps", "key=value"),
         ("variants=[{name='a'}, {name='a'}]", "same name"),
         ("variants=[{}]", "name"),
+        ("radiometry.clouds=0.1", "radiometry.clouds is for the sensor alone"),
+        ("variants=[{name='a', radiometry={clouds=0.1}}]", "variant a: radiometry.clouds"),
         ("variants=[{name='a', loss=1}]", "loss"),
         ("=3", "key=value"),
         ("steps.more=3", "steps is no table"),

@@ -134,7 +134,7 @@ def optimizer_of(task: Task, name: str) -> torch.optim.Optimizer:
 
 
 def test_a_step_of_the_student_leaves_its_teachers_alone(teacher: Path) -> None:
-    recipe = load_recipe(RECIPES / KINDS["student"][0], [f"teacher={teacher}"])
+    recipe = load_recipe(RECIPES / KINDS["student"][0], [f"teacher={teacher}", "losses.spectrum_weight=0.02"])
     assert isinstance(recipe, StudentRecipe)
     task = StudentTask(recipe)
     discriminator = task.reconstruction.discriminator
@@ -146,10 +146,17 @@ def test_a_step_of_the_student_leaves_its_teachers_alone(teacher: Path) -> None:
     student = frozen(task.student)
     updates = task.updates(pair, 0, 0, generator)
     update = next(updates)
-    assert update.optimizer == "student" and update.terms.keys() == {"l1", "perceptual", "gan", "mse", "mmd"}
-    # The whole of equations 19, 20 and 23, put together again from its parts.
-    terms = {name: float(term.detach()) for name, term in update.terms.items()}
-    wanted = terms["l1"] + terms["perceptual"] + 0.01 * terms["gan"] + terms["mse"] + 0.1 * terms["mmd"]
+    assert update.optimizer == "student" and update.terms.keys() == {
+        "l1",
+        "perceptual",
+        "spectrum",
+        "gan",
+        "mse",
+        "mmd",
+    }
+    # The whole of equations 19, 20 and 23 and the spectrum's term, put together again from its parts.
+    weights = {"l1": 1, "perceptual": 1, "spectrum": 0.02, "gan": 0.01, "mse": 1, "mmd": 0.1}
+    wanted = sum(weights[name] * float(term.detach()) for name, term in update.terms.items())
     assert float(update.loss.detach()) == pytest.approx(wanted, rel=1e-5)
     update.loss.backward()
     assert all(each.grad is None for each in (*discriminator.parameters(), *task.teacher.parameters()))
