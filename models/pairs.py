@@ -15,6 +15,7 @@ from .clouds import clouded
 from .config import Config
 from .degradation import PublishedDegradation
 from .draws import Draws, PositiveRange, Probability, Range
+from .glints import glinting
 from .radiometry import ADD_OFFSET, SCALE_FACTOR, to_network
 from .sensor import SensorDegradation
 
@@ -40,8 +41,10 @@ class RadiometryConfig(Config):
     With a small span, a high floor makes snow, cloud and salt of the same images, a low one water: places of little
     contrast, which photographs of towns do not show, and where the noise is what there is to see.
     """
+    glints: Probability = 0.0
+    """Share of the images that are given glints (glints.py); for the sensor alone."""
     clouds: Probability = 0.0
-    """Share of the images that are given a cloud (clouds.py); for the sensor alone."""
+    """Share of the images that are given a cloud (clouds.py), over the glints; for the sensor alone."""
 
 
 def make_pair(
@@ -63,7 +66,8 @@ def make_pair(
     )
     if isinstance(degradation, SensorDegradation):
         ground = high01 * span + floor
-        ground = torch.stack([clouded(each, draws) if draws.chance(radiometry.clouds) else each for each in ground])
+        for share, add in ((radiometry.glints, glinting), (radiometry.clouds, clouded)):
+            ground = torch.stack([add(each, draws) if draws.chance(share) else each for each in ground])
         high01, low = ((each - floor) / span for each in (ground, degradation(ground, scale, generator)))
     else:
         low = degradation(high01, scale, generator)

@@ -122,12 +122,13 @@ class RunConfig(Config):
         return self
 
     @model_validator(mode="after")
-    def _clouds_need_a_sensor(self) -> Self:
-        for name, way in self.ways().items():
-            if way.radiometry.clouds and not isinstance(way.degradation, SensorDegradation):
-                where = f"variant {name}: " if name else ""
+    def _clouds_and_glints_need_a_sensor(self) -> Self:
+        for variant, way in self.ways().items():
+            added = [name for name in ("glints", "clouds") if getattr(way.radiometry, name)]
+            if added and not isinstance(way.degradation, SensorDegradation):
+                where = f"variant {variant}: " if variant else ""
                 raise ValueError(
-                    f'{where}radiometry.clouds is for the sensor alone: give degradation.kind = "sentinel2" too'
+                    f'{where}radiometry.{added[0]} is for the sensor alone: give degradation.kind = "sentinel2" too'
                 )
         return self
 
