@@ -1,0 +1,89 @@
+"""What each loss does: the shipped student, trained on a little with other losses, as Markdown tables; run by hand.
+
+`python tests/benchmarks/ablation.py IMAGES TRAINING -o RUNS --scale 4 [--steps 150] [--teacher FILE] [--limit N]
+[--json FILE]`, half an hour and more on a core.
+
+TRAINING is what the shipped student learned from, IMAGES what `table.py` measures on. All rows start from the shipped
+student and see the same pairs at the same rates, so they differ by their losses alone; the first goes on with the
+recipe's own. A finished run in RUNS is not repeated, a stopped one goes on. FILE holds a wider student of the recipe,
+such as `rsup train student --recipe recipes/compact/student-x4.toml --set student.channels=[96,192]
+--set student.deep_channels=384` makes.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from table import markdown, measure
+
+from rsup.models.errors import RsupError
+from rsup.models.registry import DEFAULT, descriptor_of
+from rsup.models.train import TrainRequest, train
+
+RECIPES = Path(__file__).parents[2] / "recipes/compact"
+SHORT = ("optimizer.lr=3e-4", "optimizer.warmup=10", "ema=0.98")
+"""A rate that moves a trained student without undoing it, and a running mean as short as the runs."""
+LOSSES = {
+    "as-recipe": (),
+    "no-spectrum": ("losses.spectrum_weight=0",),
+    "l1-alone": ("losses.spectrum_weight=0", "losses.perceptual=none"),
+    "discriminator": (
+        "losses.gan_weight=0.003",
+        "discriminator.backbone=patch",
+        "discriminator.width=64",
+        "discriminator.augmentation=[]",
+        "discriminator_optimizer.kind=adam",
+        "discriminator_optimizer.lr=2e-4",
+    ),
+}
+TEACHER = ("distillation.mse=1", "distillation.mmd=0.1")
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description="The shipped student, trained on a little with other losses.")
+    parser.add_argument("images", type=Path)
+    parser.add_argument("training", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--scale", type=int, choices=(4, 8), required=True)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--teacher", type=Path, help="weights of a wider student")
+    parser.add_argument("--limit", type=int, help="most images")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    options = parser.parse_args()
+    rows = dict(LOSSES)
+    if options.teacher:
+        rows["teacher"] = (*TEACHER, f"teacher={options.teacher.resolve()}")
+    try:
+        weights = [learn(options, name, losses) for name, losses in rows.items()]
+        table = argparse.Namespace(images=options.images, limit=options.limit, model=weights, baselines=None)
+        measured = measure(table, options.scale)
+    except RsupError as error:
+        sys.exit(str(error))
+    sys.stdout.write("\n".join(markdown(run) for run in measured))
+    if options.json:
+        options.json.write_text(json.dumps(measured, indent=2) + "\n")
+
+
+def learn(options: argparse.Namespace, name: str, losses: tuple[str, ...]) -> Path:
+    """One row's run; its weights file."""
+    folder = options.output / f"x{options.scale}-{name}"
+    start = descriptor_of(DEFAULT, options.scale).metadata["path"]
+    every = [f"{setting}={options.steps}" for setting in ("steps", "validate_every", "checkpoint_every")]
+    request = TrainRequest(
+        "student", RECIPES / f"student-x{options.scale}.toml", options.training, folder,
+        (f"initialise={start}", *every, *SHORT, *losses), resume=True,
+    )  # fmt: skip
+
+    def report(done: int, total: int, _: str) -> None:
+        sys.stderr.write(f"\r{folder.name}: {done}/{total} steps" + "\n" * (done == total))
+
+    done = train(request, report)
+    if done["stopped"]:
+        sys.exit(f"{folder} was stopped: give the same command to go on")
+    return Path(done["weights"])
+
+
+if __name__ == "__main__":
+    main()
