@@ -1,13 +1,12 @@
 """What each loss does: the shipped student, trained on a little with other losses, as Markdown tables; run by hand.
 
-`python tests/benchmarks/ablation.py IMAGES TRAINING -o RUNS --scale 4 [--steps 150] [--teacher FILE] [--limit N]
+`python tests/benchmarks/ablation.py IMAGES TRAINING -o RUNS --scale 4 [--steps 100] [--teacher FILE] [--limit N]
 [--json FILE]`, half an hour and more on a core.
 
 TRAINING is what the shipped student learned from, IMAGES what `table.py` measures on. All rows start from the shipped
-student and see the same pairs at the same rates, so they differ by their losses alone; the first goes on with the
-recipe's own. A finished run in RUNS is not repeated, a stopped one goes on. FILE holds a wider student of the recipe,
-such as `rsup train student --recipe recipes/compact/student-x4.toml --set student.channels=[96,192]
---set student.deep_channels=384` makes.
+student and see the same pairs at the same rates, so they differ by their losses alone. A finished run in RUNS is not
+repeated, a stopped one goes on. FILE holds a wider student of the recipe, such as `rsup train student --recipe
+recipes/compact/student-x4.toml --set student.channels=[96,192] --set student.deep_channels=384` makes.
 """
 
 import argparse
@@ -24,11 +23,14 @@ from rsup.models.train import TrainRequest, train
 RECIPES = Path(__file__).parents[2] / "recipes/compact"
 SHORT = ("optimizer.lr=3e-4", "optimizer.warmup=10", "ema=0.98")
 """A rate that moves a trained student without undoing it, and a running mean as short as the runs."""
+L1 = ("losses.l1=1", "losses.perceptual=none", "losses.spectrum_weight=0", "losses.gan_weight=0")
+FOURIER = (*L1, "losses.perceptual=frequency", "losses.perceptual_weight=0.1")
 LOSSES = {
-    "as-recipe": (),
-    "no-spectrum": ("losses.spectrum_weight=0",),
-    "l1-alone": ("losses.spectrum_weight=0", "losses.perceptual=none"),
-    "discriminator": (
+    "l1": L1,
+    "l1-fourier": FOURIER,
+    "l1-fourier-spectrum": (*FOURIER, "losses.spectrum_weight=3e-4"),
+    "l1-fourier-discriminator": (
+        *FOURIER,
         "losses.gan_weight=0.003",
         "discriminator.backbone=patch",
         "discriminator.width=64",
@@ -37,7 +39,8 @@ LOSSES = {
         "discriminator_optimizer.lr=2e-4",
     ),
 }
-TEACHER = ("distillation.mse=1", "distillation.mmd=0.1")
+WITH_TEACHER = (*FOURIER, "distillation.mse=1", "distillation.mmd=0.1")
+"""Added where a teacher is given."""
 
 
 def main() -> None:
@@ -47,14 +50,14 @@ def main() -> None:
     parser.add_argument("training", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--scale", type=int, choices=(4, 8), required=True)
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--teacher", type=Path, help="weights of a wider student")
     parser.add_argument("--limit", type=int, help="most images")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
     rows = dict(LOSSES)
     if options.teacher:
-        rows["teacher"] = (*TEACHER, f"teacher={options.teacher.resolve()}")
+        rows["l1-fourier-teacher"] = (*WITH_TEACHER, f"teacher={options.teacher.resolve()}")
     try:
         weights = [learn(options, name, losses) for name, losses in rows.items()]
         table = argparse.Namespace(images=options.images, limit=options.limit, model=weights, baselines=None)
