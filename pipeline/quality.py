@@ -85,30 +85,6 @@ def seam_ratio(image: NDArray[Any], seam_rows: Sequence[int], seam_cols: Sequenc
     return float(numerator.mean() / denominator.mean())
 
 
-def radial_spectrum(plane: NDArray[Any]) -> NDArray[np.float64]:
-    """Power in rings of equal spatial frequency: mean power at k cycles a side, k = 1 .. n / 2.
-
-    `plane` is [y, x], cut to its central square. Its mean is taken off and a Hann window laid over it, for an
-    image is not periodic and its edges would ring through all frequencies.
-    """
-    side = min(plane.shape)
-    top, left = ((length - side) // 2 for length in plane.shape)
-    square = plane[top : top + side, left : left + side].astype(np.float64)
-    hann = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
-    power = np.abs(np.fft.fft2((square - square.mean()) * np.outer(hann, hann))) ** 2
-    cycles = np.fft.fftfreq(side, 1 / side)
-    ring = np.rint(np.hypot(cycles[:, None], cycles)).astype(int).ravel()
-    sums, counts = np.bincount(ring, power.ravel()), np.bincount(ring)
-    return np.asarray(sums[1 : side // 2 + 1] / counts[1 : side // 2 + 1])
-
-
-def spectrum_rmse(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """RMSE between the natural logarithms of two planes' radial spectra; 0 = equal power at all scales."""
-    tiny = np.finfo(float).tiny
-    logs = [np.log(np.maximum(radial_spectrum(plane), tiny)) for plane in (a, b)]
-    return float(np.sqrt(np.mean((logs[0] - logs[1]) ** 2)))
-
-
 def psnr(a: NDArray[Any], b: NDArray[Any], data_range: float) -> float:
     """Peak signal-to-noise ratio of two images of one shape, in dB; infinite where they are equal."""
     error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)

@@ -123,14 +123,11 @@ def test_spectrum_rmse_of_a_gain(gain):
     assert metrics.spectrum_rmse(image * gain, image) == pytest.approx(2 * abs(math.log(gain)), abs=1e-9)
 
 
-def test_spectrum_rmse_is_the_pipelines_and_grows_with_blur():
+def test_spectrum_rmse_grows_with_blur():
     truth = picture()
     blurred = [torch.from_numpy(gaussian_filter(truth.numpy(), (0, s, s))) for s in (0.5, 1.0, 2.0)]
     found = [metrics.spectrum_rmse(image, truth) for image in blurred]
     assert found == sorted(found) and found[0] > 0
-    for image, value in zip(blurred, found, strict=True):
-        planes = [metrics.luma(each).numpy() for each in (image, truth)]
-        assert quality.spectrum_rmse(*planes) == pytest.approx(value, rel=1e-9)
 
 
 def test_a_constant_has_no_spectrum():

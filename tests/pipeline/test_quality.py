@@ -12,14 +12,7 @@ from numpy.typing import NDArray
 from rsup.pipeline.consistency import consistency
 from rsup.pipeline.grid import Window, chunks
 from rsup.pipeline.mosaic import create_mosaic, write_chunk
-from rsup.pipeline.quality import (
-    block_mean_error,
-    psnr,
-    radial_spectrum,
-    seam_ratio,
-    spectral_angle,
-    spectrum_rmse,
-)
+from rsup.pipeline.quality import block_mean_error, psnr, seam_ratio, spectral_angle
 from rsup.pipeline.scene import create_scene, open_scene
 
 
@@ -82,32 +75,6 @@ def test_seam_ratio_ignores_steps_to_nodata() -> None:
     image = 1000 + rows + cols
     image[:, 20:] = 0
     assert seam_ratio(image, [10], [20]) == pytest.approx(1.0)
-
-
-def test_spectrum_of_a_wave_is_its_one_frequency() -> None:
-    x = (np.arange(128) + 0.5) / 128
-    wave = 50 + np.cos(2 * np.pi * 16 * x)[None, :] * np.ones((128, 1))
-    power = radial_spectrum(wave)
-    assert power.shape == (64,)
-    assert int(power.argmax()) + 1 == 16
-    assert power[:12].max() < 1e-3 * power.max() and power[20:].max() < 1e-3 * power.max()
-    np.testing.assert_allclose(radial_spectrum(3 * wave), 9 * power, atol=1e-6 * power.max())
-    np.testing.assert_allclose(radial_spectrum(wave.T), power, rtol=1e-6, atol=1e-6 * power.max())
-
-
-def test_spectrum_of_white_noise_is_flat_at_its_variance() -> None:
-    noise = np.random.default_rng(1).normal(0, 2, (256, 256))
-    window = np.sin(np.pi * (np.arange(256) + 0.5) / 256) ** 2
-    expected = 4 * np.outer(window, window).__pow__(2).sum()  # variance * energy of the window
-    power = radial_spectrum(noise)
-    assert power[40:].mean() == pytest.approx(expected, rel=0.03)
-    assert radial_spectrum(np.random.default_rng(1).normal(0, 2, (256, 300))).shape == (128,)
-
-
-def test_spectrum_rmse_is_the_log_of_the_gain() -> None:
-    noise = np.random.default_rng(2).normal(0, 1, (64, 64))
-    assert spectrum_rmse(noise, noise) == 0.0
-    assert spectrum_rmse(noise, 10 * noise) == pytest.approx(np.log(100))
 
 
 def test_psnr_of_a_known_error() -> None:

@@ -1,0 +1,54 @@
+"""Power by spatial frequency against closed forms and against numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from rsup.models.spectrum import radial_spectrum
+
+
+def hann(n: int) -> NDArray[np.float64]:
+    return np.asarray(np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2)
+
+
+def by_numpy(square: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean power of [n, n] where the distance from zero frequency rounds to 1 .. n / 2."""
+    n = len(square)
+    power = np.abs(np.fft.fft2((square - square.mean()) * np.outer(hann(n), hann(n)))) ** 2
+    cycles = np.fft.fftfreq(n, 1 / n)
+    ring = np.rint(np.hypot(cycles[:, None], cycles))
+    return np.array([power[ring == k].mean() for k in range(1, n // 2 + 1)])
+
+
+def test_a_wave_has_its_one_frequency() -> None:
+    x = (torch.arange(128, dtype=torch.float64) + 0.5) / 128
+    wave = 50 + torch.cos(2 * torch.pi * 16 * x).expand(128, 128)
+    power = radial_spectrum(wave)
+    assert power.shape == (64,)
+    assert int(power.argmax()) + 1 == 16
+    assert power[:12].max() < 1e-3 * power.max() and power[20:].max() < 1e-3 * power.max()
+    near = {"rtol": 1e-6, "atol": 1e-6 * power.max().item()}
+    torch.testing.assert_close(radial_spectrum(3 * wave), 9 * power, **near)
+    torch.testing.assert_close(radial_spectrum(wave.mT), power, **near)
+
+
+def test_white_noise_is_flat_at_its_variance() -> None:
+    noise = torch.from_numpy(np.random.default_rng(1).normal(0, 2, (256, 256)))
+    energy = (np.outer(hann(256), hann(256)) ** 2).sum()
+    assert radial_spectrum(noise)[40:].mean().item() == pytest.approx(4 * energy, rel=0.03)
+
+
+@pytest.mark.parametrize("n", [64, 81])
+def test_rings_are_those_of_numpy(n: int) -> None:
+    planes = np.random.default_rng(2).random((2, 3, n, n)).cumsum(-1)
+    found = radial_spectrum(torch.from_numpy(planes))
+    expected = [[by_numpy(plane) for plane in image] for image in planes]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
+
+
+def test_what_is_not_square_is_cut_to_its_central_square() -> None:
+    plane = torch.from_numpy(np.random.default_rng(3).random((64, 100)))
+    torch.testing.assert_close(radial_spectrum(plane), radial_spectrum(plane[:, 18:82]))
