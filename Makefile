@@ -34,7 +34,7 @@ test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # A run that was stopped goes on; a finished one is left as it is.
-COMPACT = student-x4 student-x8
+COMPACT = student-x4 student-x8 student-x8-finish
 
 train-default: install
 	@test -n "$(IMAGES)" || { echo "give the folder of images: make train-default IMAGES=FOLDER" >&2; exit 2; }
