@@ -6,7 +6,7 @@
 TRAINING is what the shipped student learned from, IMAGES what `table.py` measures on. All rows start from the shipped
 student and see the same pairs at the same rates, so they differ by their losses alone. A finished run in RUNS is not
 repeated, a stopped one goes on. FILE holds a wider student of the recipe, such as `rsup train student --recipe
-recipes/compact/student-x4.toml --set student.channels=[96,192] --set student.deep_channels=384` makes.
+recipes/compact/student-x4.toml --set student.channels=[72,144] --set student.deep_channels=288` makes.
 """
 
 import argparse
