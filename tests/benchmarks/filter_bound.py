@@ -23,18 +23,26 @@ from rsup.models.pairs import RadiometryConfig, make_pair
 from rsup.models.sensor import SensorDegradation
 from rsup.models.task import seeded
 
-SIDE = 256
+CASES: tuple[tuple[Literal["published", "sentinel2"], int, float | None, int], ...] = (
+    ("published", 4, None, 256),
+    ("published", 8, None, 256),
+    ("sentinel2", 4, None, 256),
+    ("sentinel2", 8, None, 256),
+    ("sentinel2", 4, 2.5, 56),
+    ("sentinel2", 8, 1.25, 112),
+)
+"""Degradation, scale, metres of a pixel of the truth (None: as it is), pixels a side."""
 RING = 2
 """Cycles a side in a ring of frequencies that share one factor."""
 
 
 def main(folder: Path) -> None:
-    """Print the mean gain in dB for both degradations and scales."""
-    images = Images(folder, "validation", DataConfig(), SIDE).centres(1000)
-    for kind in ("published", "sentinel2"):
-        for scale in (4, 8):
-            gains = [gain(torch.from_numpy(image), scale, kind, number) for number, image in enumerate(images)]
-            sys.stdout.write(f"{kind:10} x{scale}  {statistics.fmean(gains):.2f} dB over {len(gains)} images\n")
+    """Print the mean gain in dB of every case."""
+    for kind, scale, gsd, side in CASES:
+        images = Images(folder, "validation", DataConfig(gsd=gsd), side).centres(1000)
+        gains = [gain(torch.from_numpy(image), scale, kind, number) for number, image in enumerate(images)]
+        size = "as it is" if gsd is None else f"{gsd} m"
+        sys.stdout.write(f"{kind:10} x{scale} {size:8}  {statistics.fmean(gains):.2f} dB over {len(gains)} images\n")
 
 
 def gain(sharp: Tensor, scale: int, kind: Literal["published", "sentinel2"], seed: int) -> float:
@@ -43,7 +51,8 @@ def gain(sharp: Tensor, scale: int, kind: Literal["published", "sentinel2"], see
     radiometry = RadiometryConfig(kind="photograph" if kind == "published" else "reflectance", span=(WHITE, WHITE))
     low, high = make_pair(sharp[None], scale, degradation, radiometry, seeded(seed))
     ours, truth = (torch.fft.fft2(luma(each[0].double())) for each in (interpolator("bicubic", scale)(low), high))
-    cycles = torch.fft.fftfreq(SIDE, 1 / SIDE)
+    side = truth.shape[-1]
+    cycles = torch.fft.fftfreq(side, 1 / side)
     ring = (torch.hypot(cycles[:, None], cycles) / RING).round().long()
     shared = torch.bincount(ring.flatten(), (ours.conj() * truth).real.flatten())
     power = torch.bincount(ring.flatten(), ours.abs().square().flatten())
