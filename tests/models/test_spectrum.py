@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from rsup.models import metrics
 from rsup.models.spectrum import radial_spectrum
 
 
@@ -52,3 +53,14 @@ def test_rings_are_those_of_numpy(n: int) -> None:
 def test_what_is_not_square_is_cut_to_its_central_square() -> None:
     plane = torch.from_numpy(np.random.default_rng(3).random((64, 100)))
     torch.testing.assert_close(radial_spectrum(plane), radial_spectrum(plane[:, 18:82]))
+
+
+def test_rmse_of_logarithms_is_that_of_numpy() -> None:
+    """Of spectra whose ratio differs from ring to ring, where a mean of another kind would be another number."""
+    truth = torch.from_numpy(np.random.default_rng(4).random((3, 64, 64)).cumsum(-1))
+    for width in (2, 3, 5):
+        image = torch.nn.functional.avg_pool2d(truth, width, 1, width // 2)[:, :64, :64]
+        logs = [np.log(by_numpy(metrics.luma(each).numpy())) for each in (image, truth)]
+        expected = np.sqrt(np.mean((logs[0] - logs[1]) ** 2))
+        assert metrics.spectrum_rmse(image, truth) == pytest.approx(expected, rel=1e-9)
+        assert expected > 1.01 * np.abs(logs[0] - logs[1]).mean()
