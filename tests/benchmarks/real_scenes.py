@@ -4,7 +4,8 @@
 
 Two questions. Against a truth (Wald's protocol): the scene, made `scale` times coarser by the sensor's own MTF, is to
 be restored; by the bare network on the whole image, and by what `rsup upscale` makes of the network, with its tiles and
-block means kept. At full resolution, where there is no truth: block means, seams, and texture where there is none.
+block means kept. At full resolution, where there is no truth: block means, seams, and texture where there should be
+little; how much of it there is in truth is told by the restored scenes.
 What misses the figure that is wanted bears a star.
 """
 
@@ -71,6 +72,13 @@ def main() -> None:
                 [*rows, *summary(rows)],
                 below=dict.fromkeys(("product", "product, dark", "nir, product"), GAIN),
             )
+        rows = [
+            {"scene": scene.source.name, **figures}
+            for scene in scenes
+            if scene.source.full and (figures := textures(scene.cut(WALD), model, bicubic))
+        ]
+        result[f"x{scale}, texture of the restored"] = rows
+        show(f"{title}, texture of the restored over bicubic's: the product's, and the truth's", rows)
         rows = []
         for scene in scenes:
             if scene.source.full:
@@ -179,6 +187,24 @@ def product(low: DN, bands: Sequence[str], model: Upscaler, corner: int | None =
         return out
 
     return upscale_chunk(read, bands, window, bands, model)
+
+
+def textures(scene: Scene, model: Upscaler, bicubic: Upscaler) -> dict[str, float | None]:
+    """Wald's protocol on water, cloud and snow: variance over that of bicubic's product; empty where none is large."""
+    scale = model.descriptor.scale
+    bands = tuple(band for band in scene.source.bands if band != "nir")
+    truth = scene.dn[[scene.source.bands.index(band) for band in bands]]
+    low, judged = coarser(truth, bands, scale, NOISE["no noise"])
+    images = {"product": product(low, bands, model), "truth": truth}
+    smooth, surfaces = product(low, bands, bicubic), scene.surfaces()
+    found: dict[str, float | None] = {}
+    for name in ("water", "cloud", "snow"):
+        inside = surfaces[name] & judged if name in surfaces else None
+        theirs = texture(smooth, inside, 1)
+        for way, image in images.items():
+            ours = texture(image, inside, 1)
+            found[f"{name}, {way}"] = None if ours is None or not theirs else ours / theirs
+    return found if any(found.values()) else {}
 
 
 def consistent(truth: DN, low: DN, scale: int) -> NDArray[np.float32]:
