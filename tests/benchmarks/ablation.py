@@ -1,12 +1,13 @@
-"""What each loss does: the shipped student, trained on a little with other losses, as Markdown tables; run by hand.
+"""What each loss does: a student trained a little with it and without, as Markdown tables; run by hand.
 
-`python tests/benchmarks/ablation.py IMAGES TRAINING -o RUNS --scale 4 [--steps 100] [--teacher FILE] [--limit N]
-[--json FILE]`, half an hour and more on a core.
+`python tests/benchmarks/ablation.py IMAGES TRAINING -o RUNS --scale 4 [--steps 100] [--scratch] [--only ROW ...]
+[--teacher FILE] [--limit N] [--json FILE]`, half an hour and more on a core.
 
 TRAINING is what the shipped student learned from, IMAGES what `table.py` measures on. All rows start from the shipped
-student and see the same pairs at the same rates, so they differ by their losses alone. A finished run in RUNS is not
-repeated, a stopped one goes on. FILE holds a wider student of the recipe, such as `rsup train student --recipe
-recipes/compact/student-x4.toml --set student.channels=[72,144] --set student.deep_channels=288` makes.
+student, or with `--scratch` from the same random weights, and see the same pairs at the same rates, so they differ by
+their losses alone. A finished run in RUNS is not repeated, a stopped one goes on. FILE holds a wider student of the
+recipe, such as `rsup train student --recipe recipes/compact/student-x4.toml --set student.channels=[72,144] --set
+student.deep_channels=288` makes; its rows want `--scratch`, for adapters take hundreds of steps to learn.
 """
 
 import argparse
@@ -21,8 +22,9 @@ from rsup.models.registry import DEFAULT, descriptor_of
 from rsup.models.train import TrainRequest, train
 
 RECIPES = Path(__file__).parents[2] / "recipes/compact"
-SHORT = ("optimizer.lr=3e-4", "optimizer.warmup=10", "ema=0.98")
+GOING_ON = ("optimizer.lr=3e-4", "optimizer.warmup=10", "ema=0.98")
 """A rate that moves a trained student without undoing it, and a running mean as short as the runs."""
+FROM_SCRATCH = ("optimizer.warmup=50", "ema=0.99")
 L1 = ("losses.l1=1", "losses.perceptual=none", "losses.spectrum_weight=0", "losses.gan_weight=0")
 FOURIER = (*L1, "losses.perceptual=frequency", "losses.perceptual_weight=0.1")
 LOSSES = {
@@ -39,27 +41,35 @@ LOSSES = {
         "discriminator_optimizer.lr=2e-4",
     ),
 }
-WITH_TEACHER = (*FOURIER, "distillation.mse=1", "distillation.mmd=0.1")
-"""Added where a teacher is given."""
+DISTILLED = {
+    "l1-fourier-teacher": (*FOURIER, "distillation.mse=1", "distillation.mmd=0.1"),
+    "l1-fourier-faint-teacher": (*FOURIER, "distillation.mse=0.05", "distillation.mmd=0.005"),
+}
+"""Rows where a teacher is given: the paper's weights, and a twentieth of them, for no LPIPS stands beside them here."""
 
 
 def main() -> None:
     """Train, measure, print."""
-    parser = argparse.ArgumentParser(description="The shipped student, trained on a little with other losses.")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("images", type=Path)
     parser.add_argument("training", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--scale", type=int, choices=(4, 8), required=True)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--scratch", action="store_true", help="from random weights, not from the shipped student")
+    parser.add_argument("--only", choices=(*LOSSES, *DISTILLED), action="append", help="this row; may be given again")
     parser.add_argument("--teacher", type=Path, help="weights of a wider student")
     parser.add_argument("--limit", type=int, help="most images")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
     rows = dict(LOSSES)
     if options.teacher:
-        rows["l1-fourier-teacher"] = (*WITH_TEACHER, f"teacher={options.teacher.resolve()}")
+        rows |= {name: (*losses, f"teacher={options.teacher.resolve()}") for name, losses in DISTILLED.items()}
+    chosen = options.only or rows
+    if not rows.keys() >= set(chosen):
+        parser.error("rows with a teacher need --teacher")
     try:
-        weights = [learn(options, name, losses) for name, losses in rows.items()]
+        weights = [learn(options, name, losses) for name, losses in rows.items() if name in chosen]
         table = argparse.Namespace(images=options.images, limit=options.limit, model=weights, baselines=None)
         measured = measure(table, options.scale)
     except RsupError as error:
@@ -72,11 +82,12 @@ def main() -> None:
 def learn(options: argparse.Namespace, name: str, losses: tuple[str, ...]) -> Path:
     """One row's run; its weights file."""
     folder = options.output / f"x{options.scale}-{name}"
-    start = descriptor_of(DEFAULT, options.scale).metadata["path"]
+    shipped = descriptor_of(DEFAULT, options.scale).metadata["path"]
+    start = FROM_SCRATCH if options.scratch else (f"initialise={shipped}", *GOING_ON)
     every = [f"{setting}={options.steps}" for setting in ("steps", "validate_every", "checkpoint_every")]
     request = TrainRequest(
         "student", RECIPES / f"student-x{options.scale}.toml", options.training, folder,
-        (f"initialise={start}", *every, *SHORT, *losses), resume=True,
+        (*start, *every, *losses), resume=True,
     )  # fmt: skip
 
     def report(done: int, total: int, _: str) -> None:
