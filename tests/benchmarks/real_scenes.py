@@ -310,6 +310,8 @@ def show(
         digits = 3 if key == "seam" or key.startswith("block") else 2
         return f"{value:.{digits}f}" + "*" * missed
 
+    if not rows:
+        return  # no scene of this kind in the folder
     lines = [f"\n### {title}\n", " | ".join(rows[0]), " | ".join("---" for _ in rows[0])]
     lines += [" | ".join(cell(key, value) for key, value in row.items()) for row in rows]
     sys.stdout.write("\n".join(f"| {line} |" if " | " in line else line for line in lines) + "\n")
