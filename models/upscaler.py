@@ -144,7 +144,9 @@ def reduced_precision(device: torch.device) -> torch.dtype | None:
 
     GPUs: bfloat16 where the card has it, float16 elsewhere. CPUs: bfloat16 where they multiply it in hardware
     (AVX512_BF16 or AMX), which made the student 2.3 times as fast (1.4 s against 3.2 s for 512 x 512 pixels on two
-    Zen 4 cores); elsewhere it is emulated and slower than float32.
+    Zen 4 cores); elsewhere it is emulated and slower than float32. It is slower as well on an Intel CPU whose AMX a
+    virtual machine hides (one core: 6.1 s against 4.0 s, and 0.50 s against 0.42 s for the compact student of x4);
+    AVX512_FP16 tells that one from Zen 4.
     """
     import torch
 
@@ -152,7 +154,8 @@ def reduced_precision(device: torch.device) -> torch.dtype | None:
         with torch.cuda.device(device):
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     features = torch.cpu.get_capabilities()
-    return torch.bfloat16 if features.get("avx512_bf16") or features.get("amx_bf16") else None
+    vectors = features.get("avx512_bf16") and not features.get("avx512_fp16")
+    return torch.bfloat16 if features.get("amx_bf16") or vectors else None
 
 
 def _device(name: str) -> torch.device:

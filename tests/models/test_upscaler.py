@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 from rsup.models import registry
 from rsup.models.errors import ModelError
 from rsup.models.interpolation import interpolator
-from rsup.models.upscaler import descriptor_of, list_models, load, show_model
+from rsup.models.upscaler import descriptor_of, list_models, load, reduced_precision, show_model
 
 
 def tiles(n, side, seed=0):
@@ -87,6 +87,20 @@ def check_neighbours(upscaler, side):
 
 def test_a_tile_does_not_depend_on_its_neighbours(save_student):
     check_neighbours(load(str(save_student(4)), 4), 16)
+
+
+@pytest.mark.parametrize(
+    ("features", "precision"),
+    [
+        ((), None),
+        (("avx512_bf16",), torch.bfloat16),  # Zen 4
+        (("avx512_bf16", "avx512_fp16", "amx_bf16"), torch.bfloat16),
+        (("avx512_bf16", "avx512_fp16"), None),  # the same with its AMX hidden
+    ],
+)
+def test_a_cpu_gets_the_precision_it_is_faster_in(monkeypatch, features, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
+    assert reduced_precision(torch.device("cpu")) == precision
 
 
 @pytest.mark.gpu
