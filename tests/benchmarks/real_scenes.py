@@ -40,6 +40,7 @@ PEAK, BRIGHT = 10_000, 4000
 GAIN, SEAM, TEXTURE = 0.5, 0.02, 1.5
 """Wanted: dB over bicubic at least; a seam's distance from 1 and texture over bicubic's at most."""
 NOISE = {"no noise": (0.0, 0.0), "noise as the sensor's": (0.6, 2.0)}
+SURFACES = ("water", "cloud", "snow")
 SIDE = 8
 """Output pixels of the windows whose variance is texture."""
 
@@ -62,23 +63,20 @@ def main() -> None:
         model, bicubic = load(name, scale), load("bicubic", scale)
         title = f"{model.descriptor.name} ({model.descriptor.sha256[:8]}) x{scale}"
         for noise, level in NOISE.items():
-            rows = []
+            rows, surfaces = [], []
             for scene in scenes:
                 progress(f"{title}, {noise}: {scene.source.name}")
-                rows.append({"scene": scene.source.name, **restored(scene.cut(WALD), model, bicubic, level)})
-            result[f"x{scale}, {noise}"] = rows
+                gains, textures = restored(scene.cut(WALD), model, bicubic, level)
+                rows.append({"scene": scene.source.name, **gains})
+                if any(textures.values()):
+                    surfaces.append({"scene": scene.source.name, **textures})
+            result[f"x{scale}, {noise}"], result[f"x{scale}, {noise}, texture"] = rows, surfaces
             show(
                 f"{title} from {10 * scale} m to 10 m, {noise}: dB",
                 [*rows, *summary(rows)],
                 below=dict.fromkeys(("product", "product, dark", "nir, product"), GAIN),
             )
-        rows = [
-            {"scene": scene.source.name, **figures}
-            for scene in scenes
-            if scene.source.full and (figures := textures(scene.cut(WALD), model, bicubic))
-        ]
-        result[f"x{scale}, texture of the restored"] = rows
-        show(f"{title}, texture of the restored over bicubic's: the product's, and the truth's", rows)
+            show(f"{title}, {noise}: texture over bicubic's, the product's and the truth's", surfaces)
         rows = []
         for scene in scenes:
             if scene.source.full:
@@ -104,8 +102,12 @@ def about(scene: Scene) -> dict[str, Any]:
     }
 
 
-def restored(scene: Scene, model: Upscaler, bicubic: Upscaler, noise: tuple[float, float]) -> dict[str, float | None]:
+def restored(
+    scene: Scene, model: Upscaler, bicubic: Upscaler, noise: tuple[float, float]
+) -> tuple[dict[str, float | None], dict[str, float | None]]:
     """Wald's protocol on one scene; PSNR in dB, gains over the bicubic interpolation that went the same way.
+
+    Second, of each surface, the variance (see `texture`) of product and truth over that of bicubic's product.
 
     Without "nir" the bands are red, green and blue together, or the only one. `ceiling` is the gain of the truth itself
     once its block means are made those of the coarse image, which a product cannot be without. `dark` leaves out what
@@ -141,7 +143,15 @@ def restored(scene: Scene, model: Upscaler, bicubic: Upscaler, noise: tuple[floa
         nir = {way: decibels(image, scene.dn, [bands.index("nir")], judged) for way, image in ways.items()}
         found["nir, network"] = nir["network"] - nir["bicubic bare"]
         found["nir, product"] = nir["product"] - nir["bicubic product"]
-    return found
+    textures: dict[str, float | None] = {}
+    surfaces = scene.surfaces()
+    smooth, made, truth = (image[visible] for image in (ways["bicubic product"], ways["product"], scene.dn))
+    for name in SURFACES:
+        inside = surfaces[name] & judged if name in surfaces else None
+        theirs = texture(smooth, inside, 1)
+        for way, image in (("product", made), ("truth", truth)):
+            textures[f"{name}, {way}"] = ratio(texture(image, inside, 1), theirs)
+    return found, textures
 
 
 def coarser(dn: DN, bands: Sequence[str], scale: int, noise: tuple[float, float]) -> tuple[DN, NDArray[np.bool_]]:
@@ -189,24 +199,6 @@ def product(low: DN, bands: Sequence[str], model: Upscaler, corner: int | None =
     return upscale_chunk(read, bands, window, bands, model)
 
 
-def textures(scene: Scene, model: Upscaler, bicubic: Upscaler) -> dict[str, float | None]:
-    """Wald's protocol on water, cloud and snow: variance over that of bicubic's product; empty where none is large."""
-    scale = model.descriptor.scale
-    bands = tuple(band for band in scene.source.bands if band != "nir")
-    truth = scene.dn[[scene.source.bands.index(band) for band in bands]]
-    low, judged = coarser(truth, bands, scale, NOISE["no noise"])
-    images = {"product": product(low, bands, model), "truth": truth}
-    smooth, surfaces = product(low, bands, bicubic), scene.surfaces()
-    found: dict[str, float | None] = {}
-    for name in ("water", "cloud", "snow"):
-        inside = surfaces[name] & judged if name in surfaces else None
-        theirs = texture(smooth, inside, 1)
-        for way, image in images.items():
-            ours = texture(image, inside, 1)
-            found[f"{name}, {way}"] = None if ours is None or not theirs else ours / theirs
-    return found if any(found.values()) else {}
-
-
 def consistent(truth: DN, low: DN, scale: int) -> NDArray[np.float32]:
     """The truth [band, y, x] with the block means of `low`: what the product would be of a network without fault."""
     high, wanted = (torch.from_numpy(fill_nodata(image).astype(np.float32)) for image in (truth, low))
@@ -236,10 +228,10 @@ def enlarged(scene: Scene, model: Upscaler, bicubic: Upscaler) -> dict[str, floa
         "seam": seams(made, low, bands, model),
     }
     surfaces = scene.surfaces()
-    for name in ("water", "cloud", "snow"):
+    for name in SURFACES:
         ours, theirs = (texture(image, surfaces.get(name), scale) for image in (made, smooth))
         found[f"{name}, DN"] = None if ours is None else float(np.sqrt(ours))
-        found[f"{name}, ratio"] = None if ours is None or not theirs else ours / theirs
+        found[f"{name}, ratio"] = ratio(ours, theirs)
     return found
 
 
@@ -259,7 +251,7 @@ def seams(made: DN, low: DN, bands: Sequence[str], model: Upscaler) -> float:
     return seam_ratio(made, rows, cols) / seam_ratio(moved, rows, cols)
 
 
-def texture(image: DN, surface: NDArray[np.bool_] | None, scale: int) -> float | None:
+def texture(image: NDArray[np.generic], surface: NDArray[np.bool_] | None, scale: int) -> float | None:
     """Mean variance (DN squared) of the windows of SIDE x SIDE pixels of [band, y, x] wholly on `surface`."""
     if surface is None:
         return None
@@ -268,6 +260,11 @@ def texture(image: DN, surface: NDArray[np.bool_] | None, scale: int) -> float |
     inside = surface.repeat(scale, 0).repeat(scale, 1).reshape(shape).all((1, 3))
     variance = image.reshape(bands, *shape).astype(np.float64).var((2, 4))
     return float(variance[:, inside].mean()) if inside.any() else None
+
+
+def ratio(ours: float | None, theirs: float | None) -> float | None:
+    """One variance over another; None where either is missing, or there is none."""
+    return None if ours is None or not theirs else ours / theirs
 
 
 def decibels(image: NDArray[np.generic], truth: DN, planes: list[int], judged: NDArray[np.bool_]) -> float:
