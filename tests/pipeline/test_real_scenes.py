@@ -68,10 +68,11 @@ def test_bicubic_gains_nothing_over_itself_whatever_is_missing(benchmark: Module
     dn = fields(4)
     dn[:, :20, :30] = 0
     bicubic = load("bicubic", 4)
-    found = benchmark.restored(Scene(Source("made", ()), dn, None), bicubic, bicubic, (0.6, 2.0))
+    found, textures = benchmark.restored(Scene(Source("made", ()), dn, None), bicubic, bicubic, (0.6, 2.0))
     gains = [found[key] for key in ("network", "product", "product, dark", "nir, network", "nir, product")]
     assert gains == [0] * 5
     assert 20 < found["bicubic"] < 60 and found["ceiling"] > 1
+    assert len(textures) == 6 and not any(textures.values())  # no surface was named
 
 
 def test_psnr_is_that_of_a_known_error(benchmark: ModuleType) -> None:
