@@ -33,13 +33,15 @@ check: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# A run that was stopped goes on; a finished one is left as it is.
+# A run that was stopped goes on; a finished one is left as it is. Training that is told to stop leaves with 0, and the
+# next recipe must not start from half a run's weights then: awk passes the report on, and fails unless it says finished.
 COMPACT = student-x4 student-x8 student-x8-finish
 
 train-default: install
 	@test -n "$(IMAGES)" || { echo "give the folder of images: make train-default IMAGES=FOLDER" >&2; exit 2; }
 	set -e; for name in $(COMPACT); do \
-	    $(BIN)/rsup train student --recipe recipes/compact/$$name.toml --data "$(IMAGES)" -o runs/$$name --resume; \
+	    $(BIN)/rsup train student --recipe recipes/compact/$$name.toml --data "$(IMAGES)" -o runs/$$name --resume --json \
+	    | awk '1; /"stopped": false/ { whole = 1 } END { exit !whole }'; \
 	done
 
 clean:

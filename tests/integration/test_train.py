@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+import rasterio
 import torch
 from safetensors.torch import load_file
 
@@ -113,6 +115,30 @@ def test_sigterm(training_images: Path, tmp_path: Path) -> None:
     assert result["stopped"] and (output / f"checkpoints/step-{result['steps']:08d}/state.json").exists()
     again = run(line)
     assert again.returncode == 9 and again.stderr.startswith("rsup: ") and "--resume" in again.stderr
+
+
+def test_make_train_default_ends_where_a_run_was_stopped(tmp_path: Path) -> None:
+    """And does not start the next recipe, from weights that are half trained."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for k in range(24):
+        profile = {"width": 256, "height": 256, "count": 4, "dtype": "uint8", "crs": "EPSG:32611"}
+        place = rasterio.transform.from_origin(500_000 + 1000 * k, 4_000_000, 0.6, 0.6)
+        with rasterio.open(tmp_path / f"images/site-{k}.tif", "w", "GTiff", transform=place, **profile) as file:
+            file.write(rng.integers(0, 256, (4, 64, 64), np.uint8).repeat(4, 1).repeat(4, 2))
+    (tmp_path / "recipes").symlink_to(RECIPES)
+    line = ["make", "-f", ROOT / "Makefile", "-o", "install", "train-default", "IMAGES=images",
+            f"BIN={Path(sys.executable).parent}"]  # fmt: skip
+    figures = tmp_path / "runs/student-x4/validation.jsonl"
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (figures.exists() and figures.read_text()):
+            time.sleep(0.2)
+        time.sleep(1)
+        family = psutil.Process(process.pid).children(recursive=True)  # parents before their children
+        next(child for child in family if "train" in child.cmdline()).send_signal(signal.SIGTERM)
+        out, complaints = process.communicate(timeout=60)
+    assert process.returncode and '"stopped": true' in out, complaints
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["student-x4"]
 
 
 def test_a_loss_that_is_not_finite(training_images: Path, tmp_path: Path) -> None:
