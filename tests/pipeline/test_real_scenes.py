@@ -68,11 +68,15 @@ def test_bicubic_gains_nothing_over_itself_whatever_is_missing(benchmark: Module
     dn = fields(4)
     dn[:, :20, :30] = 0
     bicubic = load("bicubic", 4)
-    found, textures = benchmark.restored(Scene(Source("made", ()), dn, None), bicubic, bicubic, (0.6, 2.0))
+    lake = np.full(dn.shape[1:], 6)  # water in the scene classification
+    found, textures = benchmark.restored(Scene(Source("made", ()), dn, lake), bicubic, bicubic, (0.6, 2.0))
     gains = [found[key] for key in ("network", "product", "product, dark", "nir, network", "nir, product")]
     assert gains == [0] * 5
     assert 20 < found["bicubic"] < 60 and found["ceiling"] > 1
-    assert len(textures) == 6 and not any(textures.values())  # no surface was named
+    assert textures["water, product"] == 1 and textures["water, truth"] > 1
+    assert {name for name, of in textures.items() if of is None} == {
+        f"{surface}, {way}" for surface in ("cloud", "snow") for way in ("product", "truth")
+    }
 
 
 def test_psnr_is_that_of_a_known_error(benchmark: ModuleType) -> None:
