@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from .sentinel2 import CLASS_NAMES
 
 CLASSES, SOURCE = "scl", "source"
 """Arrays of a scene store that are no bands: scene classification; 1 + index of the item, 0 = none or many."""
+
+_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+"""zarr reads these at once and reports the first that fails; asyncio prints what else failed as tracebacks where the
+program ends right then. So files that may not be read are found out before."""
 
 _ENCODING = "{'dtype': 'uint16', 'scale_factor': 1e-4, 'add_offset': -0.1, '_FillValue': 0}"
 
@@ -160,10 +165,15 @@ def open_scene(path: str | Path) -> Scene:
     path = Path(path)
     try:
         path.stat()
+        for name in _METADATA if path.is_dir() else ():
+            with suppress(FileNotFoundError):
+                (path / name).open("rb").close()
     except FileNotFoundError:
         raise SceneError(f"{path} does not exist: give a scene store made by `rsup fetch`, or a GeoTIFF") from None
     except OSError as error:
-        raise SceneError(f"{path} cannot be opened ({error.strerror}): check its name and who may read it") from error
+        raise SceneError(
+            f"{error.filename} cannot be opened ({error.strerror}): check its name and who may read it"
+        ) from error
     return _open_zarr(path) if path.is_dir() else _open_geotiff(path)
 
 

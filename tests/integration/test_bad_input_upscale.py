@@ -340,7 +340,7 @@ def test_no_permission(finished: tuple[Path, Path], tmp_path: Path) -> None:
         refused = without_privilege("upscale", finished[0], *asked, tmp_path / "locked")
         one_sentence(refused, 6, "Permission denied; choose another output")
         refused = without_privilege("upscale", tmp_path / "sealed.zarr", *asked, tmp_path / "out")
-        one_sentence(refused, 5, "sealed.zarr")
+        one_sentence(refused, 5, "sealed.zarr/zarr.json cannot be opened (Permission denied)")
         refused = without_privilege("upscale", tmp_path / "sealed.zarr" / "red", *asked, tmp_path / "out")
         one_sentence(refused, 5, "cannot be opened (Permission denied)")
     finally:
