@@ -93,7 +93,7 @@ def test_kill_9(students: dict[str, Path], training_images: Path, tmp_path: Path
     output = tmp_path / "run"
     line = command(training_images, output, *RSD)
     with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_for_checkpoint(output / "teacher", process)
+        wait_for(output / "teacher/checkpoints", "step-*", process)
         time.sleep(random.uniform(0, 1.2))
         process.kill()
     trained([*line, "--resume"])
@@ -106,7 +106,7 @@ def test_sigterm(training_images: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     line = command(training_images, output, *TEACHER, "steps=2000", "checkpoint_every=2", "loaders=1")
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        wait_for_checkpoint(output, process)
+        wait_for(output / "checkpoints", "step-*", process)
         process.send_signal(signal.SIGTERM)
         out, complaints = process.communicate(timeout=60)
     assert process.returncode == 0 and "Traceback" not in complaints, complaints
@@ -129,10 +129,9 @@ def test_make_train_default_ends_where_a_run_was_stopped(tmp_path: Path) -> None
     (tmp_path / "recipes").symlink_to(RECIPES)
     line = ["make", "-f", ROOT / "Makefile", "-o", "install", "train-default", "IMAGES=images",
             f"BIN={Path(sys.executable).parent}"]  # fmt: skip
-    figures = tmp_path / "runs/student-x4/validation.jsonl"
     with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not (figures.exists() and figures.read_text()):
-            time.sleep(0.2)
+        # The first figures are there: what follows is the loop, which hears signals.
+        wait_for(tmp_path / "runs/student-x4", "validation.jsonl", process, 300)
         time.sleep(1)
         family = psutil.Process(process.pid).children(recursive=True)  # parents before their children
         next(child for child in family if "train" in child.cmdline()).send_signal(signal.SIGTERM)
@@ -151,12 +150,15 @@ def test_a_loss_that_is_not_finite(training_images: Path, tmp_path: Path) -> Non
     assert pair["low"].shape == (1, 3, 16, 16) and pair["high"].shape == (1, 3, 64, 64)
 
 
-def wait_for_checkpoint(folder: Path, process: "subprocess.Popen[Any]") -> None:
-    for _ in range(6000):
-        if any((folder / "checkpoints").glob("step-*")) or process.poll() is not None:
+def wait_for(folder: Path, pattern: str, process: "subprocess.Popen[Any]", seconds: float = 60) -> None:
+    """Until `folder` holds what fits the pattern, or the process has ended."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if any(folder.glob(pattern)) or process.poll() is not None:
             return
         time.sleep(0.01)
-    pytest.fail(f"{folder} never had a checkpoint")
+    process.kill()
+    pytest.fail(f"{folder} never held {pattern}")
 
 
 def test_two_processes(training_images: Path, tmp_path: Path) -> None:
