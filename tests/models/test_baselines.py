@@ -56,7 +56,6 @@ def test_networks_for_photographs_beat_bicubic(module, sharp, name, published):
 
 @needs_shared
 def test_the_network_for_sentinel2_beats_bicubic(module, sharp):
-    pytest.importorskip("onnxruntime")
     light = module.CarnLight(WEIGHTS / "carn_light.onnx", RGB)
     assert min(gains(lambda image: light(image, 1), sharp, 2)) > 0.5
     swapped = module.CarnLight(WEIGHTS / "carn_light.onnx", ("blue", "green", "red"))
