@@ -1,329 +1,62 @@
-"""The command line: a command resolves its options and calls one function; failures become one sentence.
+"""The process behind `rsup`: its signals and streams, and the one place where a failure becomes a sentence.
 
-Nothing heavy is imported here: `rsup --help` answers before torch or xarray could load.
+Signals are heard before anything else is imported, so that Ctrl-C in the first moment is no traceback either.
 """
 
 from __future__ import annotations
 
-import json
+import io
 import os
+import resource
 import signal
 import sys
 import threading
-from enum import StrEnum
-from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
-
-from .errors import ArgumentError, RsupError
-
-app = typer.Typer(
-    name="rsup",
-    help="Super-resolved, georeferenced mosaics from Sentinel-2 archives.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-models_app = typer.Typer(help="List, show and import networks.", no_args_is_help=True)
-app.add_typer(models_app, name="models")
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 PATIENCE = 5.0
 """Seconds that stopping may take."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and touch nothing.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output of an earlier run, starting afresh.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable.")
-]
+FILES = 256
+"""Files and connections a run may need at once: the reader's threads, the workers' pipes and sockets, GDAL's cache."""
 
 
-class Role(StrEnum):
-    """What `rsup train` trains."""
+def main() -> None:
+    """Entry point: run a command; print a failure as one sentence and leave with its exit code."""
+    _stop_when_told()
+    _open_streams()
 
-    teacher = "teacher"
-    student = "student"
+    from .errors import RsupError
+    from .progress import say
+    from .public import printable, public_text
 
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"rsup {version('rsup')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    _: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
-    ] = False,
-) -> None:
-    pass
-
-
-@app.command()
-def fetch(
-    bbox: Annotated[str, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")],
-    date: Annotated[str, typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, or a range with a slash.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The scene store to write.")] = Path("scene.zarr"),
-    catalog: Annotated[
-        str,
-        typer.Option(envvar="RSUP_CATALOG", help="earth-search, planetary-computer, or a STAC URL or file."),
-    ] = "earth-search",
-    collection: Annotated[str, typer.Option(help="STAC collection.")] = "sentinel-2-l2a",
-    max_cloud: Annotated[float, typer.Option(min=0, max=100, help="Most cloud an item may have, in percent.")] = 20,
-    bands: Annotated[str, typer.Option(help="Bands by common name, separated by commas.")] = "red,green,blue",
-    composite: Annotated[str, typer.Option(help="first (least cloud wins) or median.")] = "first",
-    mask_clouds: Annotated[bool, typer.Option("--mask-clouds", help="Drop cloud and shadow pixels by SCL.")] = False,
-    crs: Annotated[str | None, typer.Option(help="Output UTM zone, as EPSG:32633; default: the bbox centre's.")] = None,
-    offset: Annotated[str, typer.Option(help="auto, or 0 or -1000 to overrule each item's evidence.")] = "auto",
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Search a STAC catalogue and write one analysis-ready scene store."""
-    from .fetch import FetchRequest
-    from .job import fetch as run
-
-    request = FetchRequest(
-        bbox=_numbers("--bbox", bbox),
-        date=date,
-        output=output,
-        catalog=catalog,
-        collection=collection,
-        max_cloud=max_cloud,
-        bands=_names(bands),
-        composite=composite,
-        mask_clouds=mask_clouds,
-        crs=crs,
-        offset=offset,
-        overwrite=overwrite,
-    )
-    _report(run(request, dry_run=dry_run), as_json)
-
-
-@app.command()
-def upscale(
-    scene: Annotated[
-        Path,
-        # Whether it can be read is for open_scene to say, in the words and with the code of scenes.
-        typer.Argument(help="A scene store (Zarr) or a GeoTIFF that keeps its contract.", readable=False),
-    ],
-    scale: Annotated[int, typer.Option(help="4 (2.5 m) or 8 (1.25 m).")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the mosaic.")] = Path(),
-    model: Annotated[str, typer.Option(help="A name from `rsup models list`, or a weights file.")] = "default",
-    bands: Annotated[str, typer.Option(help="Bands to upscale, separated by commas.")] = "red,green,blue",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda (every card) or cuda:N.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes; default: one a card, or one CPU worker.")
-    ] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(metavar="URL", help="Use the Dask cluster behind this scheduler.")
-    ] = None,
-    chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Super-resolve a scene into a mosaic: Zarr, COG, STAC item and a before/after page."""
-    from .job import UpscaleRequest
-    from .job import upscale as run
-
-    request = UpscaleRequest(
-        scene=scene,
-        scale=scale,
-        output=output,
-        model=model,
-        bands=_names(bands),
-        device=device,
-        workers=workers,
-        scheduler=scheduler,
-        chunk=chunk,
-        overwrite=overwrite,
-    )
-    _report(run(request, dry_run=dry_run), as_json)
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything the demo makes.")] = Path(
-        "demo"
-    ),
-    scale: Annotated[int, typer.Option(help="4 or 8.")] = 8,
-    size: Annotated[int, typer.Option(help="Side of the ground, in 10 m pixels.")] = 256,
-    seed: Annotated[int, typer.Option(help="Seed of the made landscape.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Make a landscape with a known truth, serve it as a STAC catalogue, fetch and upscale it, and compare."""
-    from .demo.run import run_demo
-
-    _report(run_demo(output, scale=scale, size=size, seed=seed), as_json)
-
-
-@app.command()
-def train(
-    role: Annotated[
-        Role,
-        typer.Argument(help="What to train: a network for `rsup upscale`, or the one it learns from."),
-    ],
-    recipe: Annotated[Path, typer.Option(help="What to train, and how: recipes/*.toml.")],
-    data: Annotated[
-        # Whether it can be read is for the data to say, in its own words.
-        Path,
-        typer.Option(help="Folder of sharp images, or a Zarr store.", readable=False),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run.")],
-    settings: Settings = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in the folder, if any.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Train a teacher or a student from a recipe and a folder of images."""
-    from rsup.models.train import TrainRequest
-    from rsup.models.train import train as run
-
-    from .progress import progress, say
-
-    request = TrainRequest(role.value, recipe, data, output, tuple(settings or ()), resume)
-    with progress(f"train {role.value}", "steps") as report:
-        result = run(request, report)
-    if os.environ.get("RANK", "0") != "0":
-        return  # torchrun starts this command once a process; they would all say the same
-    _report(result, as_json)
-    if result["stopped"]:
-        say(f"stopped at step {result['steps']} of {result['of']}: go on with --resume")
-
-
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A name from `rsup models list`, or a weights file.")],
-    data: Annotated[
-        # Whether it can be read is for the data to say, in its own words.
-        Path,
-        typer.Option(help="Folder of sharp images, or a Zarr store.", readable=False),
-    ],
-    scale: Annotated[int, typer.Option(help="4 or 8.")],
-    degradation: Annotated[str, typer.Option(help="How the images are degraded: published or sentinel2.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for a page of crops.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Measure every image, not the validation split alone.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most images.")] = None,
-    gsd: Annotated[
-        float | None, typer.Option(help="Average finer images to this many metres; default: pixels as they are.")
-    ] = None,
-    white: Annotated[
-        float | None, typer.Option(help="The number that counts as white; needed for images of more than 8 bits.")
-    ] = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(help="Three bands to give the network, separated by commas; default: what it was made for."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    niqe_parameters: Annotated[
-        Path | None,
-        typer.Option(envvar="RSUP_NIQE_PARAMETERS", help="NIQE's pristine model (npz).", readable=False),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure a network on images whose truth is known, beside bicubic interpolation."""
-    if degradation not in ("published", "sentinel2"):
-        raise ArgumentError(f"--degradation {degradation}: give published or sentinel2")
-    for option, number in (("--gsd", gsd), ("--white", white)):
-        if number is not None and not number > 0:
-            raise ArgumentError(f"{option} {number:g}: give a number above 0")
-    channels = _names(bands) if bands is not None else None
-    if channels is not None and len(channels) != 3:
-        raise ArgumentError(f"--bands {bands}: give three, such as nir,red,green")
-    from rsup.models.evaluate import EvaluateRequest, table
-    from rsup.models.evaluate import evaluate as run
-
-    from .progress import progress
-
-    request = EvaluateRequest(
-        model=model,
-        data=data,
-        scale=scale,
-        degradation="published" if degradation == "published" else "sentinel2",
-        gsd=gsd,
-        white=white,
-        bands=(channels[0], channels[1], channels[2]) if channels else None,
-        every=every,
-        limit=limit,
-        device=device,
-        page=output,
-        niqe_parameters=niqe_parameters,
-    )
-    with progress("evaluate", "images") as report:
-        result = run(request, report)
-    typer.echo(json.dumps(result, indent=2) if as_json else table(result))
-
-
-@models_app.command("list")
-def list_models(as_json: Json = False) -> None:
-    """The networks at hand."""
-    from rsup.models.upscaler import list_models as run
-
-    rows = run()
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        scales = "x" + "/x".join(str(scale) for scale in row["scales"])
-        default = "  default" if row["default_for"] else ""
-        typer.echo(f"{row['name']:24} {scales:8} {row['kind']:14} {row['licence']}{default}")
-
-
-@models_app.command("show")
-def show_model(
-    model: Annotated[str, typer.Argument(help="A name from `rsup models list`, a weights file, or a recipe (.toml).")],
-    overrides: Settings = None,
-    as_json: Json = False,
-) -> None:
-    """One network: parameters, cost, and what its file says of itself; of a recipe, the student it would train."""
-    from rsup.models.upscaler import show_model as run
-
-    _report(run(model, overrides or ()), as_json)
-
-
-@models_app.command("import")
-def import_model(
-    file: Annotated[Path, typer.Argument(help="A published student: a pickled state dict.")],
-    scale: Annotated[int, typer.Option(help="The scale it was trained for: 4 or 8.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors file to write.")],
-    as_json: Json = False,
-) -> None:
-    """Turn a published SlimDiffSR student into safetensors, exactly."""
-    from rsup.models.upscaler import import_published
-
-    _report(import_published(file, scale, output), as_json)
-
-
-def _numbers(option: str, text: str) -> tuple[float, float, float, float]:
     try:
-        west, south, east, north = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ArgumentError(f"{option} {text!r}: give four numbers, west,south,east,north") from None
-    return west, south, east, north
+        _raise_limit_of_files()
+        _run()
+    except RsupError as error:
+        say(f"rsup: {printable(public_text(str(error)))}")
+        _leave(error.exit_code)
+    except BrokenPipeError:
+        # The reader (head, less) went away: nothing left to say.
+        _leave(1)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def _run() -> None:
+    """The command, and what it printed on its way out: a disk may be full at the last line."""
+    from .commands import app
+
+    try:
+        app()
+    finally:
+        sys.stdout.flush()
 
 
-def _report(result: dict[str, Any], as_json: bool) -> None:
-    """Print a result: JSON for machines, `key: value` lines for people."""
-    if as_json:
-        typer.echo(json.dumps(result, indent=2, default=str))
-        return
-    for key, value in result.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{name} {part}" for name, part in value.items())
-        elif isinstance(value, (list, tuple)):
-            lines = ["  ".join(map(str, part.values())) if isinstance(part, dict) else str(part) for part in value]
-            value = ", ".join(lines) if sum(map(len, lines)) < 80 else "".join(f"\n  {line}" for line in lines)
-        typer.echo(f"{key.replace('_', ' ')}: {value}")
+def _leave(code: int) -> None:
+    """End with `code`; what standard output could not take is dropped, else the interpreter would try it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
 
 
 def _stop_when_told() -> None:
@@ -345,18 +78,50 @@ def _stop_when_told() -> None:
         signal.signal(each, leave)
 
 
-def main() -> None:
-    """Entry point: run a command; print a failure as one sentence and leave with its exit code."""
-    _stop_when_told()
-    try:
-        app()
-    except RsupError as error:
-        typer.echo(f"rsup: {error}", err=True)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader (head, less) went away: nothing left to say, and the interpreter must not try to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+class _StandardOutput(io.FileIO):
+    """File descriptor 1, which says in words where it cannot be written."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """As FileIO; raises OutputError where the disk is full or the device gone."""
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            from .errors import OutputError
+
+            raise OutputError(f"standard output cannot be written ({error.strerror}); send it elsewhere") from error
+
+
+def _open_streams() -> None:
+    """Standard streams that always take text.
+
+    One that was closed is opened on the null device: its number would go to the next file that is opened, a chunk of
+    a store perhaps, and what a library prints would land there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    output = io.BufferedWriter(_StandardOutput(1, "w", closefd=False))
+    line_by_line = os.isatty(1)
+    sys.stdout = io.TextIOWrapper(output, encoding="utf-8", errors="backslashreplace", line_buffering=line_by_line)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+def _raise_limit_of_files() -> None:
+    """Allow this process and its workers as many open files as they may have; raises OutputError where that is too few.
+
+    Below, Dask's event loops wait for ever for sockets they cannot open.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FILES:
+        from .errors import RsupError
+
+        raise RsupError(f"only {hard} files may be open at once here, and rsup needs {FILES}: raise it with ulimit -n")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import xarray as xr
 
 from rsup.models import errors as model_errors
 from rsup.pipeline import errors
-from rsup.pipeline.cli import app
 from rsup.pipeline.cog import write_cog
+from rsup.pipeline.commands import app
 from rsup.pipeline.grid import Window
 from rsup.pipeline.mosaic import build_overviews, create_mosaic, write_chunk
 from rsup.pipeline.scene import Scene
