@@ -1,17 +1,25 @@
 """The process behind `rsup`: its signals and streams, and the one place where a failure becomes a sentence.
 
-Signals are heard before anything else is imported, so that Ctrl-C in the first moment is no traceback either.
+Importing this is starting the command: until `main` hears Ctrl-C it ends the process, with nothing begun and no
+traceback from the middle of an import.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import io
 import os
 import resource
-import signal
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from .public import DIRECTION, escaped, printable, public_text
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -19,8 +27,10 @@ if TYPE_CHECKING:
 PATIENCE = 5.0
 """Seconds that stopping may take."""
 
-FILES = 256
-"""Files and connections a run may need at once: the reader's threads, the workers' pipes and sockets, GDAL's cache."""
+FILES = 4096
+"""Open files that are asked for: a worker has a dozen sockets and pipes, GDAL keeps many connections."""
+FEWEST_FILES = 256
+"""Below, event loops wait for ever for sockets that they cannot open."""
 
 
 def main() -> None:
@@ -30,7 +40,6 @@ def main() -> None:
 
     from .errors import RsupError
     from .progress import say
-    from .public import printable, public_text
 
     try:
         _raise_limit_of_files()
@@ -93,8 +102,32 @@ class _StandardOutput(io.FileIO):
             raise OutputError(f"standard output cannot be written ({error.strerror}); send it elsewhere") from error
 
 
+class _StandardError(io.FileIO):
+    """File descriptor 2. News that finds no room is dropped: the work is worth more."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """As FileIO, but never fails."""
+        with suppress(OSError):
+            return super().write(data) or 0
+        return memoryview(data).nbytes
+
+
+class _Lines(io.TextIOWrapper):
+    """A standard stream on which every line reads from left to right, whatever names and options are in it."""
+
+    _plain = str.maketrans({char: escaped(char) for char in DIRECTION})
+
+    def __init__(self, raw: io.FileIO) -> None:
+        line_by_line = raw.fileno() == 2 or raw.isatty()
+        super().__init__(io.BufferedWriter(raw), "locale", "backslashreplace", line_buffering=line_by_line)
+
+    def write(self, text: str, /) -> int:
+        """As TextIOWrapper."""
+        return super().write(text.translate(self._plain))
+
+
 def _open_streams() -> None:
-    """Standard streams that always take text.
+    """Standard streams that take any text.
 
     One that was closed is opened on the null device: its number would go to the next file that is opened, a chunk of
     a store perhaps, and what a library prints would land there.
@@ -104,24 +137,22 @@ def _open_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    output = io.BufferedWriter(_StandardOutput(1, "w", closefd=False))
-    line_by_line = os.isatty(1)
-    sys.stdout = io.TextIOWrapper(output, encoding="utf-8", errors="backslashreplace", line_buffering=line_by_line)
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stdout = _Lines(_StandardOutput(1, "w", closefd=False))
+    sys.stderr = _Lines(_StandardError(2, "w", closefd=False))
 
 
 def _raise_limit_of_files() -> None:
-    """Allow this process and its workers as many open files as they may have; raises OutputError where that is too few.
-
-    Below, Dask's event loops wait for ever for sockets they cannot open.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < FILES:
+    """Let this process and its workers open FILES files, where it may; raises RsupError below FEWEST_FILES."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if wanted < FEWEST_FILES:
         from .errors import RsupError
 
-        raise RsupError(f"only {hard} files may be open at once here, and rsup needs {FILES}: raise it with ulimit -n")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        raise RsupError(
+            f"only {hard} files may be open at once here, and rsup needs {FEWEST_FILES}: raise it with ulimit -n"
+        )
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
 
@@ -21,10 +21,9 @@ LOG_EVERY = 10.0
 
 
 def say(line: str) -> None:
-    """One line of news; where it cannot be written (a full disk behind standard error) the work goes on without."""
-    with suppress(OSError):
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+    """One line of news."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 @contextmanager

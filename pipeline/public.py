@@ -15,7 +15,7 @@ _REQUEST = re.compile(r"(\burl: /[^\s?#]*)[?#][^\s)]*")
 """The path of one, as urllib3 writes it: `HTTPConnectionPool(...): Max retries exceeded with url: /search?key=...`."""
 _LAYOUT = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode's categories of control characters, lone surrogates, and separators of lines and paragraphs."""
-_DIRECTION = {"\u061c", "\u200e", "\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+DIRECTION = ("\u061c", "\u200e", "\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)))
 """Marks, embeddings, overrides and isolates that change in which order a line is read (UAX 9)."""
 
 
@@ -38,12 +38,13 @@ def public_text(text: str) -> str:
 
 def printable(text: str) -> str:
     """One line of text: control characters, line ends, changes of direction and lone surrogates as \\x1b, \\u202e."""
-    return "".join(_escaped(char) if _is_obeyed(char) else char for char in text)
+    return "".join(escaped(char) if _is_obeyed(char) else char for char in text)
 
 
 def _is_obeyed(char: str) -> bool:
-    return unicodedata.category(char) in _LAYOUT or char in _DIRECTION
+    return unicodedata.category(char) in _LAYOUT or char in DIRECTION
 
 
-def _escaped(char: str) -> str:
+def escaped(char: str) -> str:
+    """A character as Python writes it in a string: \\x1b, \\u202e."""
     return char.encode("unicode_escape").decode("ascii")

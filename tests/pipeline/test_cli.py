@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+from rsup.pipeline.commands import _report
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -50,3 +53,69 @@ def test_models_for_machines(rsup: Run, tiny_student: Callable[[int], Path]) -> 
 def test_a_command_without_its_arguments_says_what_it_needs(command: str, rsup: Run) -> None:
     result = rsup(command, "--no-such-option")
     assert result.returncode == 2 and "No such option" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", [("--help",), ("models", "list", "--json")])
+def test_a_full_disk_behind_standard_output_is_one_sentence(command: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        run = [sys.executable, "-m", "rsup.pipeline.cli", *command]
+        result = subprocess.run(run, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 6
+    assert result.stderr.splitlines() == [
+        "rsup: standard output cannot be written (No space left on device); send it elsewhere"
+    ]
+
+
+def test_a_full_disk_behind_standard_error_does_not_end_the_work(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "from rsup.pipeline.cli import _open_streams; _open_streams()\n"
+    code += "from rsup.pipeline.progress import say; say('news'); print('the work goes on')"
+    with open("/dev/full", "w") as full:
+        subprocess.run([sys.executable, "-c", code], stderr=full, check=True)
+    assert capfd.readouterr().out == "the work goes on\n"
+
+
+def test_the_number_of_a_closed_stream_goes_to_no_file(tmp_path: Path) -> None:
+    code = "from rsup.pipeline.cli import _open_streams; _open_streams()\n"
+    code += f"file = open({str(tmp_path / 'chunk')!r}, 'w'); print('a line'); file.write(str(file.fileno()))"
+    subprocess.run(
+        [sys.executable, "-c", code], close_fds=False, check=True, preexec_fn=lambda: [os.close(n) for n in range(3)]
+    )
+    assert int((tmp_path / "chunk").read_text()) > 2
+
+
+def test_too_few_open_files_are_said_and_a_low_soft_limit_is_raised() -> None:
+    run = [sys.executable, "-m", "rsup.pipeline.cli", "models", "list"]
+
+    def limited(soft: int, hard: int) -> "subprocess.CompletedProcess[str]":
+        limit = (soft, hard)
+        return subprocess.run(
+            run,
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit),
+        )
+
+    refused = limited(20, 20)
+    assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
+    assert "only 20 files" in refused.stderr and "ulimit -n" in refused.stderr
+    assert limited(20, 512).returncode == 0
+
+
+def test_ctrl_c_is_settled_before_anything_slow_is_imported() -> None:
+    code = "import sys, signal; before = set(sys.modules); import rsup.pipeline.cli\n"
+    code += "print(signal.getsignal(signal.SIGINT) == signal.SIG_DFL, {'typer', 'pydantic'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True set()\n"
+
+
+def test_what_a_terminal_obeys_does_not_reach_it(rsup: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\n\x1b[31m\u202eb\u2066"
+    result = rsup("fetch", f"--{hostile}")
+    assert result.returncode == 2 and "No such option" in result.stderr
+    assert not {"\x1b", "\u202e", "\u2066"} & set(result.stderr)
+    result = rsup("upscale", hostile, "--scale", 4)
+    assert result.returncode == 5 and len(result.stderr.splitlines()) == 1
+    assert not {"\x1b", "\u202e", "\u2066"} & set(result.stderr)
+    _report({"scene": hostile, "items": [{"id": hostile}], "figures": {hostile: 1.0}}, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and not {"\x1b", "\u202e", "\u2066"} & set("".join(lines))
