@@ -1,43 +1,32 @@
 """STAC catalogues: a question about ground, time and cloud in, references to distinct Sentinel-2 items out.
 
-Searches APIs (pystac-client) and walks static catalogues, retries what is worth it, filters again on this side
-(not every server does), drops duplicates and sorts. What a catalogue says is untrusted: hrefs are checked here,
-ids are labels and never paths.
+What a catalogue lists is filtered again on this side (not every server does) before anything more is asked of it; then
+duplicates are dropped and the rest is sorted. What a catalogue says is untrusted: ids are labels and never paths.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from pystac_client.exceptions import APIError
-from pystac_client.item_search import ItemSearch
-from pystac_client.stac_api_io import StacApiIO
-from urllib3 import BaseHTTPResponse, Retry
-
 from .errors import ArgumentError, CatalogError
-from .footprint import Box, touches
-from .sentinel2 import BANDS, SCL, datatake_of, processing_baseline, segment_of, tile_of
+from .footprint import Box
+from .items import ItemReference, distinct
+from .public import public_address
+from .sentinel2 import BANDS, SCL, platform_of, processing_baseline, segment_of, tile_of
+from .stac_documents import Asset, Item, Node, problem
+from .stac_io import CatalogIO
+from .stac_search import Question, features, resolve
 
 CATALOGS = {
     "earth-search": "https://earth-search.aws.element84.com/v1",
     "planetary-computer": "https://planetarycomputer.microsoft.com/api/stac/v1",
 }
-PAGE = 100
-"""Items a page: Earth Search answers 500 above 267."""
-TIMEOUT = (10.0, 30.0)
-"""Seconds to connect and between two bytes."""
-BACKOFF = 0.5
-"""Seconds: waits of 0, 1, 2 and 4 before the four repetitions of a request."""
-LONGEST_WAIT = 60
-"""Seconds: a Retry-After beyond this is cut short, so that a search ends."""
 
 
 @dataclass(frozen=True)
@@ -59,71 +48,15 @@ class Query:
 
 
 @dataclass(frozen=True)
-class ItemReference:
-    """One Sentinel-2 item: what fetch needs of it, and nothing that expires."""
+class _Candidate:
+    """An item that was asked for, its assets not looked at yet."""
 
-    id: str
-    collection: str | None
-    datetime: str
-    """ISO 8601, UTC."""
-    cloud: float | None
-    """Percent; None where the item does not say."""
-    tile: str | None
-    datatake: str | None
-    segment: str | None
-    baseline: str | None
-    geometry: dict[str, Any] | None
-    href: str | None
-    """The item itself."""
-    hrefs: dict[str, str]
-    """Asset of each band asked for, of the evidence band, and of `scl` where there is one; unsigned."""
-    evidence_band: str
-    """Whose dark pixels and metadata say which offset the item carries; the same whatever bands are asked for."""
-    evidence_asset: dict[str, Any]
-    product_metadata: str | None
-    """MTD_MSIL2A.xml, where the item has it."""
-    properties: dict[str, Any]
-    """Those that speak of processing."""
-
-
-class _BoundedRetry(Retry):
-    """Retries with back-off, heeding Retry-After up to LONGEST_WAIT."""
-
-    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-        seconds = super().get_retry_after(response)
-        return None if seconds is None else min(seconds, LONGEST_WAIT)
-
-
-class _CatalogIO(StacApiIO):
-    """Reads a catalogue's documents; a local one may only name files inside its own folder."""
-
-    def __init__(self) -> None:
-        retry = _BoundedRetry(
-            total=4,
-            connect=2,
-            read=1,
-            backoff_factor=BACKOFF,
-            status_forcelist=(429, 500, 502, 503, 504),
-            allowed_methods=None,  # a search by POST changes nothing
-            raise_on_status=False,
-        )
-        super().__init__(timeout=TIMEOUT, max_retries=retry)
-
-    def document(self, href: str) -> dict[str, Any]:
-        """The JSON object behind a URL or a path."""
-        document = self.read_json(href)
-        if not isinstance(document, dict):
-            raise CatalogError(f"{href} is JSON but no STAC object; check --catalog")
-        return document
-
-    def json_loads(self, txt: str, *_: Any, **__: Any) -> dict[str, Any]:
-        try:
-            return json.loads(txt)  # type: ignore[no-any-return]
-        except ValueError as error:
-            start = " ".join(txt[:40].split())
-            raise CatalogError(
-                f"the catalogue answers something that is no JSON (it starts with {start!r}); check --catalog"
-            ) from error
+    item: Item
+    document: dict[str, Any]
+    base: str
+    """The address that its relative hrefs start from."""
+    address: str | None
+    """Where it lies itself; None where nothing says so."""
 
 
 def search(query: Query) -> list[ItemReference]:
@@ -133,24 +66,16 @@ def search(query: Query) -> list[ItemReference]:
     """
     href, root = locate(query.catalog)
     try:
-        found = [_reference(raw, base, root, query) for raw, base in _items(_CatalogIO(), href, root, query)]
+        candidates = list(_candidates(href, root, query))
+        clear = [each for each in candidates if (each.item.properties.cloud or 0.0) <= query.max_cloud]
+        if not clear:
+            raise CatalogError(_nothing_found(query, [each.item for each in candidates]))
+        found = [_reference(each, root, query) for each in clear]
     except CatalogError as error:
-        raise CatalogError(f"{query.catalog}: {error}") from error
-    except APIError as error:
-        raise CatalogError(f"{query.catalog} {_reason(error)}") from error
-    except OSError as error:
-        raise CatalogError(f"{query.catalog}: cannot read {error.filename}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        # Not its repr, which may hold all that was answered.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise CatalogError(f"{query.catalog} answers something that is no STAC ({reason}); check --catalog") from error
-    candidates = [item for item in found if item is not None]
-    clear = [item for item in candidates if item.cloud is None or item.cloud <= query.max_cloud]
-    if not clear:
-        raise CatalogError(_nothing_found(query, candidates))
+        raise CatalogError(f"{public_address(query.catalog)} {error}") from error
     unknown_last = 101.0
     return sorted(
-        distinct(clear), key=lambda item: (unknown_last if item.cloud is None else item.cloud, item.datetime, item.id)
+        distinct(found), key=lambda item: (unknown_last if item.cloud is None else item.cloud, item.datetime, item.id)
     )
 
 
@@ -165,156 +90,105 @@ def locate(catalog: str) -> tuple[str, Path | None]:
         if path.is_file():
             path = path.resolve()
             return str(path), path.parent
+    known = " nor ".join(CATALOGS)
     raise ArgumentError(
-        f"--catalog {catalog!r} is neither {' nor '.join(CATALOGS)}, nor a URL, nor a file: give one of these"
+        f"--catalog {public_address(catalog)!r} is neither {known}, nor a URL, nor a file: give one of these"
     )
 
 
-def resolve(href: str, base: str, root: Path | None) -> str:
-    """The absolute form of an href in the document `base`, or CatalogError where it may not be followed.
-
-    Catalogues are written by others: http(s) and s3 are followed; files only by a local catalogue (`root` is its
-    folder) and only inside that folder, links resolved; everything else, GDAL's virtual file systems included, not.
-    """
-    scheme = urlsplit(href).scheme
-    if scheme in ("http", "https", "s3"):
-        return href
-    if root is None:
-        joined = urljoin(base, href)
-        if scheme or href.startswith("/vsi") or urlsplit(joined).scheme not in ("http", "https"):
-            raise CatalogError(f"it points to {href!r}; a remote catalogue may only name http(s) or s3 addresses")
-        return joined
-    path = urlsplit(href).path if scheme == "file" else href
-    if scheme not in ("", "file") or path.startswith("/vsi"):
-        raise CatalogError(f"it points to {href!r}, which is no http(s), s3 or file address")
-    target = (Path(base).parent / path).resolve()
-    if not target.is_relative_to(root):
-        raise CatalogError(f"it points to {href!r}, outside its own folder {root}; move the file there")
-    return str(target)
-
-
-def distinct(items: Iterable[ItemReference]) -> list[ItemReference]:
-    """Drop duplicates: by id, then by datatake, tile and downlink segment, keeping the highest baseline.
-
-    Where an item names no segment, all of the highest baseline stay: they may be distinct segments.
-    """
-    by_id = {item.id: item for item in items}
-    groups: dict[Any, list[ItemReference]] = {}
-    for item in by_id.values():
-        known = item.datatake is not None and item.tile is not None
-        groups.setdefault((item.datatake, item.tile, item.segment) if known else item.id, []).append(item)
-    kept: list[ItemReference] = []
-    for group in groups.values():
-        highest = max(item.baseline or "" for item in group)
-        best = sorted((item for item in group if (item.baseline or "") == highest), key=_generation)
-        kept += best[-1:] if best[0].segment else best
-    return kept
-
-
-def _generation(item: ItemReference) -> tuple[str, str]:
-    """When the product was made, for telling the later of two of one baseline."""
-    stamps = re.findall(r"\d{8}T\d{6}", str(item.properties.get("s2:product_uri", item.id)))
-    return str(item.properties.get("s2:generation_time", "")), stamps[-1] if stamps else item.id
-
-
-def _items(io: _CatalogIO, href: str, root: Path | None, query: Query) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every item document that may answer the query, with the address its relative hrefs start from."""
-    document = io.document(href)
-    links = document.get("links") or []
-    endpoints = [link for link in links if link.get("rel") == "search"]
-    if not endpoints:
-        yield from _walk(io, document, href, root, {href})
-        return
-    post = [link for link in endpoints if link.get("method") == "POST"]
-    address = resolve((post or endpoints)[0]["href"], href.rstrip("/") + "/", None)
+def _candidates(href: str, root: Path | None, query: Query) -> Iterator[_Candidate]:
+    """The items of the collection, ground and time asked for, each once."""
+    interval = "/".join(_stamp(moment) or ".." for moment in (query.start, query.end))
     seen: set[str] = set()
-    for box in query.box.split():
-        found = ItemSearch(
-            url=address,
-            method="POST" if post else "GET",
-            stac_io=io,
-            limit=PAGE,
-            max_items=None,
-            bbox=box,
-            datetime="/".join(_stamp(moment) or ".." for moment in (query.start, query.end)),
-            collections=[query.collection],
-            # Cloud is filtered on this side: servers differ in the query language they understand, and some
-            # answer nothing at all to one they do not.
-        )
-        for page in found.pages_as_dicts():
-            new = [feature for feature in page["features"] if feature["id"] not in seen]
-            if not new:
-                break  # the server pages in circles
-            for feature in new:
-                seen.add(feature["id"])
-                own = [link["href"] for link in feature.get("links", ()) if link.get("rel") == "self"]
-                yield feature, urljoin(address, own[0]) if own else address
+    question = Question(query.collection, query.box, interval)
+    for document, found_in, alone in features(CatalogIO(), href, root, question):
+        try:
+            item = Item.model_validate(document)
+            moment = item.moment
+        except ValueError as error:
+            raise CatalogError(f"lists {_named(document)}, which is no STAC item ({problem(error)})") from error
+        if (
+            item.id not in seen
+            and item.collection in (None, query.collection)
+            and not (query.start and moment < query.start)
+            and not (query.end and moment > query.end)
+            and (item.geometry is None or item.geometry.touches(query.box))
+        ):
+            seen.add(item.id)
+            address = found_in if alone else _self_address(document, found_in)
+            yield _Candidate(item, document, found_in if root or address is None else address, address)
 
 
-def _walk(
-    io: _CatalogIO, document: dict[str, Any], href: str, root: Path | None, seen: set[str]
-) -> Iterator[tuple[dict[str, Any], str]]:
-    """The items of a static catalogue, depth first; each document is read once."""
-    kind = document.get("type")
-    if kind == "Feature":
-        yield document, href
-    elif kind == "FeatureCollection":
-        for feature in document["features"]:
-            yield feature, href
-    elif kind in ("Catalog", "Collection"):
-        for link in document.get("links") or []:
-            if link.get("rel") in ("child", "item"):
-                target = resolve(link["href"], href, root)
-                if target not in seen:
-                    seen.add(target)
-                    yield from _walk(io, io.document(target), target, root, seen)
-    else:
-        raise CatalogError(f"{href} is no STAC catalogue, collection or item; check --catalog")
+def _named(document: dict[str, Any]) -> str:
+    """An item that may be anything, for a sentence."""
+    name = document.get("id")
+    return f"item {name[:100]!r}" if isinstance(name, str) and name else "an item without an id"
 
 
-def _reference(raw: dict[str, Any], base: str, root: Path | None, query: Query) -> ItemReference | None:
-    """The item in rsup's words; None where it is of another collection, ground or time."""
-    properties, item_id = raw["properties"], str(raw["id"])
-    moment = _moment(properties.get("datetime") or properties.get("start_datetime"))
-    if (
-        raw.get("collection") not in (None, query.collection)
-        or (query.start and moment < query.start)
-        or (query.end and moment > query.end)
-        or not touches(raw.get("geometry"), query.box)
-    ):
-        return None
-    assets = raw["assets"]
-    found = {band.name: key for band in (*BANDS.values(), SCL) for key in reversed(band.asset_keys) if key in assets}
-    evidence = next((band for band in ("blue", "red", "green", *query.bands) if band in found), None)
-    missing = [band for band in query.bands if band not in found]
-    if missing or evidence is None:
-        keys = ", ".join(BANDS[missing[0]].asset_keys)
-        raise CatalogError(f"item {item_id} has no asset for band {missing[0]} (looked for {keys})")
-    wanted = dict.fromkeys((*query.bands, evidence, *([SCL.name] if SCL.name in found else ())))
+def _reference(candidate: _Candidate, root: Path | None, query: Query) -> ItemReference:
+    """The item in rsup's words. Raises CatalogError where it lacks a band or an asset is not as it must be."""
+    item, document, base = candidate.item, candidate.document, candidate.base
     try:
-        hrefs = {band: _unsigned(resolve(assets[found[band]]["href"], base, root)) for band in wanted}
-        xml = next((assets[key] for key in ("product_metadata", "product-metadata") if key in assets), None)
-        metadata = _unsigned(resolve(xml["href"], base, root)) if xml else None
+        assets = document.get("assets")
+        if not isinstance(assets, dict):
+            raise CatalogError("assets: must be an object")
+        keys = {band.name: key for band in (*BANDS.values(), SCL) for key in reversed(band.asset_keys) if key in assets}
+        evidence = next((band for band in ("blue", "red", "green", *query.bands) if band in keys), None)
+        missing = [band for band in query.bands if band not in keys]
+        if missing or evidence is None:
+            tried = ", ".join(BANDS[missing[0]].asset_keys)
+            raise CatalogError(f"has no asset for band {missing[0]} (looked for {tried})")
+        wanted = dict.fromkeys((*query.bands, evidence, *([SCL.name] if SCL.name in keys else ())))
+        described = {band: _asset(keys[band], assets[keys[band]]) for band in wanted}
+        hrefs = {band: _unsigned(resolve(asset.href, base, root)) for band, asset in described.items()}
+        xml = next((key for key in ("product_metadata", "product-metadata") if key in assets), None)
+        metadata = _unsigned(resolve(_asset(xml, assets[xml]).href, base, root)) if xml else None
     except CatalogError as error:
-        raise CatalogError(f"item {item_id!r}: {error}") from error
-    cloud = properties.get("eo:cloud_cover")
+        raise CatalogError(f"item {item.id} {error}") from error
+    properties = document["properties"]
+    offset = described[evidence].offset
     return ItemReference(
-        id=item_id,
-        collection=raw.get("collection"),
-        datetime=_stamp(moment) or "",
-        cloud=None if cloud is None else float(cloud),
-        tile=tile_of(item_id, properties),
-        datatake=datatake_of(item_id, properties),
+        id=item.id,
+        collection=item.collection,
+        datetime=_stamp(item.moment) or "",
+        cloud=item.properties.cloud,
+        platform=platform_of(item.id, properties),
+        tile=tile_of(item.id, properties),
         segment=segment_of(properties),
-        baseline=processing_baseline(item_id, properties),
-        geometry=raw.get("geometry"),
-        href=base if base != query.catalog else None,
+        baseline=processing_baseline(item.id, properties),
+        geometry=item.geometry,
         hrefs=hrefs,
+        assets=described,
         evidence_band=evidence,
-        evidence_asset=assets[found[evidence]],
+        evidence_asset={} if offset is None else {"offset": offset},
         product_metadata=metadata,
         properties={k: v for k, v in properties.items() if k.split(":")[0] in ("s2", "earthsearch", "processing")},
+        public_href=None if candidate.address is None else _stored(candidate.address, root),
+        public_hrefs={band: _stored(address, root) for band, address in hrefs.items()},
     )
+
+
+def _self_address(document: dict[str, Any], found_in: str) -> str | None:
+    """Where an item of a page of them says that it lies: http(s), whatever the page is."""
+    for link in Node.model_validate({"links": document.get("links")}).to("self"):
+        with suppress(ValueError):
+            address: str = urljoin(found_in, link.href)
+            if urlsplit(address).scheme in ("http", "https"):
+                return address
+    return None
+
+
+def _asset(key: str, fields: Any) -> Asset:
+    try:
+        return Asset.model_validate(fields)
+    except ValueError as error:
+        raise CatalogError(f"has an asset {key} that is not as STAC has it ({problem(error)})") from error
+
+
+def _stored(address: str, root: Path | None) -> str:
+    """An address as it may be stored: without secrets, and relative to the folder of a local catalogue."""
+    path = Path(address)
+    return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else public_address(address)
 
 
 def _unsigned(href: str) -> str:
@@ -324,39 +198,16 @@ def _unsigned(href: str) -> str:
     return parts._replace(query="").geturl() if azure else href
 
 
-def _moment(text: Any) -> datetime:
-    """A STAC date and time, UTC where it names no zone."""
-    moment = datetime.fromisoformat(str(text))
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def _stamp(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
 
 
-def _reason(error: APIError) -> str:
-    """What went wrong with a request, in words."""
-    status, text = getattr(error, "status_code", None), str(error)
-    if status == 429:
-        return "asks to be left alone for a while (HTTP 429); try again later"
-    if status is not None:
-        return f"answered HTTP {status}; " + ("try again later" if status >= 500 else "check --catalog")
-    for sign, words in {
-        "timed out": "did not answer in time; try again later",
-        "refused": "refused the connection; check --catalog and that its server is running",
-        "resolve": "has no address that can be resolved; check --catalog and the network",
-    }.items():
-        if sign in text:
-            return words
-    return f"cannot be reached ({text[:200]}); check --catalog and the network"
-
-
-def _nothing_found(query: Query, cloudy: list[ItemReference]) -> str:
+def _nothing_found(query: Query, cloudy: list[Item]) -> str:
     date = "/".join((_stamp(moment) or "..")[:10] for moment in (query.start, query.end))
-    asked = f"{query.catalog} has no {query.collection} item over {query.bbox} in {date}"
+    asked = f"has no {query.collection} item over {query.bbox} in {date}"
     if not cloudy:
         return f"{asked}; widen --date, or check --bbox and --collection"
-    least = min(item.cloud or 0.0 for item in cloudy)
+    least = min(item.properties.cloud or 0.0 for item in cloudy)
     return (
         f"{asked} with at most {query.max_cloud:g} % cloud; "
         f"the least cloudy of {len(cloudy)} has {least:.0f} %: raise --max-cloud or widen --date"

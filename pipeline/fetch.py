@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -23,11 +23,12 @@ import zarr
 
 from rsup.models.atomic import remove
 
-from .catalog import CATALOGS, ItemReference, Query, search
+from .catalog import CATALOGS, Query, search
 from .composite import Chunk, first, median
 from .errors import ArgumentError, OutputError, SceneError
-from .footprint import box_of, touches, window_in
+from .footprint import box_of, window_in
 from .grid import Window, chunks
+from .items import ItemReference
 from .ledger import Ledger
 from .reading import Source, inspect, quiet
 from .request import FetchRequest
@@ -64,7 +65,7 @@ class FetchPlan:
     def over(self, window: Window) -> list[int]:
         """Indexes of the items whose footprint touches a window."""
         box = box_of(window, self.request.utm)
-        return [index for index, item in enumerate(self.items) if touches(item.geometry, box)]
+        return [i for i, item in enumerate(self.items) if item.geometry is None or item.geometry.touches(box)]
 
     def to_dict(self) -> dict[str, Any]:
         """The plan for --dry-run; sizes in bytes before compression, those to read at most."""
@@ -183,7 +184,7 @@ def _give_memory_back() -> None:
 def _fingerprint(plan: FetchPlan) -> dict[str, Any]:
     asked = {
         key: getattr(plan.request, key)
-        for key in ("catalog", "collection", "bands", "composite", "mask_clouds", "utm", "offset", "chunk")
+        for key in ("public_catalog", "collection", "bands", "composite", "mask_clouds", "utm", "offset", "chunk")
     }
     return {
         "rsup": version("rsup"),
@@ -209,12 +210,10 @@ def _open_store(plan: FetchPlan, sources: list[Source], path: Path, ledger: Ledg
     ledger.restart()
     shutil.rmtree(path, ignore_errors=True)
     described = [
-        {
-            key: value
-            for key, value in asdict(source.item).items()
-            if key in ("id", "collection", "datetime", "cloud", "tile", "href", "hrefs")
-        }
+        {key: getattr(source.item, key) for key in ("id", "collection", "datetime", "cloud", "tile")}
         | {
+            "href": source.item.public_href,
+            "hrefs": source.item.public_hrefs,
             "baseline": source.decision.baseline,
             "offset": source.decision.offset,
             "evidence": list(source.decision.evidence),
@@ -223,7 +222,7 @@ def _open_store(plan: FetchPlan, sources: list[Source], path: Path, ledger: Ledg
     ]
     attributes = {
         "software": f"rsup {version('rsup')}",
-        "catalog": request.catalog,
+        "catalog": request.public_catalog,
         "composite": request.composite,
         "mask_clouds": request.mask_clouds,
         "items": described,

@@ -106,23 +106,47 @@ def box_of(window: Window, crs: str) -> Box:
     return Box(float(lons.min()), float(lats.min()), float(lons.max()), float(lats.max()))
 
 
-def touches(geometry: dict[str, Any] | None, box: Box) -> bool:
-    """Whether a GeoJSON footprint comes within SLACK of the box, on either side of the antimeridian.
+class Footprint:
+    """The ground an item covers, as its GeoJSON geometry says; checked, so that nothing asked of it fails."""
 
-    Items that cross the antimeridian are described in every way (two parts, -180 to 180, beyond 180): each vertex
-    is moved to the turn of the globe nearest the box. An item without geometry might touch.
-    """
-    import shapely
-    from shapely.geometry import shape
+    def __init__(self, geometry: dict[str, Any]) -> None:
+        """Raises ValueError for what is no polygon of finite degrees."""
+        import shapely
+        from shapely.geometry import shape
 
-    if not geometry:
-        return True
-    middle = box.centre[0]
-    footprint = shapely.transform(
-        shape(geometry), lambda points: points + [[360, 0]] * np.round((middle - points[:, :1]) / 360)
-    )
-    west, _, east, _ = footprint.bounds
-    if east - west > 180:
-        return False  # it lies on the far side, torn apart by the turn
-    near = shapely.box(box.west - SLACK, box.south - SLACK, box.east + SLACK, box.north + SLACK)
-    return bool(shapely.make_valid(footprint).intersects(near))
+        try:
+            found = shapely.force_2d(shape(geometry))
+        except Exception as error:  # of GEOS, and of Python on whatever stands in the place of coordinates
+            raise ValueError(f"is no GeoJSON geometry ({type(error).__name__})") from error
+        points = shapely.get_coordinates(found)
+        if found.geom_type not in ("Polygon", "MultiPolygon") or not len(points):
+            raise ValueError(f"is a {found.geom_type}{'' if len(points) else ' without coordinates'}, not an area")
+        if not np.isfinite(points).all() or np.abs(points[:, 0]).max() > 720 or np.abs(points[:, 1]).max() > 90:
+            raise ValueError("is not in degrees")
+        self._polygon = found
+
+    def touches(self, box: Box) -> bool:
+        """Whether it comes within SLACK of the box, on either side of the antimeridian.
+
+        Items that cross the antimeridian are described in every way (two parts, -180 to 180, beyond 180): each vertex
+        is moved to the turn of the globe nearest the box.
+        """
+        import shapely
+
+        middle = box.centre[0]
+        near = shapely.box(box.west - SLACK, box.south - SLACK, box.east + SLACK, box.north + SLACK)
+        turned = shapely.transform(
+            self._polygon, lambda points: points + [[360, 0]] * np.round((middle - points[:, :1]) / 360)
+        )
+        west, _, east, _ = turned.bounds
+        if east - west > 180:
+            return False  # it lies on the far side, torn apart by the turn
+        return bool(shapely.make_valid(turned).intersects(near))
+
+    def overlap(self, other: Footprint) -> float:
+        """The ground both cover as a share of the ground either covers, 0..1."""
+        import shapely
+
+        mine, theirs = shapely.make_valid(self._polygon), shapely.make_valid(other._polygon)
+        union = mine.union(theirs).area
+        return float(mine.intersection(theirs).area / union) if union else 1.0

@@ -28,9 +28,9 @@ from pyproj import Transformer
 from pystac.extensions.projection import ProjectionExtension
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from .catalog import ItemReference
 from .errors import SceneError
 from .grid import GSD, Window
+from .items import ItemReference
 from .resample import Method, resample
 from .sentinel2 import BANDS, SCL, Offset, OffsetDecision, dark_level, decide_offset, product_offset, to_stored
 

@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 from .errors import ArgumentError
 from .footprint import Box, utm_of
+from .public import public_address
 from .sentinel2 import BANDS, Offset
 
 Composite = Literal["first", "median"]
@@ -68,6 +69,11 @@ class FetchRequest:
             raise ArgumentError(f"--max-cloud {self.max_cloud:g} is no percentage: choose 0 to 100")
         if not 64 <= self.chunk <= 8192:
             raise ArgumentError(f"--chunk {self.chunk}: choose 64 to 8192 pixels")
+
+    @property
+    def public_catalog(self) -> str:
+        """`catalog` as it may be stored: without secrets, and without the folders of this machine."""
+        return public_address(self.catalog) if "://" in self.catalog else Path(self.catalog).name
 
     @property
     def wanted_offset(self) -> Offset:

@@ -121,19 +121,27 @@ def tile_of(item_id: str, properties: Mapping[str, Any]) -> str | None:
     return match.group(1).zfill(5) if match else None
 
 
-def datatake_of(item_id: str, properties: Mapping[str, Any]) -> str | None:
-    """Platform and start of the datatake as "2A_20230815T095031", of any baseline; None where unknown."""
-    for name in (properties.get("s2:datatake_id"), properties.get("s2:product_uri"), item_id):
-        match = re.search(r"S(2[A-D])_(?:MSIL\d[AC]_)?(\d{8}T\d{6})", str(name))
+def platform_of(item_id: str, properties: Mapping[str, Any]) -> str | None:
+    """Which of the satellites, as "2A"; None where the item does not say."""
+    for name in (
+        properties.get("platform"),
+        properties.get("s2:datatake_id"),
+        properties.get("s2:product_uri"),
+        item_id,
+    ):
+        match = re.search(r"(?:^|G)S(?:entinel-?)?(2[A-D])(?:_|$)", str(name), re.IGNORECASE)
         if match:
-            return f"{match.group(1)}_{match.group(2)}"
+            return match.group(1).upper()
     return None
 
 
 def segment_of(properties: Mapping[str, Any]) -> str | None:
     """Sensing start of the datastrip: distinct for distinct downlink segments, kept by reprocessing."""
-    match = re.search(r"_S(\d{8}T\d{6})", str(properties.get("s2:datastrip_id", "")))
-    return match.group(1) if match else None
+    for key in ("s2:datastrip_id", "eopf:datastrip_id"):
+        match = re.search(r"_S(\d{8}T\d{6})", str(properties.get(key, "")))
+        if match:
+            return match.group(1)
+    return None
 
 
 def asset_offset(asset: Mapping[str, Any]) -> int | None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import pytest
 
-from rsup.pipeline import catalog, reading
+from rsup.pipeline import reading, stac_io
 from rsup.pipeline.demo.archive import Archive
 from rsup.pipeline.errors import ArgumentError, CatalogError, OutputError, RsupError, SceneError
 from rsup.pipeline.job import fetch
@@ -38,7 +38,7 @@ class SmallDisk(Protocol):
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same number of attempts, sooner after one another."""
-    monkeypatch.setattr(catalog, "BACKOFF", 0.01)
+    monkeypatch.setattr(stac_io, "BACKOFF", 0.01)
     monkeypatch.setattr(reading, "WAITS", (0.01, 0.01))
     monkeypatch.setitem(reading.GDAL_OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.01)
 
@@ -132,9 +132,9 @@ def test_a_catalogue_that_is_down_or_slow_is_given_up(
     ask: Ask, faulty: Faulty, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     refused(ask, CatalogError, "refused the connection; check --catalog", catalog="http://127.0.0.1:9")
-    attempts = catalog._CatalogIO().session.get_adapter("http://").max_retries.read + 1
-    assert attempts * catalog.TIMEOUT[1] <= 60, "a minute is the longest anybody should stare at a dead catalogue"
-    monkeypatch.setattr(catalog, "TIMEOUT", (0.5, 0.5))
+    attempts = stac_io.CatalogIO()._session.get_adapter("http://").max_retries.read + 1
+    assert attempts * stac_io.TIMEOUT[1] <= 60, "a minute is the longest anybody should stare at a dead catalogue"
+    monkeypatch.setattr(stac_io, "TIMEOUT", (0.5, 0.5))
     start = time.monotonic()
     refused(ask, CatalogError, "did not answer in time; try again later", catalog=faulty("slow", 2))
     assert time.monotonic() - start < attempts * 0.5 + 3

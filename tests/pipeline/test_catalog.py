@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from rsup.pipeline import catalog
-from rsup.pipeline.catalog import ItemReference, Query, distinct, resolve, search
+from rsup.pipeline import stac_io
+from rsup.pipeline.catalog import Query, search
 from rsup.pipeline.errors import ArgumentError, CatalogError
-from rsup.pipeline.footprint import Box
+from rsup.pipeline.footprint import Box, Footprint
+from rsup.pipeline.items import ItemReference, distinct
+from rsup.pipeline.stac_search import resolve
 
 BOX = Box.of((15.0, 46.0, 15.1, 46.1))
 
@@ -48,7 +50,8 @@ def item(item_id: str, *, day: str = "2024-06-10", cloud: float | None = 5.0, **
         },
         "links": [],
     }
-    made["properties"] |= changes.pop("properties", {})
+    first, last = (chr(65 + ord(letter) % 26) for letter in (item_id[0], item_id[-1]))  # a tile of its own
+    made["properties"] |= {"grid:code": f"MGRS-33T{first}{last}"} | changes.pop("properties", {})
     return made | changes
 
 
@@ -191,19 +194,24 @@ def test_an_unknown_catalogue_is_an_argument_error() -> None:
         search(query("earthsearch"))
 
 
-def reference(item_id: str, baseline: str | None, segment: str | None, **changes: Any) -> ItemReference:
+def square(west: float, south: float, side: float = 1.0) -> Footprint:
+    ring = [[west, south], [west + side, south], [west + side, south + side], [west, south + side], [west, south]]
+    return Footprint({"type": "Polygon", "coordinates": [ring]})
+
+
+def reference(item_id: str, baseline: str | None = None, segment: str | None = None, **changes: Any) -> ItemReference:
     known: dict[str, Any] = {
         "id": item_id,
         "collection": None,
         "datetime": "2024-06-10T10:00:00Z",
         "cloud": 1.0,
+        "platform": "2A",
         "tile": "33TWL",
-        "datatake": "2A_20240610T095031",
         "segment": segment,
         "baseline": baseline,
         "geometry": None,
-        "href": None,
         "hrefs": {},
+        "assets": {},
         "evidence_band": "blue",
         "evidence_asset": {},
         "product_metadata": None,
@@ -212,23 +220,43 @@ def reference(item_id: str, baseline: str | None, segment: str | None, **changes
     return ItemReference(**known | changes)
 
 
-def test_duplicates_are_dropped_and_segments_kept() -> None:
-    def kept(*items: ItemReference) -> list[str]:
-        return sorted(i.id for i in distinct(items))
+def kept(*items: ItemReference) -> list[str]:
+    return sorted(i.id for i in distinct(items))
 
-    first, second = "20240610T095630", "20240610T095702"
-    assert kept(reference("a", "05.10", first), reference("a", "05.10", first)) == ["a"]
-    assert kept(reference("old", "02.14", first), reference("new", "05.00", first)) == ["new"]
-    assert kept(reference("north", "05.10", first), reference("south", "05.10", second)) == ["north", "south"]
-    assert kept(reference("old", "04.00", None), reference("x", "05.10", None), reference("y", "05.10", None)) == [
-        "x",
-        "y",
+
+FIRST, SECOND = "20240610T095630", "20240610T095702"
+
+
+def test_an_acquisition_votes_once_however_it_is_listed() -> None:
+    assert kept(reference("a", "05.10", FIRST), reference("a", "05.10", FIRST)) == ["a"]
+    assert kept(reference("old", "02.14", FIRST), reference("new", "05.00", FIRST)) == ["new"]
+    # Another baseline whose datastrip begins a second later; and one that names none.
+    assert kept(reference("old", "04.00", "20240610T095631"), reference("new", "05.10", FIRST)) == ["new"]
+    assert kept(reference("old", "04.00"), reference("new", "05.10", FIRST)) == ["new"]
+    # A second listing, whose time is the tile's and not the datatake's.
+    assert kept(reference("one", "05.10"), reference("two", "05.10", datetime="2024-06-10T10:06:31.024Z")) == ["two"]
+    # Nothing but a time says that they are one.
+    bare = {"platform": None, "baseline": None}
+    assert kept(reference("one", **bare), reference("two", **bare)) == ["two"]
+    assert kept(reference("one", tile=None, geometry=square(15, 46)), reference("two", geometry=square(15, 46))) == [
+        "two"
     ]
-    assert kept(reference("a", "05.10", first), reference("b", "04.00", first, tile="33TWM")) == ["a", "b"]
-    assert kept(reference("a", None, None, tile=None), reference("b", "05.10", None, tile=None)) == ["a", "b"]
-    early = reference("early", "05.10", first, properties={"s2:generation_time": "2024-06-10T12:00:00Z"})
-    late = reference("late", "05.10", first, properties={"s2:generation_time": "2024-06-11T12:00:00Z"})
+    early = reference("z-early", "05.10", FIRST, properties={"s2:generation_time": "2024-06-10T12:00:00Z"})
+    late = reference("late", "05.10", FIRST, properties={"s2:generation_time": "2024-06-11T12:00:00Z"})
     assert kept(late, early) == ["late"]
+
+
+def test_what_is_no_duplicate_stays() -> None:
+    assert kept(reference("north", "05.10", FIRST), reference("south", "05.10", SECOND)) == ["north", "south"]
+    # Segments without datastrips: the parts of the tile tell.
+    north, south = reference("north", geometry=square(15, 46)), reference("south", geometry=square(15, 45.1))
+    assert kept(north, south) == ["north", "south"]
+    assert kept(reference("a", "05.10", FIRST), reference("b", "04.00", FIRST, tile="33TWM")) == ["a", "b"]
+    assert kept(reference("a", tile=None), reference("b", "05.10", tile=None)) == ["a", "b"]
+    assert kept(reference("a"), reference("b", platform="2B")) == ["a", "b"]
+    orbit_later = reference("b", datetime="2024-06-10T11:40:36Z")
+    assert kept(reference("a"), orbit_later) == ["a", "b"]
+    assert kept(reference("a"), reference("b", platform=None, datetime="2024-06-10T10:00:30Z")) == ["a", "b"]
 
 
 class Api:
@@ -277,7 +305,7 @@ class Api:
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    monkeypatch.setattr(catalog, "BACKOFF", 0.01)
+    monkeypatch.setattr(stac_io, "BACKOFF", 0.01)
     served = Api()
     thread = threading.Thread(target=served.server.serve_forever)
     thread.start()
@@ -316,7 +344,7 @@ def test_throttling_and_passing_errors_are_waited_out(api: Api) -> None:
 
 
 def test_a_long_retry_after_is_cut_short(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(stac_io, "LONGEST_WAIT", 0.2)
     api.answers = [(429, {"Retry-After": "3600"}, ""), api.give(item("a"))]
     start = time.monotonic()
     assert search(query(api.url))
@@ -341,7 +369,7 @@ def test_failures_of_an_api_are_sentences(api: Api, answer: tuple[int, dict[str,
 
 
 def test_a_slow_api_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "TIMEOUT", (0.2, 0.2))
+    monkeypatch.setattr(stac_io, "TIMEOUT", (0.2, 0.2))
     api.delay = 1.0
     api.answers = [api.give(item("a"))]
     with pytest.raises(CatalogError, match="did not answer in time"):

@@ -14,8 +14,8 @@ from rsup.pipeline.sentinel2 import (
     OffsetDecision,
     asset_offset,
     dark_level,
-    datatake_of,
     decide_offset,
+    platform_of,
     processing_baseline,
     product_offset,
     segment_of,
@@ -111,18 +111,20 @@ def test_every_valid_number_stays_valid_and_ordered() -> None:
         (
             "S2B_MSIL2A_20240607T100559_N0510_R022_T33TWL_20240607T120000",
             {},
-            ("05.10", "33TWL", "2B_20240607T100559"),
+            ("05.10", "33TWL", "2B"),
         ),
-        ("S2A_33TWL_20230815_0_L2A", {}, (None, "33TWL", None)),
+        ("S2A_33TWL_20230815_0_L2A", {}, (None, "33TWL", "2A")),
         ("anything", {"grid:code": "MGRS-1WCR"}, (None, "01WCR", None)),
-        ("anything", {"s2:datatake_id": "GS2C_20240106T175731_044611_N05.10"}, ("05.10", None, "2C_20240106T175731")),
+        ("anything", {"s2:datatake_id": "GS2C_20240106T175731_044611_N05.10"}, ("05.10", None, "2C")),
+        ("anything", {"platform": "sentinel-2a"}, (None, None, "2A")),
+        ("anything", {"platform": "Sentinel-2B", "s2:mgrs_tile": "06VVN"}, (None, "06VVN", "2B")),
         ("../../etc/passwd", {}, (None, None, None)),
     ],
 )
 def test_names_are_understood(
     item_id: str, properties: dict[str, Any], expected: tuple[str | None, str | None, str | None]
 ) -> None:
-    found = processing_baseline(item_id, properties), tile_of(item_id, properties), datatake_of(item_id, properties)
+    found = processing_baseline(item_id, properties), tile_of(item_id, properties), platform_of(item_id, properties)
     assert found == expected
 
 
@@ -166,6 +168,6 @@ def test_real_metadata_of_raw_products() -> None:
         properties = item["properties"]
         assert product_offset((folder / "MTD_MSIL2A.xml").read_text()) == -1000
         assert decide_offset(item["id"], properties, item["assets"]["blue"], 1050.0).offset == -1000
-        assert segment_of(properties) and tile_of(item["id"], properties) and datatake_of(item["id"], properties)
+        assert segment_of(properties) and tile_of(item["id"], properties) and platform_of(item["id"], properties)
     old = load(REAL / "metadata" / "odc-stac" / "S2B_MSIL2A_20190629T212529_R043_T06VVN_20201006T080531.json")
     assert decide_offset(old["id"], old["properties"], old["assets"]["B04"], 300.0).offset == 0
