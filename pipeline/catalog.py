@@ -66,7 +66,8 @@ def search(query: Query) -> list[ItemReference]:
     """
     href, root = locate(query.catalog)
     try:
-        candidates = list(_candidates(href, root, query))
+        with CatalogIO() as io:
+            candidates = list(_candidates(io, href, root, query))
         clear = [each for each in candidates if (each.item.properties.cloud or 0.0) <= query.max_cloud]
         if not clear:
             raise CatalogError(_nothing_found(query, [each.item for each in candidates]))
@@ -96,12 +97,12 @@ def locate(catalog: str) -> tuple[str, Path | None]:
     )
 
 
-def _candidates(href: str, root: Path | None, query: Query) -> Iterator[_Candidate]:
+def _candidates(io: CatalogIO, href: str, root: Path | None, query: Query) -> Iterator[_Candidate]:
     """The items of the collection, ground and time asked for, each once."""
     interval = "/".join(_stamp(moment) or ".." for moment in (query.start, query.end))
     seen: set[str] = set()
     question = Question(query.collection, query.box, interval)
-    for document, found_in, alone in features(CatalogIO(), href, root, question):
+    for document, found_in, alone in features(io, href, root, question):
         try:
             item = Item.model_validate(document)
             moment = item.moment

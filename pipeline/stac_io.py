@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -62,6 +62,7 @@ class _Session(requests.Session):
         if target is not None:
             there = urljoin(resp.url, target)
             if not same_host(resp.url, there):
+                resp.close()
                 shown = printable(public_address(there))[:200]
                 raise CatalogError(f"redirects to {shown}: give that address to --catalog if it is to be trusted")
         return target
@@ -97,6 +98,12 @@ class CatalogIO:
             self._session.mount(scheme, HTTPAdapter(max_retries=retry))
         self._end = time.monotonic() + SEARCH_SECONDS
         self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
 
     def get(self, address: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
         """The document behind an http(s) address or a path. Raises CatalogError."""
