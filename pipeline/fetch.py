@@ -38,6 +38,8 @@ __all__ = ["FetchPlan", "FetchRequest", "plan", "run"]
 
 MARGIN = 128
 """Pixels of ground stored around the ground asked for."""
+MOST_COMPRESSION = 20
+"""Times a scene shrinks on the disk at most: large ones are empty in part."""
 LOOKERS = 8
 """Items looked at at once, before the first chunk."""
 READERS = 2
@@ -67,11 +69,26 @@ class FetchPlan:
         box = box_of(window, self.request.utm)
         return [i for i, item in enumerate(self.items) if item.geometry is None or item.geometry.touches(box)]
 
+    def _pixels_under(self, item: ItemReference) -> int:
+        """Pixels of the chunks that an item can reach: those of the rectangle around its footprint."""
+        part = box_of(self.window, self.request.utm)
+        if item.geometry is not None:
+            part = item.geometry.part_of(part)
+        common = window_in(part, self.request.utm).intersect(self.window)
+        if common is None:
+            return 0
+        side, (rows, cols) = self.request.chunk, common.within(self.window)
+        height, width = (
+            min(-(-s.stop // side) * side, length) - s.start // side * side
+            for s, length in ((rows, self.window.height), (cols, self.window.width))
+        )
+        return height * width
+
     def to_dict(self) -> dict[str, Any]:
         """The plan for --dry-run; sizes in bytes before compression, those to read at most."""
         pixels = self.window.height * self.window.width
         bands = len(self.request.bands)
-        read = sum(w.height * w.width * 2 * (bands + 1) * len(self.over(w)) for _, w in self.chunks())
+        read = 2 * (bands + 1) * sum(self._pixels_under(item) for item in self.items)
         return {
             "output": str(self.request.output),
             "crs": self.request.utm,
@@ -79,7 +96,7 @@ class FetchPlan:
             "aoi_pixels": (self.aoi.height, self.aoi.width),
             "stored_bounds": self.window.bounds,
             "stored_pixels": (self.window.height, self.window.width),
-            "chunks": sum(1 for _ in self.chunks()),
+            "chunks": -(-self.window.height // self.request.chunk) * -(-self.window.width // self.request.chunk),
             "bytes_to_read": read,
             "bytes_to_write": pixels * (2 * bands + 3),
             "items": [
@@ -90,8 +107,12 @@ class FetchPlan:
 
 
 def plan(request: FetchRequest) -> FetchPlan:
-    """Search the catalogue and lay out the store; writes nothing. Raises ArgumentError and CatalogError."""
+    """Search the catalogue and lay out the store; writes nothing.
+
+    Raises ArgumentError and CatalogError, and OutputError for more ground than the disk has room for.
+    """
     aoi = window_in(request.box, request.utm)
+    _check_room(request, aoi.grow(MARGIN))
     query = Query(
         request.catalog,
         request.collection,
@@ -107,6 +128,18 @@ def plan(request: FetchRequest) -> FetchPlan:
     if request.mask_clouds and blind:
         raise ArgumentError(f"--mask-clouds needs scene classification, which item {blind[0]} does not have")
     return FetchPlan(request, aoi, aoi.grow(MARGIN), items)
+
+
+def _check_room(request: FetchRequest, window: Window) -> None:
+    """Refuse what cannot fit, before a catalogue is asked for it."""
+    place = next(folder for folder in request.output.absolute().parents if folder.is_dir())
+    needed = window.height * window.width * (2 * len(request.bands) + 3)
+    room = shutil.disk_usage(place).free
+    if needed > MOST_COMPRESSION * room:
+        raise OutputError(
+            f"--bbox {request.box} comes to {window.height} x {window.width} pixels, {needed / 1e9:.0f} GB before "
+            f"compression, and {place} has room for {room / 1e9:.0f} GB: ask for less ground, or split it"
+        )
 
 
 def run(plan: FetchPlan, report: Report) -> dict[str, Any]:

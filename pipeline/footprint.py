@@ -133,15 +133,29 @@ class Footprint:
         """
         import shapely
 
-        middle = box.centre[0]
+        turned = self._turned_to(box)
+        if turned is None:
+            return False  # it lies on the far side, torn apart by the turn
         near = shapely.box(box.west - SLACK, box.south - SLACK, box.east + SLACK, box.north + SLACK)
+        return bool(shapely.make_valid(turned).intersects(near))
+
+    def part_of(self, box: Box) -> Box:
+        """The rectangle around it, cut to the box; the whole box where they do not meet but touch."""
+        turned = self._turned_to(box)
+        west, south, east, north = (box.west, box.south, box.east, box.north) if turned is None else turned.bounds
+        part = (max(west, box.west), max(south, box.south), min(east, box.east), min(north, box.north))
+        return Box(*part) if part[0] < part[2] and part[1] < part[3] else box
+
+    def _turned_to(self, box: Box) -> Any:
+        """The polygon on the turn of the globe nearest the box; None where that tears it apart."""
+        import shapely
+
+        middle = box.centre[0]
         turned = shapely.transform(
             self._polygon, lambda points: points + [[360, 0]] * np.round((middle - points[:, :1]) / 360)
         )
         west, _, east, _ = turned.bounds
-        if east - west > 180:
-            return False  # it lies on the far side, torn apart by the turn
-        return bool(shapely.make_valid(turned).intersects(near))
+        return None if east - west > 180 else turned
 
     def overlap(self, other: Footprint) -> float:
         """The ground both cover as a share of the ground either covers, 0..1."""

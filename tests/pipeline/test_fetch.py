@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def add_item(
         "collection": "sentinel-2-l2a",
         "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
         "properties": {
-            "datetime": "2024-06-10T10:00:00Z",
+            "datetime": f"2024-06-10T10:{len(list(folder.iterdir())):02}:00Z",  # each of its own: one has one vote
             "eo:cloud_cover": 5,
             "s2:processing_baseline": "05.10",
             **properties,
@@ -485,3 +486,10 @@ def test_three_real_products_end_to_end(tmp_path: Path) -> None:
         west, south, east, north = scene.aoi.bounds
         coarse = source.read(1, window=source.window(west, south, east, north).round_offsets().round_lengths())
     assert abs(float(np.median(data[0])) - 1000 - float(np.median(coarse))) < 15
+
+
+def test_more_ground_than_the_disk_holds_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(OutputError, match=r"comes to \d+ x \d+ pixels, \d+ GB before compression, and .* has room for"):
+        plan(FetchRequest((5, -80, 25, 84), "2024", tmp_path / "half.zarr", "http://127.0.0.1:9", crs="EPSG:32633"))
+    assert time.monotonic() - start < 5
