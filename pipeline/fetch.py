@@ -82,7 +82,7 @@ class FetchPlan:
             min(-(-s.stop // side) * side, length) - s.start // side * side
             for s, length in ((rows, self.window.height), (cols, self.window.width))
         )
-        return height * width
+        return int(height * width)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan for --dry-run; sizes in bytes before compression, those to read at most."""
