@@ -63,8 +63,7 @@ class _Session(requests.Session):
             there = urljoin(resp.url, target)
             if not same_host(resp.url, there):
                 resp.close()
-                shown = printable(public_address(there))[:200]
-                raise CatalogError(f"redirects to {shown}: give that address to --catalog if it is to be trusted")
+                raise CatalogError(f"redirects to {elsewhere(there)}")
         return target
 
 
@@ -78,6 +77,12 @@ def same_host(one: str, other: str) -> bool:
     usual = {port in (80, 443) for port in ports}
     web = all(place.scheme in ("http", "https") for place in places)
     return web and places[0].hostname == places[1].hostname and (ports[0] == ports[1] or usual == {True})
+
+
+def elsewhere(address: str) -> str:
+    """An address that is not followed, for a sentence, and what can be done about it."""
+    advice = "; give that address to --catalog if it is to be trusted" if address.startswith("http") else ""
+    return f"{printable(public_address(address))[:200]}, which is not its own server{advice}"
 
 
 class CatalogIO:

@@ -21,11 +21,11 @@ from .errors import CatalogError
 from .footprint import Box
 from .public import printable, public_address
 from .stac_documents import Link, Node, problem
-from .stac_io import CatalogIO, same_host
+from .stac_io import CatalogIO, elsewhere, same_host
 
 PAGE = 100
 """Items a page: Earth Search answers 500 above 267."""
-PAGES = 1000
+PAGES = 500
 """Most pages of one feature collection."""
 DEPTH = 32
 """Most catalogues below one another."""
@@ -109,10 +109,7 @@ def _own(href: str, base: str) -> str:
     try:
         target = urljoin(base, href)
         if not same_host(base, target):
-            raise CatalogError(
-                f"leads to {printable(public_address(target))[:200]}, which is not its own server; "
-                "give that address to --catalog if it is to be trusted"
-            )
+            raise CatalogError(f"leads to {elsewhere(target)}")
         here = urlsplit(base)
         return urlsplit(target)._replace(scheme=here.scheme, netloc=here.netloc).geturl()
     except ValueError as error:
