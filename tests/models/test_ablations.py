@@ -116,8 +116,11 @@ def test_variants_learn_and_are_written(tmp_path, tiny, switches):
     again = load_student(path)
     assert again.config == student.config
     assert read_header(path)[0].multiple == multiple
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in student.state_dict().items())
+    # Not to the bit: where a tensor lies in memory, and whether gradients are kept, may choose a library's kernel.
     with torch.no_grad():
-        torch.testing.assert_close(again(image), out.detach(), rtol=0, atol=0)
+        torch.testing.assert_close(again(image), student(image), rtol=0, atol=1e-4)
+    assert out.std() > 0.01
     # Float32, a header, and nothing besides.
     assert path.stat().st_size < 4 * parameters(student) + 200 * len(student.state_dict()) + 2000
     with pytest.raises(ValueError, match=f"multiples of {multiple}"):

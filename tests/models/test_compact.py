@@ -87,7 +87,7 @@ def test_the_upscaler_gives_it_low_resolution_of_any_size(tmp_path: Path, scale:
     padded = torch.cat([low, low[..., -1:, :]], -2)
     with torch.no_grad():
         expected = network(padded)[..., : 11 * scale, :]
-    torch.testing.assert_close(upscaler(low), expected, atol=0.02 if upscaler.precision else 1e-5, rtol=0)
+    torch.testing.assert_close(upscaler(low), expected, atol=0.02 if upscaler.precision else 1e-4, rtol=0)
 
 
 def test_a_larger_one_teaches_it(tmp_path: Path) -> None:

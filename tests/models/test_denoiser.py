@@ -16,7 +16,7 @@ def test_it_is_diffusers_unet() -> None:
     nn.init.normal_(denoiser.unet.conv_out.weight)
     x, t = torch.randn(2, 7, 16, 8), torch.tensor([0, 14])
     with torch.no_grad():
-        torch.testing.assert_close(denoiser(x, t), denoiser.unet(x, t).sample, rtol=0, atol=1e-6)
+        torch.testing.assert_close(denoiser(x, t), denoiser.unet(x, t).sample, rtol=0, atol=1e-4)
 
 
 def test_untrained_it_gives_zero_and_its_encoder_does_not() -> None:

@@ -140,7 +140,7 @@ def test_the_losses_are_means_over_levels_of_adapted_maps(teacher: UNet2DConditi
         terms = distillation(ours, theirs)
         adapted = [adapter(f).double() for adapter, f in zip(distillation.adapters, ours, strict=True)]
     squares = [np.mean((a.numpy() - b.double().numpy()) ** 2) for a, b in zip(adapted, theirs, strict=True)]
-    assert terms["mse"].item() == pytest.approx(np.mean(squares), rel=1e-5)
+    assert terms["mse"].item() == pytest.approx(np.mean(squares), rel=1e-4)
     # With all positions chosen their order does not matter.
     by_image = [
         mmd2(a[i].flatten(1).T, b[i].double().flatten(1).T)

@@ -145,7 +145,7 @@ def test_the_student_starts_as_the_teacher_whatever_its_noise() -> None:
     with torch.no_grad():
         expected = teacher(start, z_y, t)
         for scale in (0.0, 5.0):
-            torch.testing.assert_close(student(start, z_y, t, scale * noise[:, :1]), expected, rtol=0, atol=1e-6)
+            torch.testing.assert_close(student(start, z_y, t, scale * noise[:, :1]), expected, rtol=0, atol=1e-4)
     student(start, z_y, t, noise[:, :1]).square().sum().backward()
     first = student.denoiser.unet.conv_in.weight
     # The channel is silent, not dead.

@@ -26,7 +26,7 @@ def test_a_uniform_map_gives_the_stock_unet(base: StableDiffusion) -> None:
     with torch.no_grad():
         stock = base.unet(latent, steps, prompt_of(base, 5)).sample
         ours = SpatialUNet(base.unet)(latent, steps.view(5, 1, 1, 1).expand(5, 1, 16, 24), prompt_of(base, 5))
-    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-4)
     assert (stock[0] - stock[4]).abs().max() > 1e-3  # the timestep matters, so agreement means something
 
 
@@ -50,7 +50,7 @@ def test_a_block_adds_to_each_position_its_own_embedding() -> None:
             y[:, :, i, j] += (e * e.sigmoid()) @ block.time_emb_proj.weight.T + block.time_emb_proj.bias
     y = norm(y, 4, "norm2")
     y = block.conv2(y * y.sigmoid()) + torch.einsum("nchw,oc->nohw", x, block.conv_shortcut.weight[:, :, 0, 0])
-    torch.testing.assert_close(found, y + block.conv_shortcut.bias.view(1, -1, 1, 1))
+    torch.testing.assert_close(found, y + block.conv_shortcut.bias.view(1, -1, 1, 1), rtol=0, atol=1e-4)
 
 
 def test_deeper_levels_see_the_mean_timestep_of_their_area(base: StableDiffusion) -> None:

@@ -186,7 +186,7 @@ def test_last_convolution_runs_in_float32_under_autocast(tiny, draw):
         with torch.autocast("cpu", torch.bfloat16):
             out = student(image)
         last = student.decoder[-1]
-        torch.testing.assert_close(out, F.conv2d(seen["x"], last.weight, last.bias, padding=1), rtol=0, atol=1e-6)
+        torch.testing.assert_close(out, F.conv2d(seen["x"], last.weight, last.bias, padding=1), rtol=0, atol=1e-5)
     assert out.dtype == torch.float32
     # Were it rounded to bfloat16, casting there and back would change nothing.
     assert (out.bfloat16().float() != out).float().mean() > 0.9

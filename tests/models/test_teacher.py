@@ -47,8 +47,8 @@ def test_a_fresh_teacher_is_one_step_of_the_base(base: StableDiffusion, step: in
         clean = scheduler.step(noise, step - 1, latent).pred_original_sample
         restored = base.vae.decode(clean / 0.18215).sample
     # The last step divides by 0.07 what float32 rounds.
-    torch.testing.assert_close(output.latent, clean, rtol=0, atol=1e-4)
-    torch.testing.assert_close(output.image, restored, rtol=0, atol=1e-4)
+    torch.testing.assert_close(output.latent, clean, rtol=0, atol=1e-3)
+    torch.testing.assert_close(output.image, restored, rtol=0, atol=1e-3)
     assert output.timestep.shape == output.alpha_bar.shape == (2, 1, 8, 16)
     torch.testing.assert_close(output.timestep, torch.full((2, 1, 8, 16), float(step)), rtol=0, atol=1e-2)
     assert (output.alpha_bar == base.alphas_cumprod[step - 1]).all()

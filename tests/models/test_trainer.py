@@ -249,7 +249,9 @@ def test_parts_of_a_step_are_averaged(
     saved = load_file(tmp_path / "run/checkpoints/step-00000001/tensors.safetensors")
     for index, parameter in enumerate(task.image.parameters()):
         assert parameter.grad is not None
-        torch.testing.assert_close(saved[f"optimizer/image/{index}/exp_avg"], 0.1 * parameter.grad, rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            saved[f"optimizer/image/{index}/exp_avg"], 0.1 * parameter.grad, rtol=1e-4, atol=1e-7
+        )
         assert saved[f"optimizer/image/{index}/step"] == 1
     curves = EventAccumulator(str(tmp_path / "run/tensorboard"))
     curves.Reload()
@@ -283,7 +285,7 @@ def test_long_gradients_are_cut_and_rates_rise(run: Fit, training_images: Path, 
     saved = load_file(tmp_path / "run/checkpoints/step-00000001/tensors.safetensors")
     for index, (name, parameter) in enumerate(task.image.named_parameters()):
         cut = gradients[index].double() * 1e-3 / norm
-        torch.testing.assert_close(saved[f"optimizer/image/{index}/exp_avg"].double(), 0.1 * cut, rtol=1e-3, atol=0)
+        torch.testing.assert_close(saved[f"optimizer/image/{index}/exp_avg"].double(), 0.1 * cut, rtol=1e-3, atol=1e-9)
         # Adam's first step is the rate times g / (|g| + eps), after the decay: a quarter of 0.01, at the first of 4.
         wanted = parameter.detach() * (1 - 0.0025 * 0.1) - 0.0025 * cut / (cut.abs() + 1e-8)
         torch.testing.assert_close(saved[f"network/image/{name}"], wanted.float(), rtol=1e-4, atol=1e-6)

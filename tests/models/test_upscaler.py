@@ -43,7 +43,7 @@ def test_interpolators_as_models(name, scale):
     low = tiles(3, 12)
     out = upscaler(low)
     assert out.dtype == torch.float32
-    equal(out, interpolator(name, scale)(low))
+    torch.testing.assert_close(out, interpolator(name, scale)(low), rtol=0, atol=2e-6)
     assert upscaler.descriptor == descriptor_of(name, scale)
     assert upscaler.descriptor.tile == 128
 
@@ -74,7 +74,8 @@ def test_16_bits_stay_near_float32(save_student):
         plain = upscaler.network(interpolator("bicubic", 8)(low))
     out = upscaler(low)
     assert (out - plain).std() < 0.5 * plain.std()
-    assert ((out - plain).abs().max() > 0) == (upscaler.precision is not None)
+    # Rounding to 8 bits shows; another order of float32 sums does not.
+    assert ((out - plain).abs().max() > 1e-4) == (upscaler.precision is not None)
 
 
 def check_neighbours(upscaler, side):
