@@ -7,9 +7,7 @@ seed, the step and the process alone (see models/trainer.py).
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +15,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from .atomic import remove, replacing
 from .errors import TrainingError
+from .weights import write_tensors
 
 _NAME = re.compile(r"step-(\d{8})")
 
@@ -65,23 +65,16 @@ class State:
 def save(folder: Path, state: State, keep: int) -> Path:
     """Write a checkpoint into `folder` and drop all but the `keep` newest. Raises TrainingError (no space, ...)."""
     final = folder / f"step-{state.step:08d}"
-    fresh = folder / f".{final.name}.new"
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()},
-            fresh / "tensors.safetensors",
-        )
-        (fresh / "state.json").write_text(json.dumps({"step": state.step, **state.plain}))
-        for path in fresh.iterdir():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(fresh, final)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(final) as fresh:
+            fresh.mkdir()
+            write_tensors(fresh / "tensors.safetensors", state.tensors)
+            with replacing(fresh / "state.json") as plain:
+                plain.write_text(json.dumps({"step": state.step, **state.plain}))
+            remove(final)
         for old in checkpoints(folder)[:-keep]:
-            shutil.rmtree(old)
+            remove(old)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{final} cannot be written: {error}") from error
     return final
@@ -100,5 +93,5 @@ def load_latest(folder: Path) -> State | None:
     try:
         plain = json.loads((found[-1] / "state.json").read_text())
         return State(plain.pop("step"), load_file(found[-1] / "tensors.safetensors"), plain)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise TrainingError(f"{found[-1]} is damaged ({error}): remove it to resume from the one before") from error

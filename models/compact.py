@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
-from .config import Config
+from .config import Config, first_problem
 from .interpolation import interpolator
 from .precision import exact
 from .slim_unet import SlimUNet
@@ -28,6 +28,8 @@ class CompactConfig(Config):
 
     enlarged: ClassVar[bool] = False
     """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
+    repeats: ClassVar[int] = 1
+    """Of the distance between tiles in output pixels, what it must be a multiple of."""
     architecture: Literal["compact-student"] = "compact-student"
     scale: Literal[4, 8]
     channels: Annotated[tuple[_Width, ...], Field(min_length=1, max_length=4)] = (64, 128)
@@ -42,6 +44,14 @@ class CompactConfig(Config):
     """Width inside QGAM's attentions."""
     shuffled: _Width = 16
     """Channels at output size."""
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> CompactConfig:
+        try:
+            self.unet  # noqa: B018 - raises
+        except ValidationError as error:
+            raise ValueError(first_problem(error)) from None
+        return self
 
     @property
     def unet(self) -> StudentConfig:

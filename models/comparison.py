@@ -68,7 +68,7 @@ def write_comparison(out: Path, title: str, summary: str, rows: Sequence[Row]) -
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as fresh:
-            fresh.write_text(page, encoding="utf-8")
+            fresh.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error.strerror}): choose another folder with -o") from error
 

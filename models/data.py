@@ -195,7 +195,7 @@ class Turns(Dataset[Tensor]):
 
 def _paths(folder: Path) -> list[Path]:
     """Image files and stores below a folder, through links too, sorted; the folder itself where it is a store."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{folder} is no folder: give one of images, or a Zarr store")
     if folder.suffix == ".zarr":
         return [folder]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 import statistics
 import time
@@ -247,7 +248,7 @@ def _degradation(request: EvaluateRequest, reading: DataConfig) -> PublishedDegr
 
 def _generator(seed: int, title: str) -> torch.Generator:
     """By name: an image is degraded alike whatever else lies in the folder, and wherever that lies."""
-    digest = hashlib.sha256(f"{seed}/{Path(title).name}".encode()).digest()
+    digest = hashlib.sha256(os.fsencode(f"{seed}/{Path(title).name}")).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 

@@ -14,11 +14,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.autoencoders.vq_model import VQModel
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from .config import Config
+from .config import Config, first_problem
 from .errors import ModelError
 from .precision import exact
 from .pretrained import fetch
@@ -29,6 +29,8 @@ UNSHUFFLE_FACTOR = 4
 
 _CLASSES: dict[str, Any] = {"VQModel": VQModel, "AutoencoderTiny": AutoencoderTiny, "AutoencoderKL": AutoencoderKL}
 _PLACES = ("vqvae/", "vae/", "")
+_WIDEST, _DEEPEST, _LEVELS, _ENTRIES = 65_536, 16, 8, 64
+"""The most of an autoencoder: a whole number of any kind, blocks a level, levels, and entries of any other list."""
 _FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 
 
@@ -43,6 +45,8 @@ class LatentsConfig(Config):
     def _says_its_size(self) -> LatentsConfig:
         if self.kind == UNSHUFFLE:
             return self
+        for name, value in self.settings.items():
+            _check_setting(name, value)
         widths = self._widths
         numbers = [self.settings.get("latent_channels"), self.settings.get("vq_embed_dim") or 1]
         numbers += widths if isinstance(widths, (list, tuple)) and widths else [None]
@@ -69,6 +73,19 @@ class LatentsConfig(Config):
         return UNSHUFFLE_FACTOR if self.kind == UNSHUFFLE else int(2 ** (len(self._widths) - 1))
 
 
+def _check_setting(name: str, value: Any) -> None:
+    """Raise ValueError for what would build networks without end: numbers and lists come from files."""
+    counts = "block" in name and "channels" not in name
+    parts = value if isinstance(value, list | tuple) else [value]
+    if len(parts) > (_LEVELS if "block" in name else _ENTRIES):
+        raise ValueError(f"{name} has {len(parts)} entries: no autoencoder has as many")
+    for part in parts:
+        if isinstance(part, int) and abs(part) > (_DEEPEST if counts else _WIDEST):
+            raise ValueError(f"{name} is beyond the {_DEEPEST if counts else _WIDEST} that an autoencoder may have")
+        if part is not None and not isinstance(part, int | float | str):
+            raise ValueError(f"{name} is neither a number nor a word nor a list of them")
+
+
 class Latents(nn.Module):
     """`encode` [n, 3, h, w] -> [n, channels, h / factor, w / factor], and `decode` back; h, w multiples of the factor.
 
@@ -83,11 +100,25 @@ class Latents(nn.Module):
         self.autoencoder: Any = None
         if config.kind != UNSHUFFLE:
             try:
-                self.autoencoder = _CLASSES[config.kind](**config.settings).eval().requires_grad_(False)
-            except (TypeError, ValueError, RuntimeError) as error:
+                with torch.device("meta"):
+                    self.autoencoder = self._built()
+                    self._check_shapes()
+                self.autoencoder = self._built()
+            except Exception as error:  # whatever a library says of settings that do not fit each other
+                reason = str(error).strip().split("\n")[0]
                 raise ModelError(
-                    f"these settings build no {config.kind} ({error}): give another autoencoder"
+                    f"these settings build no {config.kind} ({reason}): give another autoencoder"
                 ) from error
+
+    def _built(self) -> Any:
+        return _CLASSES[self.config.kind](**self.config.settings).eval().requires_grad_(False)
+
+    def _check_shapes(self) -> None:
+        """Raise ValueError unless images become latents of the shape the settings say, and these images again."""
+        image = torch.empty(1, 3, 8 * self.config.factor, 8 * self.config.factor)
+        latent = self.encode(image)
+        if latent.shape != (1, self.config.channels, 8, 8) or self.decode(latent).shape != image.shape:
+            raise ValueError(f"its latents are {tuple(latent.shape[1:])} for images of {tuple(image.shape[1:])}")
 
     def encode(self, image: Tensor) -> Tensor:
         if self.autoencoder is None:
@@ -149,6 +180,12 @@ def load_latents(source: str) -> Latents:
     # What a class was given; its config also holds what it derived from that, and notes of its own.
     given = inspect.signature(type(network)).parameters
     kept = {name: value for name, value in network.config.items() if name in given}
-    latents = Latents(LatentsConfig(kind=settings["_class_name"], settings=json.loads(json.dumps(kept))))
+    try:
+        config = LatentsConfig(kind=settings["_class_name"], settings=json.loads(json.dumps(kept)))
+    except ValidationError as error:
+        raise ModelError(
+            f"{source} is no autoencoder for latents ({first_problem(error)}): give another one"
+        ) from error
+    latents = Latents(config)
     latents.autoencoder.load_state_dict(network.state_dict())
     return latents

@@ -7,7 +7,6 @@ Signal Processing Letters 20, 2013, and where the letter is silent what the pris
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from scipy.special import gamma
 
 from .errors import ModelError
 from .interpolation import cubic
+from .regular import check_file
 
 Array = NDArray[np.float64]
 
@@ -27,6 +27,9 @@ SCALES = 2
 FEATURES = 18 * SCALES
 NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 """Offsets (down, right) of the pixel each pixel is multiplied with."""
+
+LARGEST = 1 << 20
+"""Bytes of the pristine model, unpacked; it has 1,332 numbers."""
 
 _SHAPES = np.arange(0.2, 10.001, 0.001)
 _RATIOS = gamma(2 / _SHAPES) ** 2 / (gamma(1 / _SHAPES) * gamma(3 / _SHAPES))
@@ -44,9 +47,12 @@ class Pristine:
 def load_pristine(path: Path) -> Pristine:
     """Read an npz with `mu_pris_param` and `cov_pris_param`; raises ModelError where it is none."""
     try:
+        check_file(path)
         with np.load(path, allow_pickle=False) as file:
+            if sum(entry.file_size for entry in file.zip.infolist()) > LARGEST:
+                raise ValueError("it unpacks to more than such parameters can be")
             mean, covariance = (np.asarray(file[name], np.float64) for name in ("mu_pris_param", "cov_pris_param"))
-    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive makes the reader fail in any way at all
         raise ModelError(
             f"{path} cannot be read as NIQE's parameters: give the npz with mu_pris_param and cov_pris_param"
         ) from error

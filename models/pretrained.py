@@ -6,6 +6,7 @@ Nothing is bundled. A source is a folder in the layout of diffusers or transform
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, ViTConfig, ViTModel
 
@@ -34,15 +35,25 @@ _TOKENS = 77
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
+_Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
+
+
 class TinyConfig(Config):
     """Widths of the `tiny-random` parts; levels, and blocks a level, are those of the real ones."""
 
-    channels: tuple[int, int, int, int] = (16, 32, 64, 64)
+    channels: tuple[_Width, _Width, _Width, _Width] = (16, 32, 64, 64)
     """Width of each UNet level, finest first: a student that starts from it has the same widths."""
     groups: Annotated[int, Field(ge=1)] = 8
     """Groups of each group normalisation; divides every width."""
-    autoencoder_channels: Annotated[int, Field(ge=8)] = 8
+    autoencoder_channels: _Width = 8
     """Width of TAESD; times 2, 4, 8 and 8, of the KL autoencoder's levels, as Stable Diffusion's beside TAESD's 64."""
+
+    @model_validator(mode="after")
+    def _widths_divide(self) -> TinyConfig:
+        for width in (*self.channels, 2 * self.autoencoder_channels):
+            if width % self.groups:
+                raise ValueError(f"a width of {width} is no multiple of {self.groups} groups")
+        return self
 
 
 @dataclass(frozen=True)
@@ -202,8 +213,8 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def fetch(source: str, wanted: Sequence[str], optional: Sequence[str] = ()) -> Path:
     """The folder that holds every file of `wanted` (`a|b`: one of them): a given one, the hub cache, or a download."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(source))
+    if os.path.isdir(folder):  # unlike Path's, both take whatever was written into a recipe
         if absent := _absent(folder, wanted):
             raise ModelError(f"{source} lacks {absent}: give the whole folder, as `hf download` makes it")
         return folder

@@ -6,6 +6,7 @@ for their shapes, and left behind. Source: the authors' inference code and the l
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from .autoencoder import ENCODER_BLOCKS, kl_widths
 from .errors import ModelError
+from .regular import check_file
 from .slim_unet import LATENT
 from .student import Student, StudentConfig
 from .weights import Shapes, check_layout, check_scale, save_weights, sha256, student_header
@@ -100,12 +102,12 @@ def import_published(src: Path, scale: int, out: Path, config: StudentConfig | N
     """
     check_scale(scale)
     config = config or StudentConfig()
-    if out.exists():
+    if os.path.lexists(out):
         raise ModelError(f"{out} exists already: remove it or give another name with -o")
     found = _read_pickle(src)
     check_layout({name: tuple(tensor.shape) for name, tensor in found.items()}, published_layout(config), src)
     for name, tensor in found.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        if not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{src}: {name} holds numbers that are not finite: the file is damaged")
 
     ours = {theirs: mine for mine, theirs in PREFIXES.items()}
@@ -132,8 +134,12 @@ def _our_name(name: str, prefixes: dict[str, str]) -> str:
 
 def _read_pickle(src: Path) -> dict[str, Tensor]:
     """Tensors by published name, without the `module.` that data-parallel training puts before them."""
-    if not src.is_file():
-        raise ModelError(f"{src} is not a file: give the pickle that the authors published")
+    try:
+        check_file(src)
+    except OSError as error:
+        raise ModelError(
+            f"{src} is not a file that can be read ({error.strerror}): give the pickle that the authors published"
+        ) from error
     try:
         with warnings.catch_warnings():
             # Files of old PyTorch releases are read through classes that warn of their own retirement.
@@ -145,7 +151,12 @@ def _read_pickle(src: Path) -> dict[str, Tensor]:
             f"{src} is not a plain pickled state dict, or is damaged; code inside a pickle is never run ({reason})"
         ) from error
     if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+        isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor) for name, tensor in content.items()
     ):
-        raise ModelError(f"{src} holds something else than named tensors: give the published state dict itself")
+        raise ModelError(f"{src} holds other things than named arrays of floats: give the published state dict itself")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is an array of floats in memory: a pickle may also hold sparse, nested and absent ones."""
+    return tensor.is_floating_point() and tensor.layout == torch.strided and tensor.device.type == "cpu"

@@ -22,7 +22,12 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from .regular import check_file, check_store
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+_DRIVERS = ["PNG", "JPEG", "GTiff"]
+"""The formats behind the suffixes. GDAL's others include some whose files make it read what else they name."""
 
 _ORDER = ("red", "green", "blue", "nir")
 """What the bands of a file without names are."""
@@ -84,7 +89,11 @@ def open_raster(path: Path, bands: Sequence[str], white: float | None) -> Raster
     8-bit files.
     """
     try:
-        return (_open_store if path.suffix == ".zarr" else _open_file)(path, bands, white)
+        if path.suffix == ".zarr":
+            check_store(path)
+            return _open_store(path, bands, white)
+        check_file(path)
+        return _open_file(path, bands, white)
     except _FAILURES as error:
         raise UnusableError(f"cannot be opened ({_sentence(error)})") from error
 
@@ -181,7 +190,8 @@ def _file(path: Path) -> Iterator[Any]:
     with warnings.catch_warnings():
         # Photographs have no place on Earth, and need none.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.Env(**_STRICT), rasterio.open(path) as file:
+        # rasterio.open itself takes no more than one driver.
+        with rasterio.Env(**_STRICT), rasterio.DatasetReader(str(path), driver=_DRIVERS) as file:
             yield file
 
 

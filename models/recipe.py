@@ -16,7 +16,7 @@ import tomlkit
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from .compact import CompactConfig
-from .config import Config
+from .config import Config, first_problem
 from .data import DataConfig
 from .degradation import PublishedDegradation
 from .discriminator import DiscriminatorConfig
@@ -25,14 +25,20 @@ from .errors import RecipeError
 from .losses import LossConfig, Weight
 from .pairs import Degradation, RadiometryConfig
 from .pretrained import TinyConfig
+from .regular import check_file
 from .resshift import ResShiftConfig
 from .rsd import RsdConfig
 from .sensor import SensorDegradation
 from .student import StudentConfig
 from .teacher import TeacherConfig
-from .weights import first_problem
 
-_Count = Annotated[int, Field(ge=1)]
+_Count = Annotated[int, Field(ge=1, le=10**9)]
+_Batch = Annotated[int, Field(ge=1, le=65_536)]
+_Crop = Annotated[int, Field(ge=32, le=8192, multiple_of=8)]
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+_LARGEST_BATCH = 16 << 30
+"""Bytes of the sharp crops of one batch, before any network has seen them."""
 
 
 class OptimizerConfig(Config):
@@ -40,9 +46,9 @@ class OptimizerConfig(Config):
 
     kind: Literal["adam", "adamw"]
     lr: Annotated[float, Field(gt=0)]
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     weight_decay: Weight = 0.0
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Annotated[int, Field(ge=0, le=10**9)] = 0
     """Steps over which the rate rises from 0."""
     schedule: Literal["constant", "cosine"] = "constant"
     """`cosine` falls to a hundredth at the last step."""
@@ -74,8 +80,8 @@ class Variant(Config):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
     """For the figures of validation."""
-    batch: _Count | None = None
-    crop: Annotated[int, Field(ge=32, multiple_of=8)] | None = None
+    batch: _Batch | None = None
+    crop: _Crop | None = None
     bands: tuple[str, str, str] | None = None
     """In the place of data.bands."""
     gsd: Annotated[float, Field(gt=0)] | None = None
@@ -91,11 +97,11 @@ class RunConfig(Config):
     scale: Literal[4, 8] = 4
     steps: _Count
     """Optimiser steps of the network that is exported."""
-    batch: _Count
+    batch: _Batch
     """Images a process and backward pass."""
     accumulate: _Count = 1
     """Backward passes a step, for each variant: a step sees batch x accumulate x processes images of each."""
-    crop: Annotated[int, Field(ge=32, multiple_of=8)] = 512
+    crop: _Crop = 512
     """Side of the sharp crops, in output pixels."""
     precision: Literal["no", "fp16", "bf16"] = "no"
     """Mixed precision: what matrix products and convolutions run in."""
@@ -119,6 +125,17 @@ class RunConfig(Config):
         names = [variant.name for variant in self.variants]
         if len(set(names)) < len(names):
             raise ValueError("two variants have the same name: every one needs its own")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> Self:
+        for way in self.ways().values():
+            size = way.batch * 3 * way.crop**2 * 4
+            if size > _LARGEST_BATCH:
+                raise ValueError(
+                    f"a batch of {way.batch} crops of {way.crop} pixels is {size / 2**30:.0f} GiB of images alone: "
+                    "set batch or crop lower, and accumulate higher"
+                )
         return self
 
     @model_validator(mode="after")
@@ -155,8 +172,8 @@ class TeacherRecipe(RunConfig):
 
     method: Literal["slimdiffsr-teacher"]
     steps: _Count = 25_000
-    batch: _Count = 2
-    estimator_steps: Annotated[int, Field(ge=0)] = 10_000
+    batch: _Batch = 2
+    estimator_steps: Annotated[int, Field(ge=0, le=10**9)] = 10_000
     """Steps of the estimator before it is frozen (open in the paper); not counted in `steps`."""
     optimizer: OptimizerConfig = OptimizerConfig(kind="adamw", lr=2e-4, weight_decay=0.01)
     discriminator_optimizer: OptimizerConfig = OptimizerConfig(kind="adamw", lr=2e-4, weight_decay=0.01)
@@ -166,11 +183,13 @@ class TeacherRecipe(RunConfig):
     losses: LossConfig = LossConfig()
 
 
-def _architecture(value: Any) -> str:
+def _architecture(value: Any) -> str | None:
     """Of a student's settings as TOML or as they are; the published network where they do not say."""
     if isinstance(value, dict):
-        return str(value.get("architecture", "slimdiffsr-student"))
-    return str(getattr(value, "architecture", value))
+        name = value.get("architecture", "slimdiffsr-student")
+    else:
+        name = getattr(value, "architecture", None)
+    return name if isinstance(name, str) else None
 
 
 StudentSettings = Annotated[
@@ -184,7 +203,7 @@ class StudentRecipe(RunConfig):
 
     method: Literal["slimdiffsr-student"]
     steps: _Count = 100_000
-    batch: _Count = 16
+    batch: _Batch = 16
     teacher: Path | None = None
     """Run folder of the teacher, or a student's weights file; needed wherever `distillation` has a weight."""
     initialise: Literal["stable-diffusion", "random"] | Path = "stable-diffusion"
@@ -215,8 +234,8 @@ class ResShiftRecipe(RunConfig):
 
     method: Literal["resshift"]
     steps: _Count = 300_000
-    batch: _Count = 64
-    crop: Annotated[int, Field(ge=32, multiple_of=8)] = 256
+    batch: _Batch = 64
+    crop: _Crop = 256
     optimizer: OptimizerConfig = OptimizerConfig(kind="adam", lr=5e-5)
     resshift: ResShiftConfig = ResShiftConfig()
 
@@ -226,8 +245,8 @@ class RsdRecipe(RunConfig):
 
     method: Literal["rsd"]
     steps: _Count = 3_000
-    batch: _Count = 64
-    crop: Annotated[int, Field(ge=32, multiple_of=8)] = 256
+    batch: _Batch = 64
+    crop: _Crop = 256
     teacher: Path | None = None
     """Run folder of the residual-shifting teacher."""
     train_teacher: ResShiftRecipe | None = None
@@ -247,6 +266,8 @@ class RsdRecipe(RunConfig):
 
 
 Recipe = TeacherRecipe | StudentRecipe | ResShiftRecipe | RsdRecipe
+_LARGEST = 64 << 10
+"""Bytes of a recipe: tomllib takes time that grows with the square of what it is given."""
 _READER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field(discriminator="method")])
 
 
@@ -256,12 +277,19 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     A value is read as TOML (`true`, `3`, `[1, 2]`, `"text"`), and as text where it is none. Raises RecipeError.
     """
     try:
+        check_file(path)
         with open(path, "rb") as file:
-            tree = tomllib.load(file)
+            content = file.read(_LARGEST + 1)
     except OSError as error:
         raise RecipeError(f"{path} cannot be read ({error.strerror}): give a recipe, recipes/*.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if len(content) > _LARGEST:
+        raise RecipeError(f"{path} is larger than any recipe ({_LARGEST >> 10} KiB): give a recipe, recipes/*.toml")
+    try:
+        tree = tomllib.loads(content.decode())
+    except ValueError as error:  # of a number that is too long, tomllib lets int's own error through
         raise RecipeError(f"{path} is not TOML: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{path} is not TOML that can be read: it is nested too deeply") from None
     for override in overrides:
         _override(tree, override)
     try:
@@ -282,13 +310,24 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise RecipeError(
             f"--set {override}: give key=value, with dots between levels, as in --set losses.gan_weight=0"
         )
+    if not _is_text(override):
+        raise RecipeError(f"--set {override}: a recipe is written in UTF-8, and this is not: rename what it names")
     *levels, last = key.strip().split(".")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     for level in levels:
         tree = tree.setdefault(level, {})
         if not isinstance(tree, dict):
             raise RecipeError(f"--set {override}: {level} is no table")
     tree[last] = value
+
+
+def _is_text(words: str) -> bool:
+    """Whether words of the command line can be written down: bytes that are no UTF-8 come as lone surrogates."""
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -12,9 +12,7 @@ from .config import Config
 from .errors import ModelError
 from .latents import Latents, LatentsConfig
 from .resshift import ResShift, ResShiftConfig
-
-STRIDE = 432
-"""Output pixels between the starts of neighbouring tiles: 512 less two halos of 16 and an overlap of 48."""
+from .weights import STRIDE
 
 
 class RsdStudentConfig(Config):
@@ -28,6 +26,11 @@ class RsdStudentConfig(Config):
     latents: LatentsConfig = LatentsConfig()
     period: Annotated[int, Field(ge=1, le=4096)] = 108
     """The noise repeats after this many latent positions."""
+
+    @property
+    def repeats(self) -> int:
+        """Of the distance between tiles in output pixels, what it must be a multiple of: they then see one noise."""
+        return self.latents.factor * self.period
 
     @property
     def multiple(self) -> int:

@@ -6,16 +6,18 @@ weights file is written by weights.py and stands for itself.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .atomic import replacing
 from .errors import RecipeError, TrainingError
 from .recipe import OptimizerConfig, Recipe, RunConfig, load_recipe, recipe_text
+from .weights import write_tensors
 
 RECIPE = "recipe.toml"
 WEIGHTS = "weights.safetensors"
@@ -44,14 +46,14 @@ def begin_run(folder: Path, recipe: RunConfig) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / RECIPE) as fresh:
-            fresh.write_text(recipe_text(recipe))
+            fresh.write_text(recipe_text(recipe), encoding="utf-8")
     except OSError as error:
         raise TrainingError(f"{folder} cannot be written: {error.strerror}") from error
 
 
 def recipe_of(run: Path) -> Recipe:
     """The recipe a run was given. Raises RecipeError where `run` is no run's folder."""
-    if not (run / RECIPE).is_file():
+    if not os.path.isfile(run / RECIPE):  # unlike Path.is_file, whatever the path: too long, not to be entered
         raise RecipeError(f"{run} is no training run: it has no {RECIPE}")
     return load_recipe(run / RECIPE)
 
@@ -59,8 +61,7 @@ def recipe_of(run: Path) -> Recipe:
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors, whole or not at all."""
     try:
-        with replacing(path) as fresh:
-            save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, fresh)
+        write_tensors(path, state)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path} cannot be written: {error}") from error
 

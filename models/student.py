@@ -29,6 +29,8 @@ class StudentConfig(Config):
 
     enlarged: ClassVar[bool] = True
     """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
+    repeats: ClassVar[int] = 1
+    """Of the distance between tiles in output pixels, what it must be a multiple of."""
     architecture: Literal["slimdiffsr-student"] = "slimdiffsr-student"
 
     channels: Annotated[tuple[_Width, ...], Field(min_length=1, max_length=LEVELS)] = (320, 640)

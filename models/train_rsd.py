@@ -22,7 +22,7 @@ from .rsd import Rsd
 from .rsd_student import assemble
 from .run_folder import load_state, recipe_of, save_state
 from .task import Pair, Task, Update
-from .weights import save_weights, student_header
+from .weights import check_layout, save_weights, student_header
 
 
 class _LatentTask(Task):
@@ -147,7 +147,9 @@ def load_resshift(run: Path) -> tuple[ResShift, Latents]:
     if not isinstance(recipe, ResShiftRecipe):
         raise RecipeError(f"{run} holds a {recipe.method} run: give a resshift run")
     network, latents = new_resshift(recipe)
-    network.load_state_dict(load_state(run))
+    state = load_state(run)
+    check_layout(*({name: tuple(t.shape) for name, t in each.items()} for each in (state, network.state_dict())), run)
+    network.load_state_dict(state)
     return network, latents
 
 

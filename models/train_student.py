@@ -5,6 +5,7 @@ A recipe goes in, the task that trainer.py runs comes out. Source: SlimDiffSR, s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,7 +150,7 @@ def _load_teacher(recipe: StudentRecipe) -> tuple[Teacher | Student | CompactStu
             "this recipe distils but names no teacher: give its run folder with --set teacher=RUN, or train without "
             "distillation with --set distillation.mse=0 --set distillation.mmd=0"
         )
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, whatever the path: too long, not to be entered
         of_run = recipe_of(path)
         if isinstance(of_run, TeacherRecipe):
             _check_scale(path, of_run.scale, recipe.scale)

@@ -20,7 +20,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -30,7 +29,7 @@ from .data import Batches, Images, Turns
 from .errors import DataError, TrainingError
 from .pairs import make_pair
 from .recipe import OptimizerConfig, RunConfig
-from .run_folder import CHECKPOINTS, WEIGHTS, begin_run
+from .run_folder import CHECKPOINTS, WEIGHTS, begin_run, save_state
 from .task import Pair, Partial, Task, Update, seeded
 from .validation import Validation
 
@@ -76,8 +75,9 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
     def finish(step: int) -> None:
         if accelerator.is_main_process:
             # The checkpoint comes last: a run killed in between makes the weights again.
+            named = data.name.encode(errors="backslashreplace").decode()  # a header is UTF-8, whatever names are
             with _running_mean(mean, task):
-                task.export(folder / WEIGHTS, data.name, validation.latest)
+                task.export(folder / WEIGHTS, named, validation.latest)
             _save(task, optimizers, mean, folder, accelerator, step)
 
     if start == 0:
@@ -186,11 +186,15 @@ def _change(task: Task, name: str, optimizer: Any, step: int, accelerator: Accel
 def _not_finite(what: str, update: Update, pair: Pair, step: int, folder: Path) -> TrainingError:
     """Keep the batch; that network has not been changed by it, and the last checkpoint is untouched."""
     path = folder / f"not-finite-step-{step:08d}.safetensors"
-    terms = {f"term/{name}": value.detach().cpu().reshape(()) for name, value in update.terms.items()}
-    save_file({"low": pair.low.cpu().contiguous(), "high": pair.high.cpu().contiguous(), **terms}, path)
+    terms = {f"term/{name}": value.reshape(()) for name, value in update.terms.items()}
+    try:
+        save_state(path, {"low": pair.low, "high": pair.high, **terms})
+        batch = f"the batch in {path}"
+    except TrainingError as error:
+        batch = f"a batch that is not kept ({error})"
     return TrainingError(
         f"the {what} of {update.optimizer} is not finite at step {step + 1} (loss {float(update.loss.detach()):g})"
-        f" with the batch in {path}: begin another run with a lower learning rate, or without reduced precision"
+        f" with {batch}: begin another run with a lower learning rate, or without reduced precision"
     )
 
 
@@ -219,26 +223,39 @@ def _save(
 def _resume(
     task: Task, optimizers: dict[str, Any], mean: EMAModel | None, folder: Path, accelerator: Accelerator
 ) -> int:
-    """Put the newest checkpoint back, if there is one; the number of steps done."""
+    """Put the newest checkpoint back, if there is one; the number of steps done. Raises TrainingError for others."""
     state = checkpoint.load_latest(folder / CHECKPOINTS)
     if state is not None:
-        for name, network in task.networks.items():
-            own = state.part(f"network/{name}")
-            if isinstance(network, Partial):
-                network.load(own)
-            else:
-                network.load_state_dict(own)
-        for name, optimizer in optimizers.items():
-            state.load_optimizer(name, optimizer)
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(state.plain["scaler"])
+        try:
+            _put_back(state, task, optimizers, mean, accelerator)
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise TrainingError(
+                f"the checkpoint of step {state.step} in {folder} does not fit this run ({reason}): "
+                "remove it to resume from the one before"
+            ) from error
     if mean is not None:
-        if state is not None:
-            shadow = state.part("mean")
-            mean.shadow_params = [shadow[str(index)] for index in range(len(shadow))]
-            mean.optimization_step = state.plain["mean_steps"]
         mean.to(accelerator.device)
     return 0 if state is None else state.step
+
+
+def _put_back(
+    state: checkpoint.State, task: Task, optimizers: dict[str, Any], mean: EMAModel | None, accelerator: Accelerator
+) -> None:
+    for name, network in task.networks.items():
+        own = state.part(f"network/{name}")
+        if isinstance(network, Partial):
+            network.load(own)
+        else:
+            network.load_state_dict(own)
+    for name, optimizer in optimizers.items():
+        state.load_optimizer(name, optimizer)
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state.plain["scaler"])
+    if mean is not None:
+        shadow = state.part("mean")
+        mean.shadow_params = [shadow[str(index)] for index in range(len(shadow))]
+        mean.optimization_step = state.plain["mean_steps"]
 
 
 @contextmanager

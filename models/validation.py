@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from .atomic import replacing
 from .data import Images
+from .errors import TrainingError
 from .interpolation import interpolator
 from .metrics import psnr_y, ssim_y
 from .pairs import make_pair
@@ -47,11 +48,17 @@ class Validation:
         self._enlarge = interpolator("bicubic", recipe.scale)
 
     def truncate(self, step: int) -> None:
-        """Forget the figures of steps after `step`, which will be made again, as will all of them from step 0."""
+        """Forget the figures of steps after `step`, which will be made again, as will all of them from step 0.
+
+        Raises TrainingError where the file is damaged.
+        """
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        # A line without its end was being written when the run was killed.
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]
-        rows = [row for row in rows if 0 < step >= row["step"]]
+        try:
+            # A line without its end was being written when the run was killed.
+            rows = [json.loads(line) for line in lines if line.endswith("\n")]
+            rows = [row for row in rows if 0 < step >= row["step"]]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise TrainingError(f"{self.path} is damaged ({error}): move it away and go on with --resume") from error
         self.latest = {key: value for key, value in rows[-1].items() if key != "step"} if rows else {}
         if self.accelerator.is_main_process and self.path.exists():
             # At once: other processes read it now, and the run may be killed again.

@@ -7,15 +7,19 @@ Importing this module does not import torch.
 from __future__ import annotations
 
 import hashlib
-import os
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError, safe_open
 
+from .atomic import replacing
+from .config import first_problem
 from .errors import ModelError
+from .regular import check_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,24 +34,42 @@ KEY = "rsup"
 SCALES = (4, 8)
 """The scales models exist for."""
 
+TILE, HALO, OVERLAP = 512, 16, 48
+"""Of a student, in output pixels: side of its tiles, its training crop; context on each side; shared with the next."""
+
+STRIDE = TILE - 2 * HALO - OVERLAP
+"""Output pixels between the starts of neighbouring tiles."""
+
+LARGEST_TILE = 2048
+"""Output pixels a side: sixteen tiles as students have them, which a machine that runs those still holds."""
+
+_LARGEST_HEADER = 1 << 20
+"""Characters of a header; those that rsup writes have some thousands."""
+
+_TYPES = {"F64", "F32", "F16", "BF16"}
+"""What safetensors calls the types that weights come in."""
+
 Shapes = Mapping[str, tuple[int, ...]]
+
+_Band = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
 
 
 class WeightsHeader(BaseModel):
     """What a weights file says of itself; lengths in low-resolution pixels."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     architecture: Literal["slimdiffsr-student", "compact-student", "rsd-student"] = "slimdiffsr-student"
     config: dict[str, Any] = Field(default_factory=dict)
     """Fields of StudentConfig, CompactConfig or RsdStudentConfig."""
     scale: Literal[4, 8]
-    bands: tuple[str, str, str] = ("red", "green", "blue")
+    bands: tuple[_Band, _Band, _Band] = ("red", "green", "blue")
     value_range: tuple[float, float] = (-1.0, 1.0)
-    tile: int = Field(gt=0)
-    halo: int = Field(ge=0)
-    overlap: int = Field(ge=0)
-    multiple: int = Field(gt=0)
+    """Of what goes in and comes out; there is one map from scenes to a network's values, and this is its range."""
+    tile: int = Field(ge=16, le=LARGEST_TILE)
+    halo: int = Field(ge=0, le=LARGEST_TILE)
+    overlap: int = Field(ge=0, le=LARGEST_TILE)
+    multiple: int = Field(gt=0, le=TILE)
     """Output sides must be multiples of this many pixels."""
     licence: str
     source: str
@@ -56,32 +78,56 @@ class WeightsHeader(BaseModel):
     data: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
 
+    @field_validator("value_range")
+    @classmethod
+    def _is_the_one_there_is(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value != (-1.0, 1.0):
+            raise ValueError(f"rsup runs networks in [-1, 1], not in [{value[0]:g}, {value[1]:g}]")
+        return value
+
     @model_validator(mode="after")
     def _tiles_advance(self) -> WeightsHeader:
-        if self.tile - 2 * self.halo - self.overlap < max(1, self.overlap):
+        if self.tile * self.scale > LARGEST_TILE:
+            raise ValueError(f"a tile of {self.tile * self.scale} output pixels is beyond the {LARGEST_TILE} that fit")
+        # Below a quarter every pixel would be computed more than sixteen times.
+        if self.stride < max(self.tile / 4, self.overlap):
             raise ValueError(f"a tile of {self.tile} is too small for halo {self.halo} and overlap {self.overlap}")
         return self
+
+    @model_validator(mode="after")
+    def _can_be_written_again(self) -> WeightsHeader:
+        # NaN, and numbers of more digits than Python writes, come in as JSON and do not go out.
+        json.dumps([self.config, self.recipe], allow_nan=False)
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Low-resolution pixels between the starts of neighbouring tiles."""
+        return self.tile - 2 * self.halo - self.overlap
 
 
 def student_header(
     config: StudentConfig | CompactConfig | RsdStudentConfig, scale: int, *, licence: str, source: str, **more: Any
 ) -> WeightsHeader:
-    """The header of a student: tiles of 512 output pixels, its training crop; halo 16 and overlap 48 output pixels.
+    """The header of a student, whose tiles are those of TILE, HALO and OVERLAP.
 
-    `more`: other fields of WeightsHeader (recipe, data, metrics). Raises ModelError for a scale other than 4 or 8.
+    `more`: other fields of WeightsHeader (recipe, data, metrics; of these the finite ones are kept). Raises ModelError
+    for a scale other than 4 or 8.
     """
     check_scale(scale)
     fields = {
         "architecture": config.architecture,
         "config": config.model_dump(mode="json"),
         "scale": scale,
-        "tile": 512 // scale,
-        "halo": 16 // scale,
-        "overlap": 48 // scale,
+        "tile": TILE // scale,
+        "halo": HALO // scale,
+        "overlap": OVERLAP // scale,
         "multiple": config.multiple,
         "licence": licence,
         "source": source,
     }
+    # JSON has no infinity, which the PSNR of an image that was met exactly is.
+    more["metrics"] = {name: value for name, value in more.get("metrics", {}).items() if math.isfinite(value)}
     return WeightsHeader.model_validate(fields | more)
 
 
@@ -109,28 +155,29 @@ def check_scale(scale: int) -> None:
 def read_header(path: Path) -> tuple[WeightsHeader, Shapes]:
     """The header and the shape of each tensor; raises ModelError for a file that is not rsup's or is damaged."""
     try:
+        check_file(path)
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(tensor.get_shape()) for name, tensor in tensors.items()}
+            types = {tensor.get_dtype(): name for name, tensor in tensors.items()}
     except FileNotFoundError:
         raise ModelError(f"{path} does not exist: give a name from `rsup models list` or a weights file") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path} is not a whole safetensors file ({error}): copy it again, or turn a published pickle into one "
-            "with `rsup models import`"
+            f"{path} is not a whole safetensors file ({getattr(error, 'strerror', None) or error}): copy it again, or "
+            "turn a published pickle into one with `rsup models import`"
         ) from error
     if KEY not in metadata:
         raise ModelError(f"{path} has no rsup header: only files written by rsup say how they are to be used")
+    if len(metadata[KEY]) > _LARGEST_HEADER:
+        raise ModelError(f"{path} has a header of {len(metadata[KEY]):,} characters: rsup writes no such files")
+    if odd := sorted(types.keys() - _TYPES):
+        raise ModelError(f"{path}: {types[odd[0]]} holds {odd[0]}, and weights are floats of 16 to 64 bits")
     try:
         return WeightsHeader.model_validate_json(metadata[KEY]), shapes
     except ValidationError as error:
         raise ModelError(f"{path}: its header is not understood ({first_problem(error)}): update rsup") from error
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing pydantic found wrong, in one line."""
-    problem = error.errors(include_url=False, include_context=False)[0]
-    return ".".join(str(part) for part in problem["loc"]) + ": " + problem["msg"]
 
 
 def settings_of(path: Path, header: WeightsHeader) -> StudentConfig | CompactConfig | RsdStudentConfig:
@@ -142,6 +189,12 @@ def settings_of(path: Path, header: WeightsHeader) -> StudentConfig | CompactCon
         raise ModelError(f"{path}: its header describes no student ({first_problem(error)})") from error
     if header.multiple != config.multiple:
         raise ModelError(f"{path}: its header says multiples of {header.multiple}, its network needs {config.multiple}")
+    apart = header.stride * header.scale
+    if apart % config.repeats:
+        raise ModelError(
+            f"{path}: its tiles start {apart} output pixels apart and its noise repeats after {config.repeats}, so "
+            "that neighbours would not match: make the one a multiple of the other"
+        )
     return config
 
 
@@ -168,7 +221,7 @@ def check_layout(found: Shapes, wanted: Shapes, path: Path) -> None:
     """Raise ModelError, naming a tensor, unless `found` has exactly the names and shapes of `wanted`."""
     missing = sorted(wanted.keys() - found.keys())
     if missing:
-        raise ModelError(f"{path} lacks {_some(missing)}: it is not a SlimDiffSR student of this layout")
+        raise ModelError(f"{path} lacks {_some(missing)}: it is another network, or not all of it")
     unexpected = sorted(found.keys() - wanted.keys())
     if unexpected:
         raise ModelError(f"{path} holds {_some(unexpected)}, unknown to this layout: it is another network")
@@ -186,25 +239,23 @@ def save_weights(path: Path, state: Mapping[str, Tensor], header: WeightsHeader)
 
     Raises ModelError where it cannot be written (no such folder, no permission, no space).
     """
-    from safetensors.torch import save_file
-
-    fresh = path.with_name(f".{path.name}.new")
     try:
-        tensors = {name: tensor.detach().contiguous() for name, tensor in state.items()}
         # One entry of metadata: safetensors writes several in random order, and equal weights are to be equal bytes.
-        fresh.touch()
-        mode = fresh.stat().st_mode
-        save_file(tensors, fresh, metadata={KEY: header.model_dump_json()})
-        # safetensors makes files that only their owner may read; workers may run as somebody else.
-        fresh.chmod(mode)
-        with open(fresh, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
+        write_tensors(path, state, {KEY: header.model_dump_json()})
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be written: {error}") from error
-    finally:
-        # Gone already after a rename; a failed write leaves nothing behind.
-        fresh.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all. Raises OSError or SafetensorError."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as fresh:
+        # safetensors makes files that only their owner may read; workers may run as somebody else.
+        fresh.touch()
+        mode = fresh.stat().st_mode
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, fresh, metadata)
+        fresh.chmod(mode)
 
 
 def sha256(path: Path) -> str:

@@ -1,6 +1,8 @@
 """Checkpoints: what comes back is what was put in, whatever the moment at which writing was cut off."""
 
 import copy
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,31 @@ def test_a_damaged_one_is_named(file: str, damage: str, tmp_path: Path) -> None:
         path.write_bytes(whole[:-5])
     with pytest.raises(TrainingError, match="step-00000010 is damaged.*remove it"):
         load_latest(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "[" * 100_000, "{}", '{"step":'])
+def test_one_that_says_something_else_is_damaged(text: str, tmp_path: Path) -> None:
+    (save(tmp_path, State(5, {"x": torch.zeros(1)}), keep=3) / "state.json").write_text(text)
+    with pytest.raises(TrainingError, match="step-00000005 is damaged"):
+        load_latest(tmp_path)
+
+
+def test_names_are_on_the_disk_before_older_ones_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file, its name, the checkpoint's name: a power cut leaves the old one or the new one."""
+    save(tmp_path, State(5, {"x": torch.zeros(1)}), keep=1)
+    synced = []
+
+    def watch(descriptor: int, sync: Callable[[int], None] = os.fsync) -> None:
+        synced.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, names(tmp_path)))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    save(tmp_path, State(6, {"x": torch.zeros(1)}), keep=1)
+    old, both = ["step-00000005"], ["step-00000005", "step-00000006"]
+    files = [".tensors.safetensors.new", ".state.json.new"]
+    assert [entry for entry in synced if entry[0] in files] == [(name, old) for name in files]
+    assert synced[-2:] == [(".step-00000006.new", old), (tmp_path.name, both)]
+    assert names(tmp_path) == both[1:]
 
 
 def test_no_place_to_write(tmp_path: Path) -> None:

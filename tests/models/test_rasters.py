@@ -73,6 +73,30 @@ def test_png_is_what_pillow_wrote(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(read(tmp_path / "image.png"), expected)
 
 
+VRT = """<VRTDataset rasterXSize="40" rasterYSize="40"><GeoTransform>0,1,0,0,0,-1</GeoTransform>{}</VRTDataset>"""
+BAND = """<VRTRasterBand dataType="Byte" band="{}"><SimpleSource><SourceFilename>{}</SourceFilename>
+<SourceBand>{}</SourceBand></SimpleSource></VRTRasterBand>"""
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png", "jpg"])
+def test_a_file_that_names_others_is_refused(tmp_path: Path, suffix: str) -> None:
+    """A virtual raster under the name of an image: GDAL would read what it names, files and addresses of all kinds."""
+    secret = tmp_path / "secret.png"
+    Image.fromarray(bytes_of(3).transpose(1, 2, 0).copy()).save(secret)
+    path = tmp_path / f"image.{suffix}"
+    path.write_text(VRT.format("".join(BAND.format(band, secret, band) for band in (1, 2, 3))))
+    with rasterio.open(path) as file:
+        assert file.driver == "VRT" and file.read().any()
+    with pytest.raises(UnusableError, match="cannot be opened .*not recognized as being in a supported file format"):
+        read(path)
+
+
+def test_a_format_is_what_the_file_says_not_its_name(tmp_path: Path) -> None:
+    Image.fromarray(bytes_of(3).transpose(1, 2, 0).copy()).save(tmp_path / "image.png")
+    (tmp_path / "image.png").rename(tmp_path / "image.tif")
+    np.testing.assert_array_equal(read(tmp_path / "image.tif"), bytes_of(3) / np.float32(255))
+
+
 def test_palettes_are_refused(tmp_path: Path) -> None:
     Image.fromarray(bytes_of(3).transpose(1, 2, 0).copy()).quantize(8).save(tmp_path / "image.png")
     with pytest.raises(UnusableError, match="has a palette: save it as RGB"):

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rsup.models.errors import RecipeError
 from rsup.models.recipe import OptimizerConfig, load_recipe, recipe_text
@@ -163,6 +165,105 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
                         (tmp_path / "picture.toml", "is not TOML")):  # fmt: skip
         with pytest.raises(RecipeError, match=words):
             load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("x = " + "{a=" * 5000, "nested too deeply"),
+        ("steps = " + "9" * 5000, "is not TOML"),
+        ("method = 'rsd'\nsteps = 0x" + "f" * 5000, "steps"),
+        ("method = 'rsd'\nbatch = 1e999", "batch"),
+        ("method = 'rsd'\n'" + "a" * 10_000 + "' = 1", "aaa\\.\\.\\."),
+        ("x = '" + "z" * 100_000 + "'", "larger than any recipe"),
+        ("method = 'rsd'\nbatch = 65536", "a batch of 65536 crops of 256 pixels is 48 GiB of images alone"),
+        ("method = 'rsd'\noptimizer = {kind = 'adam', lr = 1, betas = [0.9, 2]}", "betas"),
+        ("method = 'slimdiffsr-student'\nsources.tiny.channels = [16, 32, 64, 1000000000]", "channels"),
+        ("method = 'slimdiffsr-student'\nsources.tiny.channels = [24, 32, 64, 64]\nsources.tiny.groups = 16", "24"),
+        ("method = 'slimdiffsr-student'\nstudent.architecture = 0x" + "f" * 5000, "architecture"),
+        (
+            "method = 'slimdiffsr-student'\ninitialise = 'random'\n"
+            "student = {architecture = 'compact-student', scale = 4, channels = [9]}",
+            "a width of 9 is no multiple of 8",
+        ),
+    ],
+)
+def test_what_is_beyond_measure_is_one_sentence(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=words) as caught:
+        load_recipe(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_a_setting_that_is_no_text_is_refused() -> None:
+    """An argument whose bytes are no UTF-8, as Python hands it over."""
+    for override in ("teacher=runs/\udcff", "te\udcffcher=runs"):
+        with pytest.raises(RecipeError, match="written in UTF-8"):
+            load_recipe(RECIPES / "slimdiffsr/student-x4.toml", [override])
+
+
+VALUES = st.one_of(
+    st.sampled_from(["nan", "inf", "-inf", "1e308", "1e-308", "0", "-1", "9" * 5000, "0x" + "f" * 5000, "[]", "{}"]),
+    st.sampled_from(["true", "1979-05-27T07:32:00Z", "'../x'", "'\u202e'", "[[1]]", "[" * 3000, "''", "{a.b=1}"]),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.text(max_size=20),
+)
+KEYS = [
+    "steps", "crop", "batch", "scale", "seed", "ema", "data.bands", "data.gsd", "data.white", "data.validation",
+    "degradation", "degradation.kind", "degradation.first.kernel.size", "degradation.second.resize", "radiometry.span",
+    "variants", "optimizer", "optimizer.betas", "losses.l1", "student", "student.architecture", "student.channels",
+    "student.groups", "student.queries", "distillation.samples", "teacher", "initialise", "sources.tiny.channels",
+    "train_teacher", "train_teacher.resshift.denoiser.channels", "resshift.schedule.low", "rsd.student_steps", "method",
+]  # fmt: skip
+ANY = settings(
+    deadline=None, max_examples=150, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+PATHS = sorted(RECIPES.rglob("*.toml"))
+
+
+def recipe_or_refused(path: Path, overrides: list[str] | None = None) -> None:
+    """A recipe that reads back as itself, or one sentence."""
+    try:
+        recipe = load_recipe(path, overrides or [])
+    except RecipeError as error:
+        assert len(str(error)) < 2 * 64 * 1024
+        return
+    copy = path.with_name("copy.toml")
+    copy.write_text(recipe_text(recipe), encoding="utf-8")
+    assert load_recipe(copy) == recipe
+
+
+@ANY
+@given(path=st.sampled_from(PATHS), key=st.sampled_from(KEYS), value=VALUES)
+def test_any_value_of_any_setting_is_a_recipe_or_one_sentence(path: Path, key: str, value: str, tmp_path: Path) -> None:
+    whole = tmp_path / "recipe.toml"
+    whole.write_bytes(path.read_bytes())
+    recipe_or_refused(whole, [f"{key}={value}"])
+
+
+@ANY
+@given(
+    path=st.sampled_from(PATHS), place=st.floats(0, 1), inserted=st.binary(max_size=8) | VALUES.map(str.encode), cut=...
+)
+def test_any_damage_to_a_file_is_a_recipe_or_one_sentence(
+    path: Path, place: float, inserted: bytes, cut: bool, tmp_path: Path
+) -> None:
+    content = path.read_bytes()
+    at = int(place * len(content))
+    whole = tmp_path / "recipe.toml"
+    whole.write_bytes(content[:at] + inserted + (b"" if cut else content[at + 1 :]))
+    recipe_or_refused(whole)
+
+
+@ANY
+@given(content=st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_any_bytes_are_a_recipe_or_one_sentence(content: bytes, tmp_path: Path) -> None:
+    whole = tmp_path / "recipe.toml"
+    whole.write_bytes(content)
+    recipe_or_refused(whole)
 
 
 def test_rates_are_those_of_torch() -> None:

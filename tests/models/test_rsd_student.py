@@ -17,6 +17,7 @@ from rsup.models.registry import student_counts
 from rsup.models.resshift import ResShift, ResShiftConfig
 from rsup.models.rsd import one_step_student
 from rsup.models.rsd_student import RsdStudent, RsdStudentConfig, assemble
+from rsup.models.weights import load_student, save_weights, student_header
 
 TINY = ResShiftConfig(denoiser=DenoiserConfig(channels=(8, 16), blocks=1, head_channels=8, groups=4))
 
@@ -97,6 +98,22 @@ def test_a_file_gives_it_back_without_any_other(codebook: bool, tmp_path: Path) 
     again.load_state_dict(load_file(tmp_path / "student.safetensors"), assign=True)
     with torch.no_grad():
         torch.testing.assert_close(again(image()), student(image()), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_its_noise_meets_the_tiles_that_its_header_says(scale: int, tmp_path: Path) -> None:
+    """Neighbours start where the noise begins again; a file whose tiles do not is refused."""
+    latents = load_latents("unshuffle")
+    student = assemble(one_step_student(ResShift(TINY, 48)), latents)
+    header = student_header(student.config, scale, licence="Apache-2.0", source="made")
+    assert header.stride * scale == student.config.period * latents.config.factor
+    path = tmp_path / "w.safetensors"
+    save_weights(path, student.state_dict(), header)
+    load_student(path)
+    wider = header.model_copy(update={"overlap": header.overlap + 8 // scale})
+    save_weights(path, student.state_dict(), wider)
+    with pytest.raises(ModelError, match="tiles start 424 output pixels apart and its noise repeats after 432"):
+        load_student(path)
 
 
 def test_an_untrained_one_returns_the_image() -> None:
