@@ -147,7 +147,6 @@ def _reference(candidate: _Candidate, root: Path | None, query: Query) -> ItemRe
     except CatalogError as error:
         raise CatalogError(f"item {item.id} {error}") from error
     properties = document["properties"]
-    offset = described[evidence].offset
     return ItemReference(
         id=item.id,
         collection=item.collection,
@@ -159,9 +158,8 @@ def _reference(candidate: _Candidate, root: Path | None, query: Query) -> ItemRe
         baseline=processing_baseline(item.id, properties),
         geometry=item.geometry,
         hrefs=hrefs,
-        assets=described,
+        assets={band: asset.described() for band, asset in described.items()},
         evidence_band=evidence,
-        evidence_asset={} if offset is None else {"offset": offset},
         product_metadata=metadata,
         properties={k: v for k, v in properties.items() if k.split(":")[0] in ("s2", "earthsearch", "processing")},
         public_href=None if candidate.address is None else _stored(candidate.address, root),

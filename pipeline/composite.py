@@ -11,15 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter
 
 from .grid import Window
-from .reading import Source, read
-from .sentinel2 import MASKED_CLASSES, SCL
+from .reading import Source, read, read_classes
+from .sentinel2 import DARK_CLASSES, MASKED_CLASSES, SCL
 
 STACK_BYTES = 16 * 2**20
 """Most bytes of pixels held at once for a median; more items are done in strips of fewer rows."""
 MEDIAN_ROWS = 64
 """Rows whose median is taken at once."""
+REACH = 3
+"""Pixels of the lattice, a 20 m pixel's width and a half: as far as edges of bands and classes may lie apart."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +35,47 @@ class Chunk:
     """[y, x], SCL of the first item that has the pixel."""
     source: NDArray[np.uint16]
     """[y, x], 1 + index of the item; 0 where there is none, and in a median, where there are many."""
+    dark: int
+    """Pixels that are 0 in some band of a file and were kept as the darkest number, for there is ground."""
+    blank: int
+    """Pixels that the classification has and no band has: `data` is 0, `classes` and (of `first`) `source` are not."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One item on a window."""
+
+    data: NDArray[np.uint16]
+    """[band, y, x]"""
+    classes: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    """[y, x], pixels that every band has."""
+    dark: NDArray[np.bool_]
+    """[y, x], those of them where one has its darkest number."""
+    blank: NDArray[np.bool_]
+    """[y, x], ground by its class that no band has."""
 
 
 def first(sources: Sequence[tuple[int, Source]], bands: Sequence[str], window: Window, crs: str, mask: bool) -> Chunk:
     """Each pixel from the first item (numbered from 0, best first) that has it in every band."""
     shape = (window.height, window.width)
-    chunk = Chunk(np.zeros((len(bands), *shape), np.uint16), np.zeros(shape, np.uint8), np.zeros(shape, np.uint16))
+    data, classes = np.zeros((len(bands), *shape), np.uint16), np.zeros(shape, np.uint8)
+    origin, dark = np.zeros(shape, np.uint16), 0
+    missing = np.ones(shape, bool)
     for index, source in sources:
-        wanted = chunk.source == 0
-        if not wanted.any():
+        item = _read_item(source, bands, window, crs, mask, missing)
+        if item is None:
+            continue
+        np.copyto(data, item.data, where=item.valid)
+        dark += int((item.dark & item.valid).sum())
+        missing &= ~item.valid
+        # What no band has stays open to the items that follow.
+        news = item.valid | (item.blank & (origin == 0))
+        np.copyto(classes, item.classes, where=news)
+        origin[news] = index + 1
+        if not missing.any():
             break
-        pixels = _read_item(source, bands, window, crs, mask, wanted)
-        if pixels is not None:
-            data, classes, valid = pixels
-            valid &= wanted
-            np.copyto(chunk.data, data, where=valid)
-            np.copyto(chunk.classes, classes, where=valid)
-            chunk.source[valid] = index + 1
-    return chunk
+    return Chunk(data, classes, origin, dark, int((missing & (origin > 0)).sum()))
 
 
 def median(sources: Sequence[tuple[int, Source]], bands: Sequence[str], window: Window, crs: str, mask: bool) -> Chunk:
@@ -64,6 +90,8 @@ def median(sources: Sequence[tuple[int, Source]], bands: Sequence[str], window: 
         np.concatenate([strip.data for strip in strips], axis=1),
         np.concatenate([strip.classes for strip in strips]),
         np.concatenate([strip.source for strip in strips]),
+        sum(strip.dark for strip in strips),
+        sum(strip.blank for strip in strips),
     )
 
 
@@ -74,15 +102,18 @@ def _median_strip(
     everything = np.ones(shape, bool)
     stack = np.zeros((len(sources), len(bands), *shape), np.uint16)
     classes = np.zeros(shape, np.uint8)
-    seen = np.zeros(shape, bool)
+    seen, dark, blank = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
     for layer, (_, source) in zip(stack, sources, strict=True):
-        pixels = _read_item(source, bands, window, crs, mask, everything)
-        if pixels is not None:
-            data, item_classes, valid = pixels
-            np.copyto(layer, data, where=valid)
-            np.copyto(classes, item_classes, where=valid & ~seen)
-            seen |= valid
-    return Chunk(median_of_valid(stack), classes, np.zeros(shape, np.uint16))
+        item = _read_item(source, bands, window, crs, mask, everything)
+        if item is not None:
+            np.copyto(layer, item.data, where=item.valid)
+            np.copyto(classes, item.classes, where=(item.valid & ~seen) | (item.blank & (classes == 0)))
+            seen |= item.valid
+            dark |= item.dark & item.valid
+            blank |= item.blank
+    return Chunk(
+        median_of_valid(stack), classes, np.zeros(shape, np.uint16), int(dark.sum()), int((blank & ~seen).sum())
+    )
 
 
 def median_of_valid(stack: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -106,20 +137,37 @@ def _median_block(stack: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 def _read_item(
     source: Source, bands: Sequence[str], window: Window, crs: str, mask: bool, wanted: NDArray[np.bool_]
-) -> tuple[NDArray[np.uint16], NDArray[np.uint8], NDArray[np.bool_]] | None:
-    """Pixels [band, y, x], classes and validity of an item; None where it has nothing that is wanted."""
+) -> _Item | None:
+    """The wanted pixels of an item; None where it has nothing that is wanted.
+
+    0 is both nodata and the darkest number, so a band alone cannot tell them apart. Ground is where the
+    classification has a class or, without one, where any band has a number; and not within REACH pixels of where
+    there is none, for a 20 m pixel reaches beyond the edge of what the 10 m bands have.
+    """
+    around = window.grow(REACH)
+    inner = window.within(around)
+    classified = SCL.name in source.item.hrefs
     classes = np.zeros((window.height, window.width), np.uint8)
-    if SCL.name in source.item.hrefs:
-        classes = read(source, SCL.name, window, crs).astype(np.uint8)
+    has_ground: NDArray[np.bool_] = np.zeros((around.height, around.width), bool)
+    if classified:
+        wide = read_classes(source, around, crs)
+        classes, has_ground = wide[inner], wide > 0
         if mask:
             wanted = wanted & ~np.isin(classes, MASKED_CLASSES)
             if not wanted.any():
                 return None
-    data = np.empty((len(bands), window.height, window.width), np.uint16)
-
-    def fill(number: int) -> None:
-        data[number] = read(source, bands[number], window, crs)
-
     with ThreadPoolExecutor(len(bands)) as pool:
-        list(pool.map(fill, range(len(bands))))
-    return data, classes, wanted & (data > 0).all(axis=0)
+        read_window = window if classified else around
+        pixels = list(pool.map(lambda band: read(source, band, read_window, crs), bands))
+    data, zero = np.stack([band.numbers for band in pixels]), np.stack([band.zero for band in pixels])
+    if not classified:
+        has_ground = np.asarray((data > 0).any(axis=0))
+        data, zero = data[:, *inner], zero[:, *inner]
+    ground = minimum_filter(has_ground, 2 * REACH + 1)[inner]
+    known = (data > 0).any(axis=0) | np.isin(classes, DARK_CLASSES)
+    dark = (data == 0) & zero & ground & known
+    for number, band in enumerate(bands):
+        data[number][dark[number]] = source.zero(band)
+    valid = (data > 0).all(axis=0)
+    blank = zero.all(axis=0) & ground & (classes > 0) & ~valid
+    return _Item(data, classes, wanted & valid, dark.any(axis=0), wanted & blank)

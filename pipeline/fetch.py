@@ -7,6 +7,7 @@ ground asked for, so that every model tile that touches that ground sees the sam
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import zarr
 
-from rsup.models.atomic import remove
+from rsup.models.atomic import remove, replacing
 
 from .catalog import CATALOGS, Query, search
 from .composite import Chunk, first, median
@@ -30,9 +31,11 @@ from .footprint import box_of, window_in
 from .grid import Window, chunks
 from .items import ItemReference
 from .ledger import Ledger
+from .progress import say
 from .reading import Source, inspect, quiet
 from .request import FetchRequest
 from .scene import SceneWriter, create_scene
+from .sentinel2 import BANDS
 
 __all__ = ["FetchPlan", "FetchRequest", "plan", "run"]
 
@@ -44,6 +47,8 @@ LOOKERS = 8
 """Items looked at at once, before the first chunk."""
 READERS = 2
 """Chunks read at once, each band in a thread of its own: the network is kept busy with little memory."""
+DOUBTS = ("dark_pixels", "zero_pixels")
+"""Counts of a finished scene, in its attributes and in the summary; see `Chunk.dark` and `Chunk.blank`."""
 
 Report = Callable[[int, int], None]
 
@@ -171,6 +176,8 @@ def _run(plan: FetchPlan, report: Report) -> dict[str, Any]:
         writer = _open_store(plan, sources, partial_store, ledger)
         with quiet():
             _fill(plan, sources, writer, ledger, report)
+        doubts = _doubts(ledger, plan)
+        _note(partial_store, doubts)
         valid = _valid_fraction(partial_store, plan)
         if not valid:
             shutil.rmtree(partial_store)
@@ -189,6 +196,7 @@ def _run(plan: FetchPlan, report: Report) -> dict[str, Any]:
         "bands": request.bands,
         "items": [item.id for item in plan.items],
         "valid_percent": round(100 * valid, 2),
+        **doubts,
     }
 
 
@@ -232,7 +240,18 @@ def _inspect_all(plan: FetchPlan) -> list[Source]:
     sign = urlsplit(CATALOGS.get(plan.request.catalog, plan.request.catalog)).hostname == host
 
     with ThreadPoolExecutor(LOOKERS) as pool:
-        return list(pool.map(lambda item: inspect(item, plan.request.wanted_offset, sign), plan.items))
+        try:
+            sources = list(pool.map(lambda item: inspect(item, plan.request.wanted_offset, sign), plan.items))
+        finally:
+            pool.shutdown(cancel_futures=True)  # one item that cannot be used ends the run: ask for no more
+    coarse = [source for source in sources if source.coarse]
+    if coarse:
+        band, size = next(iter(coarse[0].coarse.items()))
+        say(
+            f"{len(coarse)} of {len(sources)} items have pixels larger than Sentinel-2's, which are interpolated "
+            f"(item {coarse[0].item.id}: {band} has {size:g} m, not {BANDS[band].gsd} m)"
+        )
+    return sources
 
 
 def _open_store(plan: FetchPlan, sources: list[Source], path: Path, ledger: Ledger) -> SceneWriter:
@@ -285,7 +304,9 @@ def _fill(plan: FetchPlan, sources: list[Source], writer: SceneWriter, ledger: L
                 chunk = ready.result()
                 running |= {start(window): following for following, window in islice(missing, 1)}
                 writer.write(index, chunk.data, chunk.classes, chunk.source)
-                ledger.record(f"{index[0]},{index[1]}", "done")
+                ledger.record(
+                    f"{index[0]},{index[1]}", "done", figures={"dark_pixels": chunk.dark, "zero_pixels": chunk.blank}
+                )
                 finished += 1
                 report(finished, len(every))
         finally:
@@ -297,6 +318,32 @@ def _read_chunk(plan: FetchPlan, sources: list[Source], window: Window) -> Chunk
     fuse = median if request.composite == "median" else first
     over = [(index, sources[index]) for index in plan.over(window)]
     return fuse(over, request.bands, window, request.utm, request.mask_clouds)
+
+
+def _doubts(ledger: Ledger, plan: FetchPlan) -> dict[str, int]:
+    """What the chunks counted of pixels that may be other than they look; said on standard error."""
+    counted = [ledger.info(f"{i},{j}")["figures"] for (i, j), _ in plan.chunks()]
+    doubts = {name: int(sum(figures[name] for figures in counted)) for name in DOUBTS}
+    if doubts["dark_pixels"]:
+        say(
+            f"{doubts['dark_pixels']} pixels are 0 in some band though there is ground: kept as the darkest number "
+            "(water and shade are so, and damaged files)"
+        )
+    if doubts["zero_pixels"]:
+        say(
+            f"{doubts['zero_pixels']} pixels have a scene class and are 0 in every band: they stay without data; "
+            "their files may be damaged (the array `source` names the items)"
+        )
+    return doubts
+
+
+def _note(store: Path, attributes: dict[str, Any]) -> None:
+    """Add to a store's own attributes what is only known in the end."""
+    root = store / "zarr.json"
+    described = json.loads(root.read_bytes())
+    described["attributes"] |= attributes
+    with replacing(root) as fresh:
+        fresh.write_text(json.dumps(described, indent=2))
 
 
 def _valid_fraction(store: Path, plan: FetchPlan) -> float:

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .footprint import Footprint
-from .stac_documents import Asset
 
 PASS = timedelta(minutes=30)
 """A platform is over a tile again after an orbit, 100 minutes, at the earliest; parts of one pass lie closer."""
@@ -39,12 +38,10 @@ class ItemReference:
     hrefs: dict[str, str]
     """Where the asset of each band asked for is read, of the evidence band, and of `scl` where there is one: addresses
     with whatever login and signature the catalogue gave them, or paths. Never to be stored."""
-    assets: dict[str, Asset]
-    """What the item says of the same files."""
+    assets: dict[str, dict[str, Any]]
+    """What the item says of the same files: `raster:bands`, `file:size`, `file:checksum`, whichever it has."""
     evidence_band: str
     """Whose dark pixels and metadata say which offset the item carries; the same whatever bands are asked for."""
-    evidence_asset: dict[str, Any]
-    """What that band's asset says of its offset."""
     product_metadata: str | None
     """Where MTD_MSIL2A.xml is read, if the item has it."""
     properties: dict[str, Any]

@@ -71,6 +71,8 @@ CLASS_NAMES = (
 """Scene classification (SCL) classes 0..11, in order."""
 MASKED_CLASSES = (0, 1, 3, 8, 9, 10)
 """What --mask-clouds drops: nothing known, saturated, shadow, cloud, cirrus."""
+DARK_CLASSES = (2, 3, 6)
+"""Shade and water: the ground that may be 0 in every band."""
 
 RAW_OFFSET = -1000
 """BOA_ADD_OFFSET of products since baseline 04.00: what their numbers need before / 10000."""
@@ -95,6 +97,8 @@ class OffsetDecision:
     """The archive took 1000 off a baseline >= 04.00 product: small numbers may have wrapped around."""
     baseline: str | None
     evidence: tuple[str, ...]
+    by_user: bool = False
+    """Decided by --offset, against whatever is declared."""
 
 
 def processing_baseline(item_id: str, properties: Mapping[str, Any]) -> str | None:
@@ -144,16 +148,27 @@ def segment_of(properties: Mapping[str, Any]) -> str | None:
     return None
 
 
-def asset_offset(asset: Mapping[str, Any]) -> int | None:
-    """The offset a band's asset claims, in numbers: -1000 for -0.1; None where it claims nothing.
+def asset_field(asset: Mapping[str, Any], name: str) -> Any:
+    """`scale`, `offset` or `nodata` of a band's asset; None where it says nothing.
 
-    Fields: `raster:bands` (raster extension 1), `bands` or the asset itself (extension 2).
+    Places: `raster:bands` (raster extension 1), `bands` or the asset itself (extension 2, STAC 1.1).
     """
-    for fields in (*(asset.get("raster:bands") or ()), *(asset.get("bands") or ()), asset):
-        for key in ("raster:offset", "offset"):
-            if isinstance(fields.get(key), int | float):
-                return round(float(fields[key]) * 10000)
+    lists = [asset.get(key) for key in ("raster:bands", "bands")]
+    for fields in (*(entry for entries in lists if isinstance(entries, list) for entry in entries), asset):
+        for key in (f"raster:{name}", name):
+            if isinstance(fields, Mapping) and fields.get(key) is not None:
+                return fields[key]
     return None
+
+
+def asset_offset(asset: Mapping[str, Any]) -> int | None:
+    """The offset a band's asset claims, in numbers: -1000 for -0.1; None where it claims nothing."""
+    offset = asset_field(asset, "offset")
+    if not isinstance(offset, int | float) or not abs(offset) < 1e30:
+        return None
+    if offset == 0 and asset_field(asset, "scale") == 1:
+        return None  # GDAL's word for "not said", which some catalogues copy
+    return round(float(offset) * 10000)
 
 
 def product_offset(metadata: str) -> int | None:
@@ -175,12 +190,14 @@ def decide_offset(
     dark: float | None,
     product: int | None = None,
     wanted: Offset = "auto",
+    header: int | None = None,
 ) -> OffsetDecision:
     """Decide which offset an item's pixels carry, from all it says of itself and from its dark pixels.
 
     `asset` is the STAC asset of a band, `dark` its `dark_level`, `product` the `product_offset` where it was
-    read, `wanted` the user's word. What the item says must agree; where it does not (Earth Search repeats the
-    product's offset for pixels it has shifted), dark pixels decide. Pixels too dark for the claim refute it.
+    read, `wanted` the user's word, `header` the offset in the file's own header. What is said must agree; where it
+    does not (Earth Search repeats the product's offset for pixels it has shifted), dark pixels decide. Pixels too dark
+    for the claim refute it.
     Raises SceneError where the evidence disagrees or there is none.
     """
     baseline = processing_baseline(item_id, properties)
@@ -188,6 +205,8 @@ def decide_offset(
     described = asset_offset(asset)
     if described is not None:
         claims.append((f"the asset's offset is {described}", described))
+    if header is not None and header != described:
+        claims.append((f"its file's offset is {header}", header))
     applied = properties.get("earthsearch:boa_offset_applied")
     if product is None and baseline is not None:
         product = RAW_OFFSET if baseline >= "04.00" else 0
@@ -222,7 +241,7 @@ def decide_offset(
             f"{item_id}: {problem} ({'; '.join(evidence) or 'no evidence'}); decide with --offset 0 or --offset -1000"
         )
     shifted = offset == 0 and (applied is True or product != 0)
-    return OffsetDecision(offset, shifted, baseline, tuple(evidence))
+    return OffsetDecision(offset, shifted, baseline, tuple(evidence), wanted != "auto")
 
 
 def to_stored(numbers: NDArray[np.uint16], decision: OffsetDecision) -> NDArray[np.uint16]:

@@ -7,7 +7,7 @@ ignore the rest. Texts are printable, dates in UTC, numbers finite, footprints s
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -112,6 +112,7 @@ class RasterBand(_Document):
 
     scale: Annotated[float | None, Field(ge=-1e6, le=1e6)] = None
     offset: Annotated[float | None, Field(ge=-1e6, le=1e6)] = None
+    nodata: Annotated[float | Literal["nan", "inf", "-inf"] | None, Field(union_mode="left_to_right")] = None
 
 
 class Asset(_Document):
@@ -146,15 +147,14 @@ class Asset(_Document):
             "size": fields.get("file:size"),
         }
 
-    @property
-    def offset(self) -> float | None:
-        """What is added to its numbers times scale; the first of its claims."""
-        return next((row.offset for row in self.rasters if row.offset is not None), None)
-
-    @property
-    def scale(self) -> float | None:
-        """What its numbers are multiplied by; the first of its claims."""
-        return next((row.scale for row in self.rasters if row.scale is not None), None)
+    def described(self) -> dict[str, Any]:
+        """What it says, in the words of the raster and file extensions."""
+        fields = {
+            "raster:bands": [row.model_dump(exclude_none=True) for row in self.rasters],
+            "file:checksum": self.checksum,
+            "file:size": self.size,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 def problem(error: ValueError) -> str:

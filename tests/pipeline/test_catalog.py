@@ -164,7 +164,6 @@ def reference(item_id: str, baseline: str | None = None, segment: str | None = N
         "hrefs": {},
         "assets": {},
         "evidence_band": "blue",
-        "evidence_asset": {},
         "product_metadata": None,
         "properties": {},
     }

@@ -407,7 +407,7 @@ def test_what_an_asset_may_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         '<VRTRasterBand dataType="UInt16" band="1"><SimpleSource>'
         f"<SourceFilename>{secret}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
     )
-    with pytest.raises(SceneError, match="band green: its asset is neither GeoTIFF nor JPEG 2000 but VRT"):
+    with pytest.raises(SceneError, match="band green: its asset cannot be read .it is neither GeoTIFF nor JPEG 2000"):
         fetch(tmp_path)
 
 
