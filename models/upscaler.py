@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,23 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["ModelDescriptor", "Upscaler", "descriptor_of", "import_published", "list_models", "load", "show_model"]
+__all__ = [
+    "FLOAT32",
+    "ModelDescriptor",
+    "Upscaler",
+    "arithmetic_on",
+    "descriptor_of",
+    "import_published",
+    "list_models",
+    "load",
+    "show_model",
+]
 
 CUDA_BATCH = 4
 """Tiles a pass on a GPU: enough to fill one, and under 2 GB with the published student."""
+
+FLOAT32 = "float32"
+"""The arithmetic that every device can do, and in which all of them agree within a rounding: see `arithmetic_on`."""
 
 
 class Upscaler:
@@ -35,8 +49,15 @@ class Upscaler:
     batch: int
     """Tiles worth handing over at once: they run side by side."""
 
-    def __init__(self, descriptor: ModelDescriptor, network: nn.Module, device: torch.device, cores: int = 1) -> None:
-        """`network` is moved to `device`; see `load` for models by name.
+    def __init__(
+        self,
+        descriptor: ModelDescriptor,
+        network: nn.Module,
+        device: torch.device,
+        cores: int = 1,
+        arithmetic: str | None = None,
+    ) -> None:
+        """`network` is moved to `device`; see `load` for models by name, and for `arithmetic`.
 
         On the CPU `cores` tiles run at once, each on one thread, and torch is set to one thread an operation for the
         whole process: how torch cuts an operation over threads changes its rounding (a bfloat16 network: by up to 4
@@ -52,7 +73,8 @@ class Upscaler:
         enlarged = student and classes_of(descriptor.metadata["header"]["architecture"])[0].enlarged
         self._first = interpolator("bicubic", descriptor.scale).to(device) if enlarged else None
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
-        self.precision = reduced_precision(device) if student else None
+        chosen = reduced_precision(device) if arithmetic is None else _precision(arithmetic, device)
+        self.precision = chosen if student else None
         self.batch = CUDA_BATCH if device.type == "cuda" else cores
         self._pool: ThreadPoolExecutor | None = None
         if device.type == "cpu":
@@ -111,25 +133,46 @@ class Upscaler:
         return result[..., :height, :width]
 
 
-def load(name_or_path: str, scale: int, device: str = "cpu", cores: int = 1) -> Upscaler:
+def load(
+    name_or_path: str,
+    scale: int,
+    device: str = "cpu",
+    cores: int = 1,
+    *,
+    arithmetic: str | None = None,
+    planned: ModelDescriptor | None = None,
+) -> Upscaler:
     """`default`, a name of `list_models` or a weights file, at `scale` (4 or 8), on `cpu`, `cuda` or `cuda:N`.
 
-    `cores`: how many tiles run at once on the CPU; see Upscaler for what that does to torch's threads.
+    `cores`: how many tiles run at once on the CPU; see Upscaler for what that does to torch's threads. `arithmetic`:
+    what `arithmetic_on` said of some device, to compute as that one does; None is this device's own. `planned`: what
+    the model must be; the bytes that are loaded are the bytes that are compared.
 
-    Raises ModelError for what `descriptor_of` raises it for, for damaged weights, and for a device that is not there.
+    Raises ModelError for what `descriptor_of` raises it for, for damaged weights, for a device that is not there or
+    cannot do the arithmetic, and for a model that is not the planned one.
     """
     where = _device(device)
     descriptor = descriptor_of(name_or_path, scale)
+    if planned is not None and _identity(descriptor) != _identity(planned):
+        raise ModelError(
+            f"{name_or_path} is not the model this run was planned with (SHA-256 {descriptor.sha256[:12]}..., not "
+            f"{planned.sha256[:12]}...): put that file back on every machine and run the same command again"
+        )
     network: nn.Module
     if descriptor.metadata["kind"] == "student":
         from .weights import load_student
 
-        network = load_student(Path(descriptor.metadata["path"]))
+        network = load_student(Path(descriptor.metadata["path"]), descriptor.sha256)
     else:
         from .interpolation import interpolator
 
         network = interpolator(descriptor.name, scale)
-    return Upscaler(descriptor, network, where, cores)
+    return Upscaler(descriptor, network, where, cores, arithmetic)
+
+
+def _identity(descriptor: ModelDescriptor) -> ModelDescriptor:
+    """What of a descriptor decides the numbers: where the file lies does not, its header is under its digest."""
+    return replace(descriptor, metadata={})
 
 
 def import_published(src: Path, scale: int, out: Path) -> dict[str, Any]:
@@ -156,6 +199,36 @@ def reduced_precision(device: torch.device) -> torch.dtype | None:
     features = torch.cpu.get_capabilities()
     vectors = features.get("avx512_bf16") and not features.get("avx512_fp16")
     return torch.bfloat16 if features.get("amx_bf16") or vectors else None
+
+
+def arithmetic_on(device: str) -> str:
+    """The arithmetic of a network on `device` that is free to choose: "float32", or as "bfloat16 on cuda".
+
+    Two runs of one arithmetic agree within about 1 DN; 16-bit types differ from float32, and one kind of device from
+    another, by up to 4, because autocast keeps other operations in float32 on each. Raises ModelError where the device
+    is not there.
+    """
+    where = _device(device)
+    reduced = reduced_precision(where)
+    return FLOAT32 if reduced is None else f"{str(reduced).removeprefix('torch.')} on {where.type}"
+
+
+def _precision(arithmetic: str, device: torch.device) -> torch.dtype | None:
+    """The type autocast is given for an arithmetic; raises ModelError where `device` cannot do it."""
+    import torch
+
+    if arithmetic == FLOAT32:
+        return None
+    types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    name, _, kind = arithmetic.partition(" on ")
+    # A CPU can do either, if slower than float32; a card has bfloat16 or has it not.
+    emulated = device.type == "cuda" and name == "bfloat16" and reduced_precision(device) != torch.bfloat16
+    if name not in types or kind != device.type or emulated:
+        raise ModelError(
+            f"this run's chunks are computed in {arithmetic}, which {device} here cannot do: go on where it was begun, "
+            "or start afresh with --overwrite"
+        )
+    return types[name]
 
 
 def _device(name: str) -> torch.device:

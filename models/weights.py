@@ -168,14 +168,19 @@ def read_header(path: Path) -> tuple[WeightsHeader, Shapes]:
             f"{path} is not a whole safetensors file ({getattr(error, 'strerror', None) or error}): copy it again, or "
             "turn a published pickle into one with `rsup models import`"
         ) from error
+    header = _header(path, metadata)
+    if odd := sorted(types.keys() - _TYPES):
+        raise ModelError(f"{path}: {types[odd[0]]} holds {odd[0]}, and weights are floats of 16 to 64 bits")
+    return header, shapes
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> WeightsHeader:
     if KEY not in metadata:
         raise ModelError(f"{path} has no rsup header: only files written by rsup say how they are to be used")
     if len(metadata[KEY]) > _LARGEST_HEADER:
         raise ModelError(f"{path} has a header of {len(metadata[KEY]):,} characters: rsup writes no such files")
-    if odd := sorted(types.keys() - _TYPES):
-        raise ModelError(f"{path}: {types[odd[0]]} holds {odd[0]}, and weights are floats of 16 to 64 bits")
     try:
-        return WeightsHeader.model_validate_json(metadata[KEY]), shapes
+        return WeightsHeader.model_validate_json(metadata[KEY])
     except ValidationError as error:
         raise ModelError(f"{path}: its header is not understood ({first_problem(error)}): update rsup") from error
 
@@ -198,10 +203,14 @@ def settings_of(path: Path, header: WeightsHeader) -> StudentConfig | CompactCon
     return config
 
 
-def load_student(path: Path) -> Student | CompactStudent | RsdStudent:
-    """The network of a weights file, on the CPU, in float32; raises ModelError where file and header disagree."""
+def load_student(path: Path, digest: str | None = None) -> Student | CompactStudent | RsdStudent:
+    """The network of a weights file, on the CPU, in float32.
+
+    Raises ModelError where file and header disagree, and where the SHA-256 of the bytes that are loaded is not
+    `digest`: a file may be replaced between two looks at it.
+    """
     import torch
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     header, shapes = read_header(path)
     config = settings_of(path, header)
@@ -210,9 +219,14 @@ def load_student(path: Path) -> Student | CompactStudent | RsdStudent:
         student: Student | CompactStudent | RsdStudent = classes_of(header.architecture)[1](config)
     check_layout(shapes, {name: tuple(t.shape) for name, t in student.state_dict().items()}, path)
     try:
-        state = load_file(path)
+        data = path.read_bytes()
+        state = load(data)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
+    told = _header(path, json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}))
+    changed = told.model_dump_json() != header.model_dump_json()  # as text: a figure that is NaN is not equal to itself
+    if changed or (digest is not None and hashlib.sha256(data).hexdigest() != digest):
+        raise ModelError(f"{path} is being replaced: wait until it is whole and run the same command again")
     student.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     return student
 

@@ -38,6 +38,10 @@ def main() -> None:
     _stop_when_told()
     _open_streams()
 
+    from .environment import settle
+
+    settle()  # before anything that is not Python's own is imported
+
     from .errors import RsupError
     from .progress import say
 

@@ -1,42 +1,36 @@
-"""Where work runs: a pool of worker processes on this machine, pinned to its GPUs, or a Dask scheduler that stands.
+"""Where work runs: worker processes on this machine, pinned to its GPUs, or a Dask scheduler that stands.
 
-In: a device request; out: a connected Dask client whose workers hold the network, and `run`, which keeps a bounded
-number of tasks in flight, tries a failing task three times and reports each result as it comes.
+In: a plan of workers, or an address; out: a connected Dask client, and `run`, which keeps a bounded number of tasks in
+flight, tries a failing task three times and reports each result as it comes. A cluster that is lost or silent is one
+ChunkError, not a library's tracebacks, and never a run that waits for ever.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 import signal
+import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
-from threading import Lock, current_thread, main_thread
-from typing import TYPE_CHECKING, Any
+from queue import Empty, SimpleQueue
+from threading import current_thread, main_thread
+from typing import Any
+from urllib.parse import urlsplit
 
 import dask
-from distributed import (
-    Client,
-    KilledWorker,
-    Nanny,
-    Scheduler,
-    SpecCluster,
-    WorkerPlugin,
-    as_completed,
-    get_worker,
-)
+from distributed import Client, Future, KilledWorker, Nanny, Scheduler, Security, SpecCluster, Worker
+from distributed.exceptions import WorkerStartTimeoutError
 
+from rsup.models.upscaler import FLOAT32
+
+from . import vigil
 from .errors import ArgumentError, ModelError, OutputError, RsupError
-
-if TYPE_CHECKING:
-    from rsup.models.upscaler import Upscaler
-
-    from .upscale import TileCache
+from .pool import Pool
+from .vigil import LOST, Vigil, answer, lost
+from .worker import ModelPlugin, worker_arithmetic
 
 VERSION = version("rsup")
 """What workers must have as well."""
@@ -44,182 +38,112 @@ VERSION = version("rsup")
 ATTEMPTS = 3
 """Times a task is tried before it counts as failed."""
 
-DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-"""One of these is there where torch could see a GPU: NVIDIA's driver, Windows' subsystem for Linux, AMD's driver."""
+STARTING = 120.0
+"""Seconds a worker process may take to start."""
 
-CACHE_BYTES = 512 << 20
-"""Tiles a worker keeps for neighbouring chunks: the lower edges of a row of chunks 90 km long at x8."""
+JOINING = 55.0
+"""Seconds in which a first worker must have joined a scheduler that stands."""
 
-THREADS = 3
-"""Threads a worker has: one in the network, one that reads ahead, one that writes behind."""
+LOADING = 300.0
+"""Seconds in which every worker must have imported torch, perhaps for the first time and from a slow disk."""
 
-
-@dataclass(frozen=True)
-class Pool:
-    """The worker processes of this machine."""
-
-    device: str
-    """The torch device of every worker: "cpu", or "cuda", of which a worker sees only its own card."""
-    pins: tuple[str | None, ...]
-    """CUDA_VISIBLE_DEVICES of each worker, None on the CPU."""
-    cores: int
-    """CPU cores a worker's network may use."""
-
-    @classmethod
-    def plan(cls, device: str, workers: int | None) -> Pool:
-        """`device` is auto, cpu, cuda (every visible card) or cuda:N; `workers` None means one a card, or one CPU
-        worker that has all cores. Raises ArgumentError where the machine lacks what is asked for.
-        """
-        if workers is not None and workers < 1:
-            raise ArgumentError(f"--workers {workers}: at least one worker is needed")
-        cores = len(os.sched_getaffinity(0))
-        cards = [] if device == "cpu" else visible_cards()
-        if device == "cpu" or (device == "auto" and not cards):
-            count = workers or 1
-            return cls("cpu", (None,) * count, max(1, cores // count))
-        if device.startswith("cuda:"):
-            index = device.removeprefix("cuda:")
-            if not index.isdecimal() or int(index) >= len(cards):
-                raise ArgumentError(f"--device {device}: this machine shows {len(cards)} CUDA devices")
-            cards = [cards[int(index)]]
-        elif device not in ("auto", "cuda"):
-            raise ArgumentError(f"--device {device}: choose auto, cpu, cuda or cuda:N")
-        elif not cards:
-            raise ArgumentError("--device cuda: torch sees no CUDA device here; use --device cpu")
-        count = workers or len(cards)
-        if count > len(cards):
-            raise ArgumentError(f"--workers {count}: there are {len(cards)} CUDA devices and one worker a device")
-        return cls("cuda", tuple(cards[:count]), max(1, cores // count))
+CLOSING = 5.0
+"""Seconds a scheduler is given to take its leave."""
 
 
-def visible_cards() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES may name here, one entry a card: indices, or the entries of the variable itself."""
-    if not any(Path(node).exists() for node in DRIVER_NODES):
-        return []  # and torch need not be imported, which takes seconds
-    import torch
+class _NoPages:
+    """Neither scheduler nor workers listen for HTTP: Dask's pages show data and code to whoever asks."""
 
-    count = torch.cuda.device_count()
-    named = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
-    return named[:count] if named else [str(index) for index in range(count)]
+    def start_http_server(self, *_: object, **__: object) -> None:
+        """In the place of the one that listens."""
 
 
-class ModelPlugin(WorkerPlugin):
-    """Holds one network a worker process, the lock that lets one chunk at a time into it, and the tiles chunks share.
-
-    The network is loaded by the first task, not by `setup`: an exception there is a task's exception and reaches the
-    user, while a worker whose `setup` fails is restarted for ever.
-    """
-
-    name = "rsup-model"
-
-    def __init__(self, model: str, scale: int, pool: Pool | None) -> None:
-        """`pool` None: a cluster that stands already, where each worker takes a card if it sees one."""
-        self.model, self.scale = model, scale
-        self.device = pool.device if pool else "auto"
-        self.cores = pool.cores if pool else None
-
-    def setup(self, worker: Any) -> None:
-        """Called by Dask in each worker process, also when it is started anew."""
-        self.lock, self._load_lock = Lock(), Lock()
-        self.cache: TileCache | None = None
-        # On a cluster that stands already, a worker is given as many cores as Dask was told it has.
-        self.entitled: int = worker.state.nthreads
-        self._upscaler: Upscaler | None = None
-
-    def upscaler(self) -> Upscaler:
-        """The network, loaded on the first call."""
-        with self._load_lock:
-            if self._upscaler is None:
-                import torch
-
-                from rsup.models.upscaler import load
-
-                from .upscale import TileCache
-
-                device = self.device
-                if device == "auto":
-                    device = "cuda" if torch.cuda.is_available() else "cpu"
-                self._upscaler = load(self.model, self.scale, device, self.cores or self.entitled)
-                if self._upscaler.descriptor.metadata["kind"] == "student":
-                    # An interpolator runs a tile again faster than the memory for it is worth.
-                    self.cache = TileCache(CACHE_BYTES)
-            return self._upscaler
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in ("model", "scale", "device", "cores")}
+class _Scheduler(_NoPages, Scheduler):
+    pass
 
 
-def give_back_memory() -> None:
-    """Return what malloc has free to the system, once a chunk.
-
-    Chunks differ in what they leave between the blocks that live on; without this a worker's memory grows from chunk to
-    chunk, by a fifth from 9 to 81. Dask's own setting does it at every free, for a third more of a network's time.
-    """
-    with suppress(AttributeError):  # the C library is not GNU's
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def worker_model() -> ModelPlugin:
-    """The plugin of the worker this task runs on."""
-    plugin = get_worker().plugins[ModelPlugin.name]
-    assert isinstance(plugin, ModelPlugin)
-    return plugin
+class _Worker(_NoPages, Worker):
+    pass
 
 
 @contextmanager
 def local_client(pool: Pool, threads: int) -> Iterator[Client]:
     """Start the pool's workers and a scheduler on loopback; stop them on leaving.
 
-    Workers are not given a memory limit: tasks in flight are bounded by the caller, and Dask's own limit would kill a
-    worker in the middle of a chunk instead of waiting.
+    They speak TLS, with a key that never leaves their memory: whoever else is on this machine cannot join in, and what
+    is unpickled was pickled by one of them. Workers are not given a memory limit: tasks in flight are bounded by the
+    caller, and Dask's own limit would kill a worker in the middle of a chunk instead of waiting.
     """
-    specs = {
-        index: {
-            "cls": Nanny,
-            "options": {
-                "nthreads": threads,
-                "memory_limit": None,
-                "silence_logs": logging.CRITICAL,
-                "host": "127.0.0.1",
-                "dashboard": False,
-                "dashboard_address": "127.0.0.1:0",
-                "env": {} if pin is None else {"CUDA_VISIBLE_DEVICES": pin},
-            },
-        }
-        for index, pin in enumerate(pool.pins)
-    }
-    scheduler = {
-        "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
-    }
-    config = {
-        # A worker that dies takes its tasks with it; a task that kills three workers is at fault itself.
-        "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
-        "distributed.worker.daemon": True,
-        # In the place of Dask's setting for malloc, which returns each freed array to the system (a third more of a
-        # network's time on a CPU). One heap for all threads: with one each, memory grew by a fifth from 9 chunks to 81.
-        "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
-    }
     with ExitStack() as running:
         with _signals_held():
+            running.enter_context(_hushed())
+            options = {"host": "127.0.0.1", "protocol": "tls://", "security": Security.temporary()}
+            # A folder of this run alone: in a shared one somebody else's files, or links, may lie in wait.
+            folder = running.enter_context(_folder())
+            specs = {
+                index: {
+                    "cls": Nanny,
+                    "options": options
+                    | {
+                        "nthreads": threads,
+                        "memory_limit": None,
+                        "silence_logs": logging.CRITICAL,
+                        "worker_class": _Worker,
+                        "local_directory": folder,
+                        "death_timeout": STARTING,
+                        "env": {} if pin is None else {"CUDA_VISIBLE_DEVICES": pin},
+                    },
+                }
+                for index, pin in enumerate(pool.pins)
+            }
+            config = {
+                # A worker that dies takes its tasks with it; a task that kills three workers is at fault itself.
+                "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
+                "distributed.worker.daemon": True,
+                # In the place of Dask's setting for malloc, which returns each freed array to the system (a third more
+                # of a network's time on a CPU). One heap for all threads: with one each, memory grew by a fifth from 9
+                # chunks to 81.
+                "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+            }
             running.enter_context(dask.config.set(config))
-            client = running.enter_context(Client(running.enter_context(_start(specs, scheduler))))
+            cluster = _start(specs, {"cls": _Scheduler, "options": options | {"port": 0}}, options["security"])
+            client = running.enter_context(Client(running.enter_context(cluster)))
         yield client
 
 
-def _start(workers: dict[int, dict[str, Any]], scheduler: dict[str, Any]) -> SpecCluster:
+@contextmanager
+def _folder() -> Iterator[str]:
+    try:
+        with tempfile.TemporaryDirectory(prefix="rsup-", ignore_cleanup_errors=True) as folder:
+            yield folder
+    except FileNotFoundError as error:  # tempfile has tried every place it knows
+        raise OutputError(f"there is no folder for temporary files ({error}): let TMPDIR name one") from error
+
+
+def _start(workers: dict[int, dict[str, Any]], scheduler: dict[str, Any], security: Any) -> SpecCluster:
     """The processes themselves. A nanny restarts a worker that dies, but not one that dies while it starts."""
     attempts = 0
     while True:
         try:
-            return SpecCluster(workers, scheduler, asynchronous=False, silence_logs=logging.CRITICAL)
-        except RuntimeError as error:  # the cluster has closed itself
+            return SpecCluster(workers, scheduler, asynchronous=False, security=security, silence_logs=logging.CRITICAL)
+        except (RuntimeError, *LOST) as error:  # the cluster has closed itself
             attempts += 1
             if attempts == ATTEMPTS:
                 raise RsupError(
                     f"{len(workers)} worker processes could not be started in {ATTEMPTS} attempts ({error}); "
                     "look for what kills them (memory, limits), or ask for fewer --workers"
                 ) from error
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Standard error is kept for sentences: what the libraries log of a failure is said in one of them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
@@ -244,29 +168,115 @@ def _signals_held() -> Iterator[None]:
         signal.raise_signal(came[0])
 
 
+def credentials(address: str, ca: Path | None, cert: Path | None, key: Path | None) -> Security:
+    """What a client shows the scheduler at `address`: files in PEM, or, where none is named, Dask's own configuration.
+
+    A `key` may stand in the file of its certificate. Raises ArgumentError for an address that is none, for tls://
+    without credentials, and for files that are none.
+    """
+    secure = address.startswith("tls://")
+    if not _is_address(address):
+        raise ArgumentError(f"--scheduler {address}: give tcp://HOST:PORT or tls://HOST:PORT")
+    if not secure and (ca or cert or key):
+        raise ArgumentError(f"--scheduler {address}: --tls-ca, --tls-cert and --tls-key are for tls://HOST:PORT")
+    files = {"tls_ca_file": ca, "tls_client_cert": cert, "tls_client_key": key}
+    security = Security(require_encryption=secure, **{name: str(file) for name, file in files.items() if file})
+    if not secure:
+        return security
+    shown = security.get_tls_config_for_role("client")
+    try:
+        if not (shown["ca_file"] and shown["cert"]):
+            raise ValueError("name an authority and a certificate")
+        if "ENCRYPTED" in Path(shown["key"] or shown["cert"]).read_text(errors="replace"):
+            raise ValueError("the key is locked with a password")
+        security.get_connection_args("client")  # reads them
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise ArgumentError(
+            f"--scheduler {address}: --tls-ca, --tls-cert and --tls-key, or Dask's configuration, must name what it "
+            f"asks for, in PEM ({error})"
+        ) from error
+    return security
+
+
+def _is_address(text: str) -> bool:
+    scheme, _, rest = text.rpartition("://")
+    try:
+        parts = urlsplit(f"//{rest}")
+        return scheme in ("", "tcp", "tls") and parts.netloc == rest and bool(parts.hostname) and bool(parts.port)
+    except ValueError:  # a port beyond 65535, a bracket that is never closed
+        return False
+
+
 @contextmanager
-def remote_client(address: str) -> Iterator[Client]:
-    """Connect to a scheduler that stands already.
+def remote_client(address: str, security: Security | None = None) -> Iterator[Client]:
+    """Connect to a scheduler that stands already, with what `credentials` gave for it.
 
     Raises ArgumentError where none answers, where it has no worker within a minute, and where a worker lacks this
     version of rsup: Dask would lose such a worker with its first task, and wait for ever for another.
     """
-    try:
-        client = Client(address, timeout=10)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise ArgumentError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
-    with client:
+    with _hushed():
         try:
-            client.wait_for_workers(1, timeout=60)
-        except TimeoutError as error:
-            raise ArgumentError(f"--scheduler {address}: no worker has joined it within a minute") from error
-        found = client.run(version, "rsup", on_error="return")
-        others = sorted({each if isinstance(each, str) else "(none)" for each in found.values()} - {VERSION})
-        if others:
-            raise ArgumentError(
-                f"--scheduler {address}: workers have rsup {', '.join(others)}; install {VERSION} there"
-            )
-        yield client
+            client = Client(address, timeout=10, security=security or credentials(address, None, None, None))
+        except (ValueError, RuntimeError, TypeError, *LOST) as error:
+            raise ArgumentError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
+        try:
+            _check_workers(client, address)
+            yield client
+        finally:
+            with suppress(Exception):  # the scheduler may be gone; what matters is already being raised
+                client.close(timeout=CLOSING)
+
+
+def _check_workers(client: Client, address: str) -> None:
+    try:
+        answer(client, lambda: client.wait_for_workers(1, timeout=JOINING), JOINING + vigil.LOOK)
+        found = answer(client, lambda: client.run(version, "rsup", on_error="return"))
+    except WorkerStartTimeoutError as error:
+        raise ArgumentError(f"--scheduler {address}: no worker has joined it within a minute") from error
+    except LOST as error:
+        raise ArgumentError(
+            f"--scheduler {address}: it or one of its workers does not answer; start it anew"
+        ) from error
+    others = sorted({each if isinstance(each, str) else "(none)" for each in found.values()} - {VERSION})
+    if others:
+        raise ArgumentError(f"--scheduler {address}: workers have rsup {', '.join(others)}; install {VERSION} there")
+
+
+@contextmanager
+def holding(client: Client, plugin: ModelPlugin) -> Iterator[None]:
+    """Every worker, also one that joins later, has the plugin; at the end none has. Raises ChunkError where the cluster
+    is lost meanwhile.
+    """
+    try:
+        answer(client, lambda: client.register_plugin(plugin))
+    except LOST as error:
+        raise lost(client) from error
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            answer(client, lambda: client.unregister_worker_plugin(plugin.name), CLOSING)
+
+
+def common_arithmetic(client: Client, plugin: ModelPlugin) -> str:
+    """What all workers can compute in: their own arithmetic where it is one, else float32, so that chunks fit together.
+
+    Raises ChunkError where a worker does not say.
+    """
+    try:
+        found = answer(client, lambda: client.run(worker_arithmetic, plugin.name), LOADING)
+    except LOST as error:
+        raise lost(client) from error
+    return str(found.popitem()[1]) if len(set(found.values())) == 1 else FLOAT32
+
+
+def in_flight(client: Client) -> int:
+    """Tasks worth handing over: one more than threads a worker, so that no thread waits for the next to arrive."""
+    try:
+        threads: dict[str, int] = answer(client, client.nthreads)
+    except LOST as error:
+        raise lost(client) from error
+    return sum(threads.values()) + len(threads)
 
 
 def run(
@@ -280,18 +290,23 @@ def run(
     """Call `function(key)` on the workers for every key, at most `in_flight` at a time.
 
     `on_done(key, result)` or `on_failed(key, reason)` is called here, in the caller's thread, once a key. A task that
-    raises is tried three times. An error that would meet every task alike (no space, bad weights) is raised at once.
+    raises is tried three times. An error that would meet every task alike (no space, bad weights) is raised at once;
+    ChunkError where the cluster is lost, or silent for PATIENCE seconds.
     """
     waiting = iter(keys)
     attempts: dict[Any, int] = {}
-    owners: dict[Any, Any] = {}
-    completed = as_completed()
+    owners: dict[Future[Any], Any] = {}
+    ended: SimpleQueue[Future[Any]] = SimpleQueue()
+    watch = Vigil(client)
 
     def submit(key: Any) -> None:
         attempts[key] = attempts.get(key, 0) + 1
-        future = client.submit(function, key, pure=False)
+        try:
+            future = client.submit(function, key, pure=False)
+        except LOST as error:
+            raise lost(client) from error
         owners[future] = key
-        completed.add(future)
+        future.add_done_callback(ended.put)
 
     def submit_next() -> None:
         for key in waiting:
@@ -301,11 +316,23 @@ def run(
     for _ in range(in_flight):
         submit_next()
     try:
-        for future in completed:
+        while owners:
+            try:
+                future = ended.get(timeout=vigil.LOOK)
+            except Empty:
+                watch.look()
+                continue
+            error, result = _outcome(future)
+            if future.cancelled():
+                raise lost(client)
+            if isinstance(error, LOST) and future.status != "error":
+                watch.look()  # its worker was lost after it had ended: it is computed again
+                future.add_done_callback(ended.put)
+                continue
+            watch.heard()
             key = owners.pop(future)
-            error = future.exception()
             if error is None:
-                on_done(key, future.result())
+                on_done(key, result)
             elif isinstance(error, (OutputError, ModelError)):
                 raise error
             elif attempts[key] < ATTEMPTS and not isinstance(error, KilledWorker):
@@ -316,7 +343,17 @@ def run(
             submit_next()
     finally:
         with suppress(Exception):  # the cluster may be gone; what matters is already being raised
-            client.cancel(list(owners))
+            answer(client, lambda: client.cancel(list(owners)), CLOSING)
+
+
+def _outcome(future: Future[Any]) -> tuple[BaseException | None, Any]:
+    """The error of a task that has ended, or None and its result."""
+    try:
+        if future.status == "error":
+            return future.exception(), None
+        return None, future.result(timeout=vigil.PATIENCE)
+    except Exception as error:
+        return error, None
 
 
 def _reason(error: BaseException) -> str:

@@ -117,6 +117,13 @@ def upscale(
     scheduler: Annotated[
         str | None, typer.Option(metavar="URL", help="Use the Dask cluster behind this scheduler.")
     ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="For tls:// schedulers, in PEM: whom both sides trust.", readable=False)
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="This side's certificate, perhaps with its key.", readable=False)
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="This side's key.", readable=False)] = None,
     chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -135,6 +142,9 @@ def upscale(
         device=device,
         workers=workers,
         scheduler=scheduler,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         chunk=chunk,
         overwrite=overwrite,
     )

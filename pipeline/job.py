@@ -9,31 +9,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from rsup.models.upscaler import descriptor_of, load
 
 from . import cluster, cog, mosaic, report, stac_item
 from .consistency import consistency
+from .environment import check_libraries
 from .errors import ArgumentError, ChunkError, OutputError, SceneError
 from .grid import Window, chunks
 from .ledger import Ledger
 from .passes import passes, tiling_of
+from .pool import Pool
 from .progress import progress
 from .scene import Scene, open_scene
+from .worker import ModelPlugin, give_back_memory, is_network, worker_model
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Security
 
     from rsup.models.upscaler import ModelDescriptor
 
     from .request import FetchRequest
 
 SCALES = (4, 8)
+
+ARITHMETIC = "arithmetic"
+"""The record that says what the chunks were computed in."""
 
 
 def fetch(request: FetchRequest, *, dry_run: bool = False) -> dict[str, Any]:
@@ -62,6 +67,10 @@ class UpscaleRequest:
     device: str = "auto"
     workers: int | None = None
     scheduler: str | None = None
+    tls_ca: Path | None = None
+    """In PEM, for a scheduler behind tls://: the authority both sides trust, and this side's certificate and key."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     chunk: int = 512
     """Side of a mosaic chunk, in scene pixels: what one task computes and one file a band holds."""
     overwrite: bool = False
@@ -74,8 +83,10 @@ class UpscalePlan:
     request: UpscaleRequest
     scene: Scene
     model: ModelDescriptor
-    pool: cluster.Pool | None
+    pool: Pool | None
     """The workers of this machine; None where a scheduler has them."""
+    security: Security | None
+    """What is shown to that scheduler."""
 
     @classmethod
     def make(cls, request: UpscaleRequest) -> UpscalePlan:
@@ -91,12 +102,20 @@ class UpscalePlan:
             raise ArgumentError(f"--bands {','.join(request.bands)}: {request.scene} has {', '.join(scene.bands)}")
         if len(set(request.bands)) < len(request.bands):
             raise ArgumentError(f"--bands {','.join(request.bands)}: a band is named twice")
-        pool = None
+        pool, security, tls = None, None, (request.tls_ca, request.tls_cert, request.tls_key)
         if request.scheduler is None:
-            pool = cluster.Pool.plan(request.device, request.workers)
+            if any(tls):
+                raise ArgumentError("--tls-ca, --tls-cert and --tls-key are for a cluster that --scheduler names")
+            pool = Pool.plan(request.device, request.workers)
         elif request.workers is not None or request.device != "auto":
             raise ArgumentError("--scheduler names a cluster that stands already; leave out --workers and --device")
-        return cls(request, scene, descriptor_of(request.model, request.scale), pool)
+        else:
+            security = cluster.credentials(request.scheduler, *tls)
+        plan = cls(request, scene, descriptor_of(request.model, request.scale), pool, security)
+        if pool is not None:
+            plan.threads()
+        check_libraries(scene.crs)
+        return plan
 
     @property
     def name(self) -> str:
@@ -138,9 +157,17 @@ class UpscalePlan:
 
     def task_bytes(self) -> int:
         """Memory one chunk in flight needs at most: its float32 sum, one band's projection, its result, its input."""
-        pixels = (self.request.chunk * self.request.scale) ** 2
-        cover = tiling_of(self.model).cover(Window(0, 0, self.request.chunk, self.request.chunk))
-        return pixels * (len(self.request.bands) * (4 + 2) + 4 * 6) + cover.height * cover.width * 2 * 4
+        height, width = (min(self.request.chunk, side) for side in (self.window.height, self.window.width))
+        cover = tiling_of(self.model).cover(Window(0, 0, height, width))
+        return (
+            height * width * self.request.scale**2 * (len(self.request.bands) * (4 + 2) + 4 * 6)
+            + cover.height * cover.width * 2 * 4
+        )
+
+    def threads(self) -> int:
+        """Chunks a worker of this machine may have in flight; raises ArgumentError where not one fits its memory."""
+        assert self.pool is not None
+        return self.pool.threads(self.task_bytes(), is_network(self.model))
 
     def summary(self) -> dict[str, Any]:
         """The plan for people and machines: what would be computed and written."""
@@ -235,8 +262,8 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
     pending = [key for key in keys if key not in ledger.done()]
     if not pending:
         return
-    task = partial(_chunk_task, scene, store, request.bands, request.chunk, plan.window)
-    with _client(plan) as (client, threads), progress("upscale", "chunks") as report_progress:
+    with _client(plan, ledger) as (client, held), progress("upscale", "chunks") as report_progress:
+        task = partial(_chunk_task, scene, store, request.bands, request.chunk, plan.window, held)
         done = len(keys) - len(pending)
         report_progress(done, len(keys))
 
@@ -249,8 +276,7 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
         def on_failed(key: str, reason: str) -> None:
             ledger.record(key, "failed", reason=reason)
 
-        # One task more than threads a worker, so that no thread waits for the next to arrive.
-        cluster.run(client, task, pending, threads + len(client.nthreads()), on_done, on_failed)
+        cluster.run(client, task, pending, cluster.in_flight(client), on_done, on_failed)
     if failed := ledger.failed():
         key, record = next(iter(failed.items()))
         raise ChunkError(
@@ -260,34 +286,38 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
 
 
 @contextmanager
-def _client(plan: UpscalePlan) -> Iterator[tuple[Client, int]]:
-    """Workers that hold the network, and how many threads they have together."""
+def _client(plan: UpscalePlan, ledger: Ledger) -> Iterator[tuple[Client, tuple[str, str]]]:
+    """Workers that hold the network: under which name, and in which arithmetic all of them compute.
+
+    A run that goes on keeps the arithmetic it was begun in: chunks in bfloat16 and in float32 are up to 4 DN apart.
+    """
     request, pool = plan.request, plan.pool
     if request.scheduler is not None:
-        connection = cluster.remote_client(request.scheduler)
+        connection = cluster.remote_client(request.scheduler, plan.security)
     else:
         assert pool is not None  # make() planned it
-        # Half of what is free: the other half is the network's, the reader's and the neighbours'.
-        fitting = psutil.virtual_memory().available // 2 // (plan.task_bytes() * len(pool.pins))
-        connection = cluster.local_client(pool, max(1, min(cluster.THREADS, fitting)))
-    with connection as client:
-        model = plan.model.metadata["path"] or plan.model.name
-        plugin = cluster.ModelPlugin(model, request.scale, pool)
-        client.register_plugin(plugin)
-        yield client, sum(client.nthreads().values())
+        connection = cluster.local_client(pool, plan.threads())
+    plugin = ModelPlugin(sha256(str(plan.work).encode()).hexdigest()[:16], plan.model, pool)
+    with connection as client, cluster.holding(client, plugin):
+        if ARITHMETIC not in ledger.done():
+            ledger.record(ARITHMETIC, "done", value=cluster.common_arithmetic(client, plugin))
+        yield client, (plugin.name, ledger.info(ARITHMETIC)["value"])
 
 
-def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, window: Window, key: str) -> None:
-    """On a worker: read, upscale and write the chunk `key` ("row.column")."""
+def _chunk_task(
+    scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, window: Window, held: tuple[str, str], key: str
+) -> None:
+    """On a worker: read, upscale and write the chunk `key` ("row.column"); `held` is what _client gave."""
     from .upscale import upscale_chunk  # on the worker: the command itself needs no torch
 
     index = tuple(int(part) for part in key.split("."))
     row, col = window.row + index[0] * chunk, window.col + index[1] * chunk
     part = Window(row, col, chunk, chunk).intersect(window)
     assert part is not None  # keys() cuts the window itself
-    held = cluster.worker_model()
-    model = held.upscaler()  # first: it settles what the cache may hold
-    data = upscale_chunk(scene.read, scene.bands, part, bands, model, held.lock, held.cache)
+    name, arithmetic = held
+    plugin = worker_model(name)
+    model = plugin.upscaler(arithmetic)  # first: it settles what the cache may hold
+    data = upscale_chunk(scene.read, scene.bands, part, bands, model, plugin.lock, plugin.cache)
     try:
         mosaic.write_chunk(store, bands, (index[0], index[1]), data)
     except OSError as error:
@@ -296,7 +326,7 @@ def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, w
             "mend that (space, permission) and run the same command again to go on"
         ) from error
     del data
-    cluster.give_back_memory()
+    give_back_memory()
 
 
 def _finish(plan: UpscalePlan) -> dict[str, float]:

@@ -117,6 +117,7 @@ def test_a_killed_worker_costs_nothing_but_its_tasks(client: Client, tmp_path: P
     done, failed = collect(client, partial(die_once, tmp_path), list(range(8)))
     assert done == {key: key for key in range(8)} and not failed
     # The pin and the plugin's environment survive, because the nanny starts the worker anew.
+    client.wait_for_workers(2, timeout=60)
     done, _ = collect(client, pin, list(range(8)))
     assert set(done.values()) == {os.environ.get("CUDA_VISIBLE_DEVICES", "none"), "7"}
 
