@@ -41,6 +41,9 @@ ATTEMPTS = 3
 STARTING = 120.0
 """Seconds a worker process may take to start."""
 
+CONNECTING = 10.0
+"""Seconds in which a scheduler that stands must answer."""
+
 JOINING = 55.0
 """Seconds in which a first worker must have joined a scheduler that stands."""
 
@@ -77,7 +80,8 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
     with ExitStack() as running:
         with _signals_held():
             running.enter_context(_hushed())
-            options = {"host": "127.0.0.1", "protocol": "tls://", "security": Security.temporary()}
+            security = Security.temporary()
+            options = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
             # A folder of this run alone: in a shared one somebody else's files, or links, may lie in wait.
             folder = running.enter_context(_folder())
             specs = {
@@ -89,7 +93,6 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
                         "memory_limit": None,
                         "silence_logs": logging.CRITICAL,
                         "worker_class": _Worker,
-                        "local_directory": folder,
                         "death_timeout": STARTING,
                         "env": {} if pin is None else {"CUDA_VISIBLE_DEVICES": pin},
                     },
@@ -97,6 +100,7 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
                 for index, pin in enumerate(pool.pins)
             }
             config = {
+                "temporary-directory": folder,
                 # A worker that dies takes its tasks with it; a task that kills three workers is at fault itself.
                 "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
                 "distributed.worker.daemon": True,
@@ -105,8 +109,15 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
                 # chunks to 81.
                 "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
             }
+            shown = security.get_tls_config_for_role("client")
+            # Other clients of this process, and none elsewhere, find what they need in Dask's configuration.
+            config |= {
+                "distributed.comm.tls.ca-file": shown["ca_file"],
+                "distributed.comm.tls.client.cert": shown["cert"],
+                "distributed.comm.tls.client.key": shown["key"],
+            }
             running.enter_context(dask.config.set(config))
-            cluster = _start(specs, {"cls": _Scheduler, "options": options | {"port": 0}}, options["security"])
+            cluster = _start(specs, {"cls": _Scheduler, "options": options | {"port": 0}}, security)
             client = running.enter_context(Client(running.enter_context(cluster)))
         yield client
 
@@ -176,7 +187,9 @@ def credentials(address: str, ca: Path | None, cert: Path | None, key: Path | No
     """
     secure = address.startswith("tls://")
     if not _is_address(address):
-        raise ArgumentError(f"--scheduler {address}: give tcp://HOST:PORT or tls://HOST:PORT")
+        raise ArgumentError(
+            f"--scheduler {address}: no Dask scheduler answers to that; give tcp://HOST:PORT or tls://HOST:PORT"
+        )
     if not secure and (ca or cert or key):
         raise ArgumentError(f"--scheduler {address}: --tls-ca, --tls-cert and --tls-key are for tls://HOST:PORT")
     files = {"tls_ca_file": ca, "tls_client_cert": cert, "tls_client_key": key}
@@ -187,7 +200,8 @@ def credentials(address: str, ca: Path | None, cert: Path | None, key: Path | No
     try:
         if not (shown["ca_file"] and shown["cert"]):
             raise ValueError("name an authority and a certificate")
-        if "ENCRYPTED" in Path(shown["key"] or shown["cert"]).read_text(errors="replace"):
+        key = str(shown["key"] or shown["cert"])
+        if "ENCRYPTED" in (key if "\n" in key else Path(key).read_text(errors="replace")):
             raise ValueError("the key is locked with a password")
         security.get_connection_args("client")  # reads them
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -202,7 +216,8 @@ def _is_address(text: str) -> bool:
     scheme, _, rest = text.rpartition("://")
     try:
         parts = urlsplit(f"//{rest}")
-        return scheme in ("", "tcp", "tls") and parts.netloc == rest and bool(parts.hostname) and bool(parts.port)
+        whole = parts.netloc == rest and "@" not in rest
+        return scheme in ("", "tcp", "tls") and whole and bool(parts.hostname) and bool(parts.port)
     except ValueError:  # a port beyond 65535, a bracket that is never closed
         return False
 
@@ -216,7 +231,7 @@ def remote_client(address: str, security: Security | None = None) -> Iterator[Cl
     """
     with _hushed():
         try:
-            client = Client(address, timeout=10, security=security or credentials(address, None, None, None))
+            client = Client(address, timeout=CONNECTING, security=security or credentials(address, None, None, None))
         except (ValueError, RuntimeError, TypeError, *LOST) as error:
             raise ArgumentError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
         try:

@@ -139,6 +139,22 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pa
 
 
 @pytest.fixture
+def quick_student(tmp_path: Path) -> Path:
+    """Weights of a compact student of x4 that even emulated 16-bit types run through in no time: 24 px tiles."""
+    import torch
+
+    from rsup.models.compact import CompactConfig, CompactStudent
+    from rsup.models.weights import save_weights, student_header
+
+    config = CompactConfig(scale=4, channels=(8,), deep_channels=8, blocks=1, queries=2, squeeze=8, shuffled=8)
+    torch.manual_seed(4)
+    sizes = {"tile": 24, "halo": 2, "overlap": 4}
+    header = student_header(config, 4, licence="Apache-2.0", source="random numbers", **sizes)
+    save_weights(tmp_path / "quick.safetensors", CompactStudent(config).state_dict(), header)
+    return tmp_path / "quick.safetensors"
+
+
+@pytest.fixture
 def rsup() -> Rsup:
     """`rsup("upscale", scene, "--scale", 8)`: the command in a process of its own, as a user runs it."""
 

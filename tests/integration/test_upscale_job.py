@@ -13,10 +13,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from rio_cogeo import cog_validate
 
+from rsup.models.errors import ModelError
 from rsup.models.upscaler import descriptor_of
 from rsup.pipeline import cluster
+from rsup.pipeline.errors import ArgumentError
 from rsup.pipeline.grid import Tiling, Window
-from rsup.pipeline.job import UpscaleRequest, upscale
+from rsup.pipeline.job import UpscalePlan, UpscaleRequest, upscale
+from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.passes import tiling_of
 from rsup.pipeline.quality import block_mean_error, spectral_angle
 from rsup.pipeline.scene import Scene
@@ -169,3 +172,38 @@ def test_a_cluster_that_stands_already_gives_the_same_mosaic(
     upscale(UpscaleRequest(scene.path, 4, tmp_path / "near", str(tiny_student(4)), chunk=64, device="cpu"))
     far, near = (stored(tmp_path / out / "scene_x4.zarr") for out in ("far", "near"))
     np.testing.assert_array_equal(far, near)
+
+
+def test_a_run_goes_on_in_the_arithmetic_it_was_begun_in(
+    make_scene: Callable[..., Scene], quick_student: Path, tmp_path: Path
+) -> None:
+    scene = make_scene(coordinates(20, 20))
+    begun = {}
+    for arithmetic in ("float32", "bfloat16 on cpu", "float16 on cuda"):
+        out = tmp_path / arithmetic.replace(" ", "-")
+        request = UpscaleRequest(scene.path, 4, out, str(quick_student), chunk=64, device="cpu")
+        plan = UpscalePlan.make(request)
+        with Ledger.open(plan.work / "ledger.jsonl", plan.fingerprint()) as ledger:
+            ledger.record("arithmetic", "done", value=arithmetic)
+        if "cuda" in arithmetic:
+            with pytest.raises(ModelError, match="computed in float16 on cuda, which cpu here cannot do"):
+                upscale(request)
+        else:
+            upscale(request)
+            begun[arithmetic] = stored(out / "scene_x4.zarr")
+            with Ledger.open(plan.work / "ledger.jsonl", plan.fingerprint()) as ledger:
+                assert ledger.info("arithmetic")["value"] == arithmetic
+    assert (begun["float32"] != begun["bfloat16 on cpu"]).any()
+
+
+def test_more_memory_than_there_is_is_refused_before_anything_is_written(
+    make_scene: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make_scene(coordinates(70, 64))
+    monkeypatch.setattr("rsup.pipeline.pool.free_memory", lambda: 10**8)
+    for dry_run in (True, False):
+        with pytest.raises(
+            ArgumentError, match=r"1 workers need 0\.\d GB .* 0\.1 GB are free: ask for a smaller --chunk$"
+        ):
+            upscale(UpscaleRequest(scene.path, 4, tmp_path / "out", "nearest", device="cpu"), dry_run=dry_run)
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """Models as the pipeline sees them: names, files, devices, and tiles that do not depend on their neighbours."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from rsup.models import registry
+from rsup.models import upscaler as upscalers
 from rsup.models.errors import ModelError
 from rsup.models.interpolation import interpolator
-from rsup.models.upscaler import descriptor_of, list_models, load, reduced_precision, show_model
+from rsup.models.upscaler import arithmetic_on, descriptor_of, list_models, load, reduced_precision, show_model
 
 
 def tiles(n, side, seed=0):
@@ -102,6 +104,48 @@ def test_a_tile_does_not_depend_on_its_neighbours(save_student):
 def test_a_cpu_gets_the_precision_it_is_faster_in(monkeypatch, features, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True))
     assert reduced_precision(torch.device("cpu")) == precision
+
+
+@pytest.mark.parametrize("own", [None, torch.bfloat16])
+def test_a_run_keeps_the_arithmetic_it_was_begun_in(save_student, monkeypatch, own):
+    """Whatever this machine would choose for itself; an interpolator is float32 everywhere."""
+    monkeypatch.setattr(upscalers, "reduced_precision", lambda device: own)
+    path, low = str(save_student(4)), tiles(1, 16)
+    assert arithmetic_on("cpu") == ("float32" if own is None else "bfloat16 on cpu")
+    plain, reduced = (load(path, 4, arithmetic=each)(low) for each in ("float32", "bfloat16 on cpu"))
+    equal(load(path, 4)(low), plain if own is None else reduced)
+    network = load(path, 4).network
+    image = interpolator("bicubic", 4)(low).contiguous(memory_format=torch.channels_last)
+    for type_, out in ((torch.float32, plain), (torch.bfloat16, reduced)):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=type_ != torch.float32):
+            equal(out, network(image))
+    assert (plain - reduced).abs().max() > 0
+    assert load("bicubic", 4, arithmetic="bfloat16 on cpu").precision is None
+
+
+@pytest.mark.parametrize("arithmetic", ["bfloat16 on cuda", "float16 on cuda", "float64", "int8 on cpu", ""])
+def test_an_arithmetic_that_is_not_to_be_had_is_a_sentence(save_student, arithmetic):
+    with pytest.raises(ModelError, match="which cpu here cannot do: go on where it was begun"):
+        load(str(save_student(4)), 4, arithmetic=arithmetic)
+
+
+def test_what_is_loaded_is_what_was_planned(save_student, monkeypatch):
+    path = save_student(4)
+    planned = descriptor_of(str(path), 4)
+    assert load(str(path), 4, planned=planned).descriptor == planned
+    with pytest.raises(ModelError, match="not the model this run was planned with"):
+        load("bicubic", 4, planned=planned)
+    with pytest.raises(ModelError, match="not the model this run was planned with"):
+        load(str(path), 4, planned=dataclasses.replace(planned, halo=planned.halo + 1))
+    other = bytearray(path.read_bytes())
+    other[-1] ^= 1
+    path.write_bytes(other)
+    with pytest.raises(ModelError, match=f"SHA-256 .* not {planned.sha256[:12]}"):
+        load(str(path), 4, planned=planned)
+    # And where it is replaced after its digest was taken.
+    monkeypatch.setattr(upscalers, "descriptor_of", lambda *_: planned)
+    with pytest.raises(ModelError, match="is being replaced"):
+        load(str(path), 4, planned=planned)
 
 
 @pytest.mark.gpu
