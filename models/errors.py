@@ -1,4 +1,9 @@
-"""The root of every failure a user can cause, and the failures of models and weights."""
+"""The root of every failure a user can cause, the failures of models and weights, and what a disk's refusal means."""
+
+from __future__ import annotations
+
+import errno
+import os
 
 
 class RsupError(Exception):
@@ -32,3 +37,33 @@ class TrainingError(RsupError):
     """A training run that cannot start, go on, or that lost its footing (a loss that is not finite)."""
 
     exit_code = 9
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.EACCES: "get permission to write there, or choose another output",
+    errno.EPERM: "get permission to write there, or choose another output",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "remove it, or choose another output",
+    errno.EEXIST: "move away what stands there, or choose another output",
+    errno.ENOTEMPTY: "move away what stands there, or choose another output",
+    errno.EISDIR: "move away what stands there, or choose another output",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "allow more open files (ulimit -n)",
+    errno.EFBIG: "allow larger files (ulimit -f)",
+}
+"""What helps, by the cause."""
+
+
+def remedy(error: Exception) -> str | None:
+    """What helps against a refusal of the disk; None where the cause says nothing. Libraries may say it in words."""
+    number = error.errno if isinstance(error, OSError) else None
+    said = str(error)
+    return next((helps for cause, helps in _REMEDIES.items() if cause == number or os.strerror(cause) in said), None)
+
+
+def unwritable(path: str | os.PathLike[str], error: Exception) -> str:
+    """The sentence for a path that cannot be written: why, and what helps against exactly that."""
+    reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return f"{os.fspath(path)} cannot be written ({reason}): {remedy(error) or 'choose another output'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from .errors import RecipeError, TrainingError
+from .errors import RecipeError, TrainingError, remedy
 from .recipe import Recipe, ResShiftRecipe, RsdRecipe, StudentRecipe, TeacherRecipe, load_recipe
 from .run_folder import check_run
 from .task import Task
@@ -57,7 +56,10 @@ def train(request: TrainRequest, report: Report) -> dict[str, Any]:
         accelerator.wait_for_everyone()
         return fit(task, request.data, request.output, accelerator, report)
     except OSError as error:
-        raise TrainingError(f"{request.output}: {_remedy(error)}, and go on with --resume") from error
+        lost = "start all of its processes again" if isinstance(error, ConnectionError | TimeoutError) else "mend that"
+        raise TrainingError(
+            f"{request.output}: training stopped ({error}): {remedy(error) or lost}, and go on with --resume"
+        ) from error
 
 
 def _train_both(
@@ -75,17 +77,6 @@ def _train_both(
         return done
     accelerator.wait_for_everyone()
     return fit(RsdTask(recipe, *load_resshift(teacher)), request.data, request.output, accelerator, report)
-
-
-def _remedy(error: OSError) -> str:
-    """What stopped a run, and what to do about that: not every such error is one of the disk."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error}: make room"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{error}: give it the permission"
-    if isinstance(error, ConnectionError | TimeoutError):
-        return f"a process of the run was lost ({error}): start all of them again"
-    return f"{error}: mend that"
 
 
 def _task(recipe: Recipe) -> Task:

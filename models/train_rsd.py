@@ -148,7 +148,8 @@ def load_resshift(run: Path) -> tuple[ResShift, Latents]:
         raise RecipeError(f"{run} holds a {recipe.method} run: give a resshift run")
     network, latents = new_resshift(recipe)
     state = load_state(run)
-    check_layout(*({name: tuple(t.shape) for name, t in each.items()} for each in (state, network.state_dict())), run)
+    found, wanted = ({name: tuple(t.shape) for name, t in each.items()} for each in (state, network.state_dict()))
+    check_layout(found, wanted, run)
     network.load_state_dict(state)
     return network, latents
 

@@ -200,8 +200,8 @@ def credentials(address: str, ca: Path | None, cert: Path | None, key: Path | No
     try:
         if not (shown["ca_file"] and shown["cert"]):
             raise ValueError("name an authority and a certificate")
-        key = str(shown["key"] or shown["cert"])
-        if "ENCRYPTED" in (key if "\n" in key else Path(key).read_text(errors="replace")):
+        secret = str(shown["key"] or shown["cert"])
+        if "ENCRYPTED" in (secret if "\n" in secret else Path(secret).read_text(errors="replace")):
             raise ValueError("the key is locked with a password")
         security.get_connection_args("client")  # reads them
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError

@@ -7,7 +7,11 @@ Equal stores give equal bytes.
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,8 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterWindow
 
-from rsup.models.atomic import replacing
+from rsup.models.atomic import clear, replacing
+from rsup.models.errors import remedy, unwritable
 from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 from .errors import OutputError
@@ -44,6 +49,7 @@ def write_cog(store: Path, out: Path, progress: Callable[[int, int], None]) -> N
     """
     plain = out.with_name(f".{out.name}.plain")
     try:
+        clear(plain)
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB), replacing(out) as fresh:
             sums = _write_plain(store, plain, progress)
             rasterio.shutil.copy(
@@ -60,11 +66,18 @@ def write_cog(store: Path, out: Path, progress: Callable[[int, int], None]) -> N
             )
             _verify(fresh, sums)
     except Exception as error:  # GDAL's failures share no public class
-        raise OutputError(
-            f"{out} cannot be written ({error}): free twice its size in space or choose another folder"
-        ) from error
+        raise OutputError(f"{unwritable(out, _cause(error, plain))}; the same command then goes on") from error
     finally:
-        plain.unlink(missing_ok=True)
+        with suppress(OSError):
+            clear(plain)
+
+
+def _cause(error: Exception, plain: Path) -> Exception:
+    """The failure, or that space ran out where GDAL does not say so and there is none left."""
+    with suppress(OSError):  # the image takes about as much again as the plain file it is made from
+        if remedy(error) is None and shutil.disk_usage(plain.parent).free < 2 * plain.stat().st_size:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return error
 
 
 def _write_plain(store: Path, path: Path, progress: Callable[[int, int], None]) -> dict[tuple[int, RasterWindow], int]:

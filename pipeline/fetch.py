@@ -20,9 +20,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import zarr
 
-from rsup.models.atomic import remove, replacing
+from rsup.models.atomic import aside, refuse_links, replacing
+from rsup.models.errors import unwritable
 
 from .catalog import CATALOGS, Query, search
 from .composite import Chunk, first, median
@@ -32,9 +32,10 @@ from .grid import Window, chunks
 from .items import ItemReference
 from .ledger import Ledger
 from .progress import say
+from .publishing import PUBLISHED, Publication, clear
 from .reading import Source, inspect, quiet
 from .request import FetchRequest
-from .scene import SceneWriter, create_scene
+from .scene import SceneWriter, create_scene, open_scene
 from .sentinel2 import BANDS
 
 __all__ = ["FetchPlan", "FetchRequest", "plan", "run"]
@@ -151,64 +152,90 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
     """Read, fuse and write every chunk of a plan; `report(done, total)` follows. Returns a summary.
 
     A run that was stopped, however, goes on where it was when it is run again. The output has its name only when
-    it is whole; one that was there before is replaced then, and only with `overwrite`.
+    it is whole; one that was there before is replaced then, and only with `overwrite`. Where the output stands already
+    and answers this very request, nothing is read.
     Raises OutputError, and SceneError naming the item and band that cannot be read.
     """
-    try:
-        return _run(plan, report)
-    except OSError as error:
-        raise OutputError(
-            f"{plan.request.output} cannot be written ({error.strerror or error}); choose another -o, or mend that "
-            "(space, permission) and run the same command again to go on"
-        ) from error
-
-
-def _run(plan: FetchPlan, report: Report) -> dict[str, Any]:
-    request = plan.request
-    output = request.output
-    _check_place(output, request.overwrite)
-    partial_store = output.parent / f".{output.name}.partial"
-    ledger_path = output.parent / f".{output.name}.ledger"
-    _give_memory_back()
-    with quiet():
-        sources = _inspect_all(plan)
-    with Ledger.open(ledger_path, _fingerprint(plan), overwrite=request.overwrite) as ledger:
-        writer = _open_store(plan, sources, partial_store, ledger)
+    request, output = plan.request, plan.request.output
+    if not output.name or output.name == "..":
+        raise OutputError(f"-o {output} is no name for a scene store; write something like scene.zarr")
+    asked = _fingerprint(plan)
+    store, ledger_path = (output.with_name(f".{output.name}.{ending}") for ending in ("partial", "ledger"))
+    if not any(map(os.path.lexists, (store, ledger_path, aside(output)))) and _answers(
+        output, asked, request.overwrite
+    ):
+        return _summary(plan, already_done=True)
+    with Ledger.open(ledger_path) as ledger:
+        try:
+            refuse_links(store)
+        except OSError as error:
+            raise OutputError(unwritable(error.filename or store, error)) from error
+        publication = Publication(ledger, {store: output}, overwrite=request.overwrite)
+        publication.settle()
+        overwrite = request.overwrite
+        if PUBLISHED in ledger.done():  # a run was killed in its last moment: it is over now
+            overwrite = overwrite and _request_of(output) != asked
+            ledger.forget()
+        # Now, when nobody else can publish there, and not only before: a search takes its time.
+        if _answers(output, asked, overwrite):
+            if ledger.belongs_to(asked):  # replacing it was begun once, and is not asked for any more
+                clear(store)
+                ledger.forget()
+            return _summary(plan, already_done=True)
+        ledger.begin(asked, overwrite=overwrite)
+        _give_memory_back()
+        with quiet():
+            sources = _inspect_all(plan)
+        writer = _open_store(plan, asked, sources, store, ledger)
         with quiet():
             _fill(plan, sources, writer, ledger, report)
-        doubts = _doubts(ledger, plan)
-        _note(partial_store, doubts)
-        valid = _valid_fraction(partial_store, plan)
-        if not valid:
-            shutil.rmtree(partial_store)
-            ledger_path.unlink()
+        _note(store, _doubts(ledger, plan))
+        if not _valid_fraction(store, plan):
+            clear(store)
+            ledger.forget()
             raise SceneError(
                 f"no pixel of --bbox {request.box} is left in {len(plan.items)} items; "
                 "widen --date, raise --max-cloud or do without --mask-clouds"
             )
-        _publish(partial_store, output)
-        ledger_path.unlink()
+        publication.publish()
+        ledger.forget()
+    return _summary(plan, already_done=False)
+
+
+def _summary(plan: FetchPlan, *, already_done: bool) -> dict[str, Any]:
+    """Of the finished store of a plan."""
+    request = plan.request
     return {
-        "scene": str(output),
+        "scene": str(request.output),
+        "already_done": already_done,
         "crs": request.utm,
         "bounds": plan.aoi.bounds,
         "pixels": (plan.aoi.height, plan.aoi.width),
         "bands": request.bands,
         "items": [item.id for item in plan.items],
-        "valid_percent": round(100 * valid, 2),
-        **doubts,
+        "valid_percent": round(100 * _valid_fraction(request.output, plan), 2),
+        **{name: open_scene(request.output).attributes.get(name, 0) for name in DOUBTS},
     }
 
 
-def _check_place(output: Path, overwrite: bool) -> None:
-    """Refuse to take the place of anything unasked, and of anything but a scene store at all."""
-    if not output.name or output.name == "..":
-        raise OutputError(f"-o {output} is no name for a scene store; write something like scene.zarr")
-    if os.path.lexists(output):
-        if not overwrite:
-            raise OutputError(f"{output} exists; choose another -o or pass --overwrite")
+def _answers(output: Path, asked: dict[str, Any], overwrite: bool) -> bool:
+    """Whether a finished store stands there that was made for this very request.
+
+    Raises OutputError where anything else would have to be replaced without `overwrite`, or is no scene store.
+    """
+    if not os.path.lexists(output):
+        return False
+    if overwrite:
         if not (output / "zarr.json").is_file():
             raise OutputError(f"{output} is no scene store, which is all that --overwrite replaces; choose another -o")
+        return False
+    made_for = _request_of(output)
+    if made_for == asked:
+        return True
+    known = made_for if isinstance(made_for, dict) else asked
+    differing = sorted(key for key in asked if known.get(key) != asked[key])
+    reason = f" and is of another request ({', '.join(differing)} differ)" if differing else ""
+    raise OutputError(f"{output} exists{reason}; choose another -o or pass --overwrite")
 
 
 def _give_memory_back() -> None:
@@ -223,16 +250,27 @@ def _give_memory_back() -> None:
 
 
 def _fingerprint(plan: FetchPlan) -> dict[str, Any]:
+    """What two requests share that have one answer, as plain JSON; a finished store says it as `request`."""
     asked = {
         key: getattr(plan.request, key)
         for key in ("public_catalog", "collection", "bands", "composite", "mask_clouds", "utm", "offset", "chunk")
     }
-    return {
+    described = {
         "rsup": version("rsup"),
         **asked,
         "aoi": plan.aoi.bounds,
         "items": [item.id for item in plan.items],
     }
+    return json.loads(json.dumps(described))  # type: ignore[no-any-return]
+
+
+def _request_of(output: Path) -> Any:
+    """The request that a store says it answers; None where it says nothing, or is no store."""
+    described = output / "zarr.json"
+    try:
+        return json.loads(described.read_bytes())["attributes"]["request"] if described.is_file() else None
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
 
 
 def _inspect_all(plan: FetchPlan) -> list[Source]:
@@ -254,13 +292,20 @@ def _inspect_all(plan: FetchPlan) -> list[Source]:
     return sources
 
 
-def _open_store(plan: FetchPlan, sources: list[Source], path: Path, ledger: Ledger) -> SceneWriter:
+def _open_store(
+    plan: FetchPlan, asked: dict[str, Any], sources: list[Source], path: Path, ledger: Ledger
+) -> SceneWriter:
     """The writer of the partial store, which is made where the ledger does not know it."""
     request = plan.request
     if "store" in ledger.done() and path.is_dir():
-        return SceneWriter(path, plan.window, request.bands, request.chunk)
+        try:
+            return SceneWriter(path, plan.window, request.bands, request.chunk)
+        except Exception as error:  # zarr raises many kinds for a store that has been damaged
+            raise OutputError(
+                f"{path} cannot be opened ({error}); pass --overwrite to start afresh, or choose another -o"
+            ) from error
     ledger.restart()
-    shutil.rmtree(path, ignore_errors=True)
+    clear(path)
     described = [
         {key: getattr(source.item, key) for key in ("id", "collection", "datetime", "cloud", "tile")}
         | {
@@ -278,6 +323,7 @@ def _open_store(plan: FetchPlan, sources: list[Source], path: Path, ledger: Ledg
         "composite": request.composite,
         "mask_clouds": request.mask_clouds,
         "items": described,
+        "request": asked,
     }
     writer = create_scene(path, plan.window, request.utm, request.bands, request.chunk, plan.aoi, attributes)
     ledger.record("store", "done")
@@ -322,8 +368,8 @@ def _read_chunk(plan: FetchPlan, sources: list[Source], window: Window) -> Chunk
 
 def _doubts(ledger: Ledger, plan: FetchPlan) -> dict[str, int]:
     """What the chunks counted of pixels that may be other than they look; said on standard error."""
-    counted = [ledger.info(f"{i},{j}")["figures"] for (i, j), _ in plan.chunks()]
-    doubts = {name: int(sum(figures[name] for figures in counted)) for name in DOUBTS}
+    counted = [ledger.info(f"{i},{j}").figures or {} for (i, j), _ in plan.chunks()]
+    doubts = {name: int(sum(figures.get(name, 0) for figures in counted)) for name in DOUBTS}
     if doubts["dark_pixels"]:
         say(
             f"{doubts['dark_pixels']} pixels are 0 in some band though there is ground: kept as the darkest number "
@@ -348,20 +394,6 @@ def _note(store: Path, attributes: dict[str, Any]) -> None:
 
 def _valid_fraction(store: Path, plan: FetchPlan) -> float:
     """Share of the ground asked for that has pixels."""
-    band = zarr.open_group(store, mode="r")[plan.request.bands[0]]
-    assert isinstance(band, zarr.Array)
-    valid = sum(
-        int(np.count_nonzero(np.asarray(band[window.within(plan.window)])))
-        for _, window in chunks(plan.aoi, plan.request.chunk)
-    )
+    scene, band = open_scene(store), plan.request.bands[:1]
+    valid = sum(int(np.count_nonzero(scene.read(band, window))) for _, window in chunks(plan.aoi, plan.request.chunk))
     return valid / (plan.aoi.height * plan.aoi.width)
-
-
-def _publish(store: Path, output: Path) -> None:
-    """Give the whole store its name; what had the name before goes only then."""
-    aside = output.parent / f".{output.name}.old"
-    remove(aside)  # left by a run that was killed here
-    if os.path.lexists(output):
-        output.rename(aside)
-    store.rename(output)
-    remove(aside)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +12,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsup.models.atomic import refuse_links
+from rsup.models.errors import remedy, unwritable
 from rsup.models.upscaler import descriptor_of, load
 
 from . import cluster, cog, mosaic, report, stac_item
 from .consistency import consistency
 from .environment import check_libraries
-from .errors import ArgumentError, ChunkError, OutputError, SceneError
+from .errors import ArgumentError, ChunkError, OutputError, RsupError, SceneError
 from .grid import Window, chunks
 from .ledger import Ledger
 from .passes import passes, tiling_of
 from .pool import Pool
 from .progress import progress
+from .publishing import PUBLISHED, Publication, clear
 from .scene import Scene, open_scene
 from .worker import ModelPlugin, give_back_memory, is_network, worker_model
 
@@ -204,26 +205,52 @@ def upscale(request: UpscaleRequest, *, dry_run: bool = False) -> dict[str, Any]
     if dry_run:
         return plan.summary() | _forecast(plan)
     try:
-        with Ledger.open(plan.work / "ledger.jsonl", plan.fingerprint(), overwrite=request.overwrite) as ledger:
-            if "published" in ledger.done():
-                if all((request.output / name).exists() for name in plan.artefacts()):
-                    return plan.summary() | {"already_done": True}
-                ledger.restart()  # somebody took the outputs away
-            if not ledger.done():
-                _make_room(plan, ledger.path)
-            if "finished" not in ledger.done():
-                _compute(plan, ledger)
-                ledger.record("finished", "done", figures=_finish(plan))
-            _publish(plan)
-            ledger.record("published", "done")
-            figures = ledger.info("finished")["figures"]
-    except OSError as error:
-        raise OutputError(
-            f"cannot write in {request.output}: {error.strerror or error}; "
-            "mend that (space, permission) and run the same command again to go on"
+        figures = _carry_out(plan)
+    except OSError as error:  # of no output: who writes one says which
+        helps = remedy(error) or "mend that"
+        raise RsupError(
+            f"the work stopped ({str(error) or type(error).__name__}): {helps}, and run the same command again to go on"
         ) from error
+    if figures is None:
+        return plan.summary() | {"already_done": True}
     seconds = round(time.monotonic() - start, 2)
     return plan.summary() | {"already_done": False, "consistency": figures, "seconds": seconds}
+
+
+def _carry_out(plan: UpscalePlan) -> dict[str, float] | None:
+    """Compute and publish what is not there yet; the consistency figures, or None where all was."""
+    request = plan.request
+    for folder in (plan.work.parent, plan.work):
+        _own(folder, inside=False)
+    with Ledger.open(plan.work / "ledger.jsonl") as ledger:
+        _own(plan.work)
+        moves = {plan.work / name: request.output / name for name in plan.artefacts()}
+        publication = Publication(ledger, moves, overwrite=request.overwrite)
+        ended = publication.settle() and ledger.belongs_to(plan.fingerprint())
+        ledger.begin(plan.fingerprint(), overwrite=request.overwrite and not ended)
+        if PUBLISHED in ledger.done():
+            if all(final.exists() for final in moves.values()):
+                return None
+            publication.standing()  # refused before the ledger forgets whose they are
+            ledger.restart()  # somebody took the outputs away
+        if not ledger.done():
+            publication.standing()
+            for path in plan.work.iterdir():  # what an abandoned run left
+                if path != ledger.path:
+                    clear(path)
+        if "finished" not in ledger.done():
+            _compute(plan, ledger)
+            ledger.record("finished", "done", figures=_finish(plan))
+        publication.publish()
+        return ledger.info("finished").figures
+
+
+def _own(path: Path, *, inside: bool = True) -> None:
+    """Raise OutputError where a link, pipe or device stands in what is the command's own."""
+    try:
+        refuse_links(path, inside=inside)
+    except OSError as error:
+        raise OutputError(unwritable(error.filename or path, error)) from error
 
 
 def _forecast(plan: UpscalePlan) -> dict[str, Any]:
@@ -241,16 +268,6 @@ def _forecast(plan: UpscalePlan) -> dict[str, Any]:
     each = (time.monotonic() - start) / model.batch
     workers = [pool.device if pin is None else f"{pool.device}:{pin}" for pin in pool.pins]
     return {"workers": workers, "network_seconds": round(plan.summary()["tiles"] * each / len(workers), 1)}
-
-
-def _make_room(plan: UpscalePlan, ledger: Path) -> None:
-    """Before the first chunk: refuse to replace somebody's files unasked, drop what an abandoned run left."""
-    taken = [path for name in plan.artefacts() if (path := plan.request.output / name).exists()]
-    if taken and not plan.request.overwrite:
-        raise OutputError(f"{taken[0]} exists already; choose another --output or pass --overwrite")
-    for path in plan.work.iterdir():
-        if path != ledger:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
@@ -280,7 +297,7 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
     if failed := ledger.failed():
         key, record = next(iter(failed.items()))
         raise ChunkError(
-            f"{len(failed)} of {len(keys)} chunks failed (chunk {key}: {record['reason']}); the others are done: "
+            f"{len(failed)} of {len(keys)} chunks failed (chunk {key}: {record.reason}); the others are done: "
             "run the same command again to try the failed ones"
         )
 
@@ -301,7 +318,7 @@ def _client(plan: UpscalePlan, ledger: Ledger) -> Iterator[tuple[Client, tuple[s
     with connection as client, cluster.holding(client, plugin):
         if ARITHMETIC not in ledger.done():
             ledger.record(ARITHMETIC, "done", value=cluster.common_arithmetic(client, plugin))
-        yield client, (plugin.name, ledger.info(ARITHMETIC)["value"])
+        yield client, (plugin.name, ledger.info(ARITHMETIC).value or "")
 
 
 def _chunk_task(
@@ -321,10 +338,7 @@ def _chunk_task(
     try:
         mosaic.write_chunk(store, bands, (index[0], index[1]), data)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {store}: {error.strerror or error}; "
-            "mend that (space, permission) and run the same command again to go on"
-        ) from error
+        raise OutputError(f"{unwritable(store, error)}; the same command then goes on") from error
     del data
     give_back_memory()
 
@@ -360,14 +374,3 @@ def _provenance(plan: UpscalePlan) -> dict[str, Any]:
         "software": f"rsup {version('rsup')}",
         "items": plan.sources,
     }
-
-
-def _publish(plan: UpscalePlan) -> None:
-    """Rename every finished output to its final name, replacing what stands there; the store comes last."""
-    for name in plan.artefacts():
-        source, target = plan.work / name, plan.request.output / name
-        if not source.exists():  # a run that died here had moved it already
-            continue
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(source, target)

@@ -10,121 +10,184 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal, Self
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rsup.models.atomic import foreign, refuse_links, sync
+from rsup.models.errors import unwritable
+
 from .errors import OutputError
+from .public import printable, public_text
 
 Status = Literal["done", "failed"]
 
+LINE = 16 << 20
+"""Bytes of the longest line: a fingerprint that names tens of thousands of items."""
+
+
+class Record(BaseModel):
+    """A line of the ledger but the first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    """A chunk, or a step of the whole."""
+    status: Status
+    reason: str | None = None
+    """Of a failure."""
+    figures: dict[str, float] | None = None
+    """What a step found out."""
+    value: str | None = None
+    """What was settled for the whole run."""
+    replaced: list[str] | None = None
+    """Names that outputs had before (see publishing.py)."""
+
 
 class Ledger:
-    """An open ledger, locked against a second writer. Use `Ledger.open`; close it or use it as a context manager."""
+    """An open ledger, locked against a second writer: `Ledger.open`, then `begin` before anything is recorded.
 
-    def __init__(self, path: Path, file: IO[str], records: dict[str, dict[str, Any]]) -> None:
+    Close it or use it as a context manager. One that holds no record when it is closed is removed.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
         self.path = path
         self._file = file
-        self._records = records
+        self._fingerprint: dict[str, Any] | None = None
+        self._records: dict[str, Record] = {}
+        self._damage: str | None = None
 
     @classmethod
-    def open(cls, path: Path, fingerprint: dict[str, Any], *, overwrite: bool = False) -> Ledger:
-        """Start a ledger, or go on with one that has the same fingerprint.
+    def open(cls, path: Path) -> Ledger:
+        """Lock the ledger at `path` and read what it says; it is made where there is none.
 
-        Raises OutputError where another process holds the ledger, where the fingerprint differs (unless `overwrite`,
-        which starts afresh), and where the file cannot be written.
+        Raises OutputError where another process holds it, where a link or a pipe stands there, and where it cannot be
+        written.
         """
-        fingerprint = json.loads(json.dumps(fingerprint))  # as it will be read back: tuples become lists
         try:
+            refuse_links(path, inside=False)  # before it is opened: opening alone can wake a device
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+", encoding="utf-8")
+            while True:
+                file = _open(path)
+                try:
+                    _lock(path, file)
+                    # A run that ended meanwhile has removed what was opened here, and a third may have made another.
+                    if _is_at(path, file):
+                        break
+                except BaseException:
+                    file.close()
+                    raise
+                file.close()
         except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}; choose another output") from error
+            raise OutputError(unwritable(path, error)) from error
+        ledger = cls(path, file)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ledger._read()
         except OSError as error:
             file.close()
-            raise OutputError(f"another rsup process is writing beside {path}; wait for it or stop it") from error
-        try:
-            ledger = cls(path, file, {})
-            ledger._load(fingerprint, overwrite)
-        except BaseException:
-            file.close()
-            raise
+            raise OutputError(f"{path} cannot be read ({error.strerror}): choose another output") from error
         return ledger
 
-    def _load(self, fingerprint: dict[str, Any], overwrite: bool) -> None:
-        whole, lines = ("", []) if overwrite else self._read()
-        if lines and lines[0] != fingerprint:
-            differing = sorted(k for k in lines[0].keys() | fingerprint if lines[0].get(k) != fingerprint.get(k))
+    def _read(self) -> None:
+        """Take in the whole lines; what is no ledger is remembered as damage, and left as it is."""
+        whole = 0
+        try:
+            while (line := self._file.readline(LINE)).endswith(b"\n"):
+                if self._fingerprint is None:
+                    self._fingerprint = _object(line)
+                else:
+                    record = Record.model_validate_json(line)
+                    self._records[record.key] = record
+                whole += len(line)
+            if len(line) == LINE:
+                raise ValueError("a line does not end")
+        except (ValueError, RecursionError) as error:
+            self._fingerprint, self._records = None, {}
+            first = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
+            self._damage = str(first)
+        else:
+            # A line without its newline was being written when the process died: it never counted.
+            self._file.truncate(whole)
+
+    def belongs_to(self, fingerprint: dict[str, Any]) -> bool:
+        """Whether it was begun with this fingerprint."""
+        return self._fingerprint == _as_read(fingerprint)
+
+    def begin(self, fingerprint: dict[str, Any], *, overwrite: bool = False) -> None:
+        """Go on with what was read where it has the same fingerprint or no record; else start afresh with `overwrite`.
+
+        Raises OutputError where the ledger is another run's or damaged, and where the file cannot be written.
+        """
+        before, fingerprint = self._fingerprint or {}, _as_read(fingerprint)
+        if self._damage and not overwrite:
+            raise OutputError(
+                f"{self.path} is damaged ({self._damage}); pass --overwrite to start afresh, or choose another output"
+            )
+        if self._records and before != fingerprint and not overwrite:
+            differing = sorted(k for k in before.keys() | fingerprint if before.get(k) != fingerprint.get(k))
             raise OutputError(
                 f"{self.path.parent} belongs to another run ({', '.join(differing)} differ); "
                 "choose another output or pass --overwrite"
             )
-        try:
-            if not lines:
-                self._file.truncate(0)
-                self._append(fingerprint)
-            else:
-                self._file.truncate(len(whole.encode()))
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
         self._fingerprint = fingerprint
-        self._records = {record["key"]: record for record in lines[1:]}
-
-    def _read(self) -> tuple[str, list[dict[str, Any]]]:
-        """The file's whole lines, and the objects they hold."""
-        self._file.seek(0)
-        try:
-            text = self._file.read()
-            # A line without its newline was being written when the process died: it never counted.
-            whole = text[: text.rfind("\n") + 1]
-            lines = [json.loads(line) for line in whole.splitlines()]
-            if not all(isinstance(line, dict) for line in lines) or not all(
-                "key" in line and "status" in line for line in lines[1:]
-            ):
-                raise ValueError("a line is no record")
-        except ValueError as error:  # of the decoder and of JSON as well
-            raise OutputError(
-                f"{self.path} is damaged ({error}); pass --overwrite to start afresh, or choose another output"
-            ) from error
-        return whole, lines
+        if overwrite or before != fingerprint:
+            self.restart()
 
     def restart(self) -> None:
-        """Forget every record: what they spoke of is gone."""
-        self._file.truncate(0)
-        self._records = {}
-        self._append(self._fingerprint)
+        """Forget every record: what they spoke of is gone. Raises OutputError where the file cannot be written."""
+        fingerprint = self._fingerprint or {}
+        self.forget()
+        self._fingerprint = fingerprint
+        try:
+            self._append(fingerprint)
+            sync(self.path.parent)  # its name too: it may be new
+        except OSError as error:
+            raise OutputError(unwritable(self.path, error)) from error
+
+    def forget(self) -> None:
+        """Empty the file, which is then removed when it is closed. Raises OutputError where it cannot be written."""
+        try:
+            self._file.truncate(0)
+        except OSError as error:
+            raise OutputError(unwritable(self.path, error)) from error
+        self._fingerprint, self._records, self._damage = None, {}, None
 
     def _append(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, sort_keys=True) + "\n")
+        self._file.write(json.dumps(line, sort_keys=True).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def done(self) -> set[str]:
         """Keys whose latest record says done."""
-        return {key for key, record in self._records.items() if record["status"] == "done"}
+        return {key for key, record in self._records.items() if record.status == "done"}
 
-    def failed(self) -> dict[str, dict[str, Any]]:
+    def failed(self) -> dict[str, Record]:
         """The latest record of each key that failed."""
-        return {key: record for key, record in self._records.items() if record["status"] == "failed"}
+        return {key: record for key, record in self._records.items() if record.status == "failed"}
 
-    def info(self, key: str) -> dict[str, Any]:
-        """The latest record of `key`, with what was recorded beside its status. Raises KeyError without one."""
+    def info(self, key: str) -> Record:
+        """The latest record of `key`. Raises KeyError without one."""
         return self._records[key]
 
-    def record(self, key: str, status: Status, **info: Any) -> None:
+    def record(self, key: str, status: Status, *, reason: str | None = None, **info: Any) -> None:
         """Write one record; call it only after what it speaks of is durable. Raises OutputError on a full disk."""
-        record = {"key": key, "status": status, **info}
+        said = None if reason is None else printable(public_text(reason))
+        record = Record(key=key, status=status, reason=said, **info)
         try:
-            self._append(record)
+            self._append(record.model_dump(exclude_none=True))
         except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
+            raise OutputError(unwritable(self.path, error)) from error
         self._records[key] = record
 
     def close(self) -> None:
         """Release the lock. Closing twice is harmless."""
         with suppress(OSError):  # a line that found no room was reported when it was written
+            if not self._file.closed and not self._records and not self._damage and _is_at(self.path, self._file):
+                self.path.unlink()
+        with suppress(OSError):
             self._file.close()
 
     def __enter__(self) -> Self:
@@ -132,3 +195,41 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _as_read(fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """As it will be read back: tuples become lists."""
+    return _object(json.dumps(fingerprint))
+
+
+def _object(line: str | bytes) -> dict[str, Any]:
+    """One line of JSON; raises ValueError and RecursionError where it is no object."""
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError("it is no object")
+    return found
+
+
+def _open(path: Path) -> IO[bytes]:
+    """The file itself, never what a link or a second name leads to."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    file = os.fdopen(os.open(path, flags, 0o666), "r+b")
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        file.close()
+        raise foreign(path)
+    return file
+
+
+def _lock(path: Path, file: IO[bytes]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(f"another rsup process is writing beside {path}; wait for it or stop it") from error
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    """Whether the open file is still the one in the folder."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(file.fileno()))
+    return False

@@ -20,7 +20,8 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 
-from rsup.models.atomic import replacing, sync
+from rsup.models.atomic import replacing, sync_tree
+from rsup.models.errors import unwritable
 
 from .cf import add_array, add_grid, consolidate, sync_chunk
 from .errors import OutputError
@@ -98,12 +99,9 @@ def create_mosaic(
         else:
             with replacing(path) as fresh:
                 _create(fresh, window, crs, scale, bands, chunk, attributes)
-                for entry in fresh.rglob("*"):
-                    sync(entry)
+                sync_tree(fresh)
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror or error}): free some space or choose another folder"
-        ) from error
+        raise OutputError(unwritable(path, error)) from error
 
 
 def write_chunk(path: Path, bands: Sequence[str], index: tuple[int, int], data: NDArray[np.uint16]) -> None:
@@ -127,9 +125,8 @@ def build_overviews(path: Path, progress: Callable[[int, int], None]) -> None:
     A pixel is the mean of the up to four valid ones it covers, rounded half up; 0 where none is valid. Holds
     one chunk and its halves at a time, whatever the mosaic's size. `progress(done, total)` counts chunks.
     Also clears away what writers killed in mid-chunk left, so it must run after the last of them.
+    Raises OutputError where the disk refuses, or a chunk that was written cannot be read any more.
     """
-    for leftover in path.rglob("*.partial"):
-        leftover.unlink(missing_ok=True)
     root = zarr.open_group(path, mode="r+")
     layout: Any = root.attrs["multiscales"]
     jobs = [
@@ -139,11 +136,16 @@ def build_overviews(path: Path, progress: Callable[[int, int], None]) -> None:
         for band in bands_of(path)
         for row, col in product(*map(range, _array(root, f"{level['asset']}/{band}").cdata_shape))
     ]
-    for done, (source, target, band, index) in enumerate(jobs):
-        progress(done, len(jobs))
-        array = _array(root, f"{target}/{band}")
-        array.set_block_selection(index, _halved(_array(root, f"{source}/{band}"), array, index))
-        sync_chunk(path / target, [band], index)
+    try:
+        for leftover in path.rglob("*.partial"):
+            leftover.unlink(missing_ok=True)
+        for done, (source, target, band, index) in enumerate(jobs):
+            progress(done, len(jobs))
+            array = _array(root, f"{target}/{band}")
+            array.set_block_selection(index, _halved(_array(root, f"{source}/{band}"), array, index))
+            sync_chunk(path / target, [band], index)
+    except OSError as error:
+        raise OutputError(f"{unwritable(path, error)}; the same command then goes on") from error
     progress(len(jobs), len(jobs))
 
 
@@ -226,7 +228,13 @@ def _halved(source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, 
         range(2 * cols.start, min(2 * cols.stop, source.shape[1]), width),
     )
     for row, col in starts:
-        half = _mean_of_valid(np.asarray(source[row : row + height, col : col + width]))
+        try:
+            fine = np.asarray(source[row : row + height, col : col + width])
+        except Exception as error:  # every codec has errors of its own
+            raise OutputError(
+                f"{source.store_path} cannot be read back ({error}): pass --overwrite to start afresh"
+            ) from error
+        half = _mean_of_valid(fine)
         top, left = row // 2 - rows.start, col // 2 - cols.start
         out[top : top + half.shape[0], left : left + half.shape[1]] = half
     return out

@@ -15,6 +15,7 @@ from string import Template
 from typing import Any
 
 from rsup.models.atomic import replacing
+from rsup.models.errors import unwritable
 
 from .errors import OutputError
 from .grid import GSD
@@ -149,9 +150,7 @@ def write_page(
         with replacing(out) as fresh:
             fresh.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise OutputError(
-            f"{out} cannot be written ({error.strerror}): free some space or choose another folder"
-        ) from error
+        raise OutputError(f"{unwritable(out, error)}; the same command then goes on") from error
 
 
 def _compare(pair: Pair, stretch: Stretch, place: str) -> str:

@@ -18,6 +18,9 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 
+from rsup.models.atomic import sync_tree
+from rsup.models.errors import unwritable
+
 from .cf import add_array, add_grid, consolidate, sync_chunk
 from .contract import check_crs, check_packing, check_window
 from .errors import OutputError, SceneError
@@ -111,9 +114,7 @@ class SceneWriter:
                 _array(self._group, name)[rows, cols] = plane
             sync_chunk(self.path, list(planes), index)
         except OSError as error:
-            raise OutputError(
-                f"{self.path} cannot be written ({error.strerror or error}): free some space or choose another -o"
-            ) from error
+            raise OutputError(f"{unwritable(self.path, error)}; the same command then goes on") from error
 
 
 def create_scene(
@@ -127,7 +128,8 @@ def create_scene(
 ) -> SceneWriter:
     """Create an empty scene store at `path` (which must not exist) and return its writer.
 
-    `chunk` is the side of a chunk in pixels; chunks are counted from the window's north-west corner.
+    `chunk` is the side of a chunk in pixels; chunks are counted from the window's north-west corner. On the disk when
+    it returns. Raises OutputError where the disk refuses.
     """
     shape = (window.height, window.width)
     described = {"Conventions": "CF-1.11", **(attributes or {}), "bands": list(bands)}
@@ -150,10 +152,9 @@ def create_scene(
         }
         add_array(group, SOURCE, shape, chunk, "uint16", origin)
         consolidate(path)
+        sync_tree(path)
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be created ({error.strerror or error}): choose another -o or make room there"
-        ) from error
+        raise OutputError(unwritable(path, error)) from error
     return SceneWriter(path, window, bands, chunk)
 
 

@@ -25,6 +25,7 @@ from pyproj import Transformer
 from pystac.utils import datetime_to_str, str_to_datetime
 
 from rsup.models.atomic import replacing
+from rsup.models.errors import unwritable
 from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 from .errors import OutputError
@@ -119,9 +120,7 @@ def write_item(item: dict[str, Any], path: Path) -> None:
             json.dump(item, file, indent=2, ensure_ascii=False, allow_nan=False)
             file.write("\n")
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror}): free some space or choose another folder"
-        ) from error
+        raise OutputError(f"{unwritable(path, error)}; the same command then goes on") from error
 
 
 def _footprint(window: Window, crs: str) -> tuple[dict[str, Any], list[float]]:

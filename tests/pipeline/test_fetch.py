@@ -371,8 +371,10 @@ def test_an_output_that_exists_is_only_replaced_when_the_new_one_is_whole(
     monkeypatch.setattr(reading, "WAITS", (0.0, 0.0))
     add_item(tmp_path, "a", ramps())
     before = tree(fetch(tmp_path).path)
-    with pytest.raises(OutputError, match=r"scene\.zarr exists; choose another -o or pass --overwrite"):
-        fetch(tmp_path)
+    with pytest.raises(
+        OutputError, match=r"scene\.zarr exists and .*\(bands differ\); choose another -o or pass --over"
+    ):
+        fetch(tmp_path, bands=("green",))
     whole = (tmp_path / "a" / "green.tif").read_bytes()
     (tmp_path / "a" / "green.tif").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SceneError, match="item a, band green: its asset cannot be read"):
