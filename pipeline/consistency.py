@@ -1,25 +1,26 @@
-"""How well a finished mosaic keeps the radiometry of its scene: read from both stores, chunk by chunk.
+"""How well a finished mosaic keeps the radiometry of its scene, and what of the scene was no plain number.
 
-In: a scene and the mosaic made of it. Out: the figures of the page, over up to 8 chunks of the mosaic spread
-evenly over it, so that neither time nor memory grows with it.
+In: a scene and the mosaic made of it. Out: the figures of the page: of radiometry over up to 8 chunks of the mosaic
+spread evenly over it, so that neither time nor memory grows with it; counts over the whole scene, part by part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
-from .grid import Window
+from .grid import Window, chunks
 from .quality import block_errors, spectral_angles
 from .scene import Scene
 
 CHUNKS = 8
 """Most chunks that are read."""
+PART = 1024
+"""Side of what is counted at once, in pixels."""
 
 
 def consistency(scene: Scene, store: Path, bands: Sequence[str], scale: int) -> dict[str, float]:
@@ -31,10 +32,10 @@ def consistency(scene: Scene, store: Path, bands: Sequence[str], scale: int) -> 
     root = zarr.open_group(store, mode="r")
     arrays: list[Any] = [root[band] for band in bands]
     height, width = (length // scale for length in arrays[0].chunks)
-    indices = list(product(*map(range, arrays[0].cdata_shape)))
-    picks = np.unique(np.linspace(0, len(indices) - 1, min(len(indices), CHUNKS)).round().astype(int))
+    down, along = arrays[0].cdata_shape
+    picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CHUNKS)).round().astype(int))
     errors, angles = [], []
-    for row, col in (indices[pick] for pick in picks):
+    for row, col in (divmod(int(pick), along) for pick in picks):
         corner = Window(scene.aoi.row + row * height, scene.aoi.col + col * width, height, width)
         window = corner.intersect(scene.aoi)
         assert window is not None  # the chunk grid is the area's own
@@ -51,3 +52,18 @@ def consistency(scene: Scene, store: Path, bands: Sequence[str], scale: int) -> 
     if angles and (angle := np.concatenate(angles)).size:
         figures["sam_deg"] = float(angle.mean())
     return figures
+
+
+def count_pixels(scene: Scene, bands: Sequence[str]) -> dict[str, int]:
+    """Pixels of the area asked for that are more than a number, over all of it.
+
+    `dark_pixels`: 0 in one of `bands`, though the scene has the pixel, and taken for the darkest value there is.
+    `lost_pixels`: from an item, by the scene's `source`, and without a number in any band of the scene.
+    """
+    dark = lost = 0
+    for _, window in chunks(scene.aoi, PART):
+        pixels = scene.examine(bands, window)
+        dark += int(pixels.dark.any(axis=0).sum())
+        if not pixels.there.all() and (sources := scene.sources(window)) is not None:
+            lost += int(((sources > 0) & ~pixels.there).sum())
+    return {"dark_pixels": dark, "lost_pixels": lost}

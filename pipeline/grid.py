@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -111,12 +112,22 @@ class Tiling:
 
         Tile k starts at pixel k * stride of the lattice, so the answer for a pixel never depends on the window.
         """
+        rows, cols = self._places(window)
+        return [Window(row * self.stride, col * self.stride, self.size, self.size) for row, col in product(rows, cols)]
+
+    def count(self, window: Window) -> int:
+        """How many tiles have weight inside `window`, without making them."""
+        rows, cols = self._places(window)
+        return len(rows) * len(cols)
+
+    def _places(self, window: Window) -> tuple[range, range]:
+        """The numbers k of those tiles, down and along."""
         reach = self.size - self.halo  # a tile at t has weight on [t + halo, t + reach)
-        axes = [
-            [k * self.stride for k in range((start - reach) // self.stride + 1, -((self.halo - stop) // self.stride))]
+        down, along = (
+            range((start - reach) // self.stride + 1, -((self.halo - stop) // self.stride))
             for start, stop in ((window.row, window.stop_row), (window.col, window.stop_col))
-        ]
-        return [Window(row, col, self.size, self.size) for row in axes[0] for col in axes[1]]
+        )
+        return down, along
 
     def cover(self, window: Window) -> Window:
         """The smallest window that holds every tile of `window` whole: what one chunk has to read."""
@@ -130,6 +141,11 @@ def chunks(window: Window, size: int) -> Iterator[tuple[tuple[int, int], Window]
     for i, row in enumerate(range(window.row, window.stop_row, size)):
         for j, col in enumerate(range(window.col, window.stop_col, size)):
             yield (i, j), Window(row, col, min(size, window.stop_row - row), min(size, window.stop_col - col))
+
+
+def count_chunks(window: Window, size: int) -> int:
+    """How many squares `chunks` cuts a window into."""
+    return -(-window.height // size) * -(-window.width // size)
 
 
 def snap(bounds: tuple[float, float, float, float]) -> Window:

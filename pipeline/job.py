@@ -5,28 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from rsup.models.atomic import refuse_links
 from rsup.models.errors import remedy, unwritable
 from rsup.models.upscaler import descriptor_of, load
 
 from . import cluster, cog, mosaic, report, stac_item
-from .consistency import consistency
+from .consistency import consistency, count_pixels
 from .environment import check_libraries
 from .errors import ArgumentError, ChunkError, OutputError, RsupError, SceneError
-from .grid import Window, chunks
+from .grid import Window, chunks, count_chunks
 from .ledger import Ledger
-from .passes import passes, tiling_of
+from .passes import false_colour, passes, tiling_of
 from .pool import Pool
-from .progress import progress
+from .progress import progress, say
+from .public import printable
 from .publishing import PUBLISHED, Publication, clear
 from .scene import Scene, open_scene
+from .sentinel2 import common_name
 from .worker import ModelPlugin, give_back_memory, is_network, worker_model
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from .request import FetchRequest
 
 SCALES = (4, 8)
+PACKED = 4
+"""Times smaller than its pixels no mosaic with ground in most of it becomes; its COG comes on top."""
 
 ARITHMETIC = "arithmetic"
 """The record that says what the chunks were computed in."""
@@ -98,11 +104,16 @@ class UpscalePlan:
             raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
         # Absolute: workers of a standing cluster have a working folder of their own.
         scene = open_scene(request.scene.resolve())
+        request = replace(request, bands=tuple(map(common_name, request.bands)))
         absent = [band for band in request.bands if band not in scene.bands]
         if absent or not request.bands:
-            raise ArgumentError(f"--bands {','.join(request.bands)}: {request.scene} has {', '.join(scene.bands)}")
+            raise ArgumentError(
+                f"--bands {','.join(request.bands)}: {request.scene} has {', '.join(scene.bands)}; choose from these"
+            )
         if len(set(request.bands)) < len(request.bands):
             raise ArgumentError(f"--bands {','.join(request.bands)}: a band is named twice")
+        if unfit := [band for band in request.bands if not mosaic.is_name(band)]:
+            raise ArgumentError(f"--bands {unfit[0]}: no array of a mosaic can be called that; rename it in the scene")
         pool, security, tls = None, None, (request.tls_ca, request.tls_cert, request.tls_key)
         if request.scheduler is None:
             if any(tls):
@@ -139,9 +150,14 @@ class UpscalePlan:
         items = self.scene.attributes.get("items")
         return items if isinstance(items, list) else []
 
-    def keys(self) -> dict[str, tuple[tuple[int, int], Window]]:
-        """Every chunk of the mosaic by its ledger key."""
-        return {f"{i}.{j}": ((i, j), window) for (i, j), window in chunks(self.window, self.request.chunk)}
+    @property
+    def false_colour(self) -> list[str]:
+        """The bands that the network sees in the place of others."""
+        return false_colour(self.request.bands, self.scene.bands, self.model)
+
+    def keys(self) -> Iterator[str]:
+        """The ledger key of every chunk of the mosaic, one by one: there may be millions."""
+        return (f"{i}.{j}" for (i, j), _ in chunks(self.window, self.request.chunk))
 
     def fingerprint(self) -> dict[str, Any]:
         """What two runs must share for their chunks to belong to one mosaic."""
@@ -180,11 +196,12 @@ class UpscalePlan:
             "sha256": self.model.sha256,
             "scale": scale,
             "bands": list(self.request.bands),
+            "false_colour": self.false_colour,
             "crs": self.scene.crs,
             "bounds": list(window.bounds),
             "shape": [window.height * scale, window.width * scale],
-            "chunks": len(self.keys()),
-            "tiles": len(tiling.tiles(window)) * len(steps),
+            "chunks": count_chunks(window, self.request.chunk),
+            "tiles": tiling.count(window) * len(steps),
             "bytes": window.height * window.width * scale**2 * 2 * len(self.request.bands),
             "outputs": [str(self.request.output / name) for name in self.artefacts()],
         }
@@ -204,6 +221,8 @@ def upscale(request: UpscaleRequest, *, dry_run: bool = False) -> dict[str, Any]
     plan = UpscalePlan.make(request)
     if dry_run:
         return plan.summary() | _forecast(plan)
+    if plan.false_colour:
+        say(f"{', '.join(plan.false_colour)}: in false colour through a network made for {', '.join(plan.model.bands)}")
     try:
         figures = _carry_out(plan)
     except OSError as error:  # of no output: who writes one says which
@@ -274,21 +293,24 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
     """Every chunk that is not done yet, on the workers."""
     request, scene = plan.request, plan.scene
     store = plan.work / f"{plan.name}.zarr"
+    if not store.exists():
+        _check_room(plan)
     mosaic.create_mosaic(store, plan.window, scene.crs, request.scale, request.bands, request.chunk, _provenance(plan))
-    keys = plan.keys()
-    pending = [key for key in keys if key not in ledger.done()]
-    if not pending:
+    total = count_chunks(plan.window, request.chunk)
+    finished = ledger.done()
+    done = sum(key in finished for key in plan.keys())
+    if done == total:
         return
+    pending = (key for key in plan.keys() if key not in finished)
     with _client(plan, ledger) as (client, held), progress("upscale", "chunks") as report_progress:
         task = partial(_chunk_task, scene, store, request.bands, request.chunk, plan.window, held)
-        done = len(keys) - len(pending)
-        report_progress(done, len(keys))
+        report_progress(done, total)
 
         def on_done(key: str, _: None) -> None:
             nonlocal done
             done += 1
             ledger.record(key, "done")
-            report_progress(done, len(keys))
+            report_progress(done, total)
 
         def on_failed(key: str, reason: str) -> None:
             ledger.record(key, "failed", reason=reason)
@@ -297,8 +319,18 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
     if failed := ledger.failed():
         key, record = next(iter(failed.items()))
         raise ChunkError(
-            f"{len(failed)} of {len(keys)} chunks failed (chunk {key}: {record.reason}); the others are done: "
+            f"{len(failed)} of {total} chunks failed (chunk {key}: {record.reason}); the others are done: "
             "run the same command again to try the failed ones"
+        )
+
+
+def _check_room(plan: UpscalePlan) -> None:
+    """Raise OutputError where the mosaic cannot fit on the disk, however well it is packed."""
+    needed, free = plan.summary()["bytes"], psutil.disk_usage(str(plan.work)).free
+    if needed > PACKED * free:
+        raise OutputError(
+            f"the mosaic of {plan.request.scene} has {needed / 1e9:,.0f} GB of pixels, and {plan.request.output} has "
+            f"{free / 1e9:,.0f} GB free; cut the scene, free some space or choose another --output"
         )
 
 
@@ -353,11 +385,22 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
     with progress("COG", "chunks") as report_progress:
         cog.write_cog(store, tif, report_progress)
-    figures = consistency(scene, store, request.bands, request.scale)
-    about = {"name": model.name, "sha256": model.sha256, "metadata": model.metadata}
+    figures = consistency(scene, store, request.bands, request.scale) | count_pixels(scene, request.bands)
+    if figures["lost_pixels"]:
+        say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
+    about = {"name": model.name, "sha256": model.sha256, "bands": model.bands, "metadata": model.metadata}
     assets = dict(zip(("page", "cog", "zarr"), (page.name, tif.name, store.name), strict=True))
     document = stac_item.stac_item(
-        plan.name, plan.window, scene.crs, request.scale, request.bands, about, plan.sources, assets
+        plan.name,
+        plan.window,
+        scene.crs,
+        request.scale,
+        request.bands,
+        about,
+        plan.sources,
+        assets,
+        interval=scene.interval,
+        false_colour=plan.false_colour,
     )
     stac_item.write_item(document, item)
     report.write_page(page, scene, store, request.bands, about, figures)
@@ -365,12 +408,15 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
 
 
 def _provenance(plan: UpscalePlan) -> dict[str, Any]:
-    """What the mosaic says of its making. No times and no paths: the same input gives the same bytes."""
+    """What the mosaic says of its making. No times and no paths: the same input gives the same bytes.
+
+    No addresses either: the item has those of its sources.
+    """
     return {
-        "title": plan.name,
+        "title": printable(plan.name),
         "model": plan.model.name,
         "model_sha256": plan.model.sha256,
         "scale": plan.request.scale,
         "software": f"rsup {version('rsup')}",
-        "items": plan.sources,
+        "items": [{key: value for key, value in item.items() if key != "href"} for item in plan.sources],
     }

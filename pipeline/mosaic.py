@@ -8,6 +8,7 @@ Conventions: zarr-conventions `multiscales`, `spatial` and `proj:` (GeoZarr), ve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -153,6 +154,11 @@ def bands_of(path: Path) -> tuple[str, ...]:
     """The mosaic's bands, in the order they were asked for."""
     names: Any = zarr.open_group(path, mode="r").attrs["bands"]
     return tuple(names)
+
+
+def is_name(band: str) -> bool:
+    """Whether a band of that name can stand in a mosaic, beside the grid's arrays and the overviews' groups."""
+    return not (re.fullmatch(r"x|y|spatial_ref|\d+|\.+|__.*", band) or re.search(r"[/\\\0]", band))
 
 
 def has_valid_pixel(path: Path) -> bool:

@@ -26,6 +26,14 @@ def tiling_of(descriptor: ModelDescriptor) -> Tiling:
     return Tiling(descriptor.tile, descriptor.halo, descriptor.overlap)
 
 
+def false_colour(bands: Sequence[str], available: Sequence[str], model: ModelDescriptor) -> list[str]:
+    """Those of `bands` that a network sees in the place of another; none of an interpolator, to which all are alike."""
+    if model.metadata["kind"] == "interpolation":
+        return []
+    steps = passes(bands, available, model.bands)
+    return [band for step in steps if step.inputs != tuple(model.bands) for _, band in step.outputs]
+
+
 def passes(bands: Sequence[str], available: Sequence[str], model_bands: Sequence[str]) -> list[Pass]:
     """How to get `bands` out of a network made for `model_bands`, given what the scene has.
 

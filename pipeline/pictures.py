@@ -32,6 +32,8 @@ DETAIL = 512
 DETAILS = 4
 CANDIDATES = 256
 """Most places that are looked at in the choice of details."""
+STRIP = 2**24
+"""Scene pixels of a band that are averaged at once."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,11 @@ def details(scene: Scene, store: Path, bands: Sequence[str], stretch: Stretch) -
     """Up to four squares where the scene has most detail and no nodata, best first and not side by side."""
     scale, area = scale_of(scene, store), scene.aoi
     size = min(DETAIL // scale, area.height, area.width)
-    places = [
-        Window(area.row + row * size, area.col + col * size, size, size)
-        for row in range(area.height // size)
-        for col in range(area.width // size)
-    ]
-    picks = np.unique(np.linspace(0, len(places) - 1, min(len(places), CANDIDATES)).round().astype(int))
+    down, along = area.height // size, area.width // size
+    picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CANDIDATES)).round().astype(int))
     scored = []
-    for place in (places[pick] for pick in picks):
+    for row, col in (divmod(int(pick), along) for pick in picks):
+        place = Window(area.row + row * size, area.col + col * size, size, size)
         image = scene.read(bands, place)
         if (image != NODATA).all():
             scored.append((_detail(stretch(image)), place))
@@ -159,9 +158,10 @@ def _averaged(scene: Scene, bands: Sequence[str], area: Window, factor: int) -> 
         return scene.read(bands, area)
     width = -(-area.width // factor)
     strips = []
-    for top in range(area.row, area.stop_row, 32 * factor):
+    tall = factor * max(1, min(32, STRIP // (factor * area.width)))
+    for top in range(area.row, area.stop_row, tall):
         # Beyond the area there may be ground, but the mosaic ends there.
-        strip = Window(top, area.col, min(32 * factor, area.stop_row - top), area.width)
+        strip = Window(top, area.col, min(tall, area.stop_row - top), area.width)
         rows = -(-strip.height // factor)
         padded = np.zeros((len(bands), rows * factor, width * factor), np.uint16)
         padded[:, : strip.height, : strip.width] = scene.read(bands, strip)

@@ -7,9 +7,9 @@ catalogues or files is escaped. Equal input gives an equal page.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -20,12 +20,15 @@ from rsup.models.errors import unwritable
 from .errors import OutputError
 from .grid import GSD
 from .pictures import Pair, Stretch, data_uri, details, ground, overview, scale_of, shown_bands
+from .public import printable
 from .scene import Scene
 
 FIGURES = {
     "block_mean_error_mean": ("Block mean against 10 m pixel, mean error", "{:.3f} DN"),
     "block_mean_error_p99": ("Block mean against 10 m pixel, 99th percentile", "{:.3f} DN"),
     "sam_deg": ("Spectral angle to the 10 m pixel, mean", "{:.4f}\u00b0"),
+    "dark_pixels": ("Pixels that are 0 in a band of the scene, and the darkest value here", "{:,.0f}"),
+    "lost_pixels": ("Pixels that came from an item, and are nodata in the scene", "{:,.0f}"),
 }
 """How the figures of consistency.py are named and written for people."""
 
@@ -229,6 +232,11 @@ def _attribution(items: list[dict[str, Any]]) -> str:
     dates = (re.match(r"\d{4}", str(item.get("datetime") or "")) for item in items)
     years = sorted({found[0] for found in dates if found})
     return " ".join(["Contains modified Copernicus Sentinel data", *([", ".join(years)] if years else [])]) + "."
+
+
+def escape(text: str) -> str:
+    """What others wrote as text of the page: no markup, no line ends, no changes of direction."""
+    return html.escape(printable(text))
 
 
 def _list(value: Any) -> list[Any]:

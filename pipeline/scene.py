@@ -1,40 +1,64 @@
 """The scene: 10 m bands of one UTM zone on the lattice, as fetch writes them and upscale reads them.
 
 In: a Zarr store or GeoTIFF that keeps the scene contract (contract.py). Out: a `Scene` that reads windows of
-raw stored numbers; and the writer of the store that fetch makes.
+stored numbers; and the writer of the store that fetch makes.
 """
 
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import zarr
-from affine import Affine
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from rsup.models.atomic import sync_tree
+from rsup.models.atomic import sync, sync_tree
 from rsup.models.errors import unwritable
+from rsup.models.radiometry import ADD_OFFSET, DN_MIN, NODATA, SCALE_FACTOR
 
+from . import remedies, store_scene, tiff_scene
+from .attributes import LAUNCH, SceneAttributes, interval
 from .cf import add_array, add_grid, consolidate, sync_chunk
-from .contract import check_crs, check_packing, check_window
+from .contract import reason
 from .errors import OutputError, SceneError
-from .grid import GSD, Window, snap
-from .sentinel2 import CLASS_NAMES
+from .grid import Window, snap
+from .progress import say
+from .sentinel2 import CLASS_NAMES, DARK, SCL, STORED_SHIFT
+from .store_scene import COMPLETE, SOURCE
 
-CLASSES, SOURCE = "scl", "source"
-"""Arrays of a scene store that are no bands: scene classification; 1 + index of the item, 0 = none or many."""
+CLASSES = SCL.name
+"""Arrays of a scene store that are no bands: scene classification; and `source`."""
 
-_METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
-"""zarr reads these at once and reports the first that fails; asyncio prints what else failed as tracebacks where the
-program ends right then. So files that may not be read are found out before."""
+LOOK = (4, 128)
+"""A coarse look at a scene: so many squares each way, of so many pixels a side."""
+DOUBTED = 0.95
+"""Share of negative reflectances from which a scene is doubted: water and shadow have many, none has nearly all."""
 
-_ENCODING = "{'dtype': 'uint16', 'scale_factor': 1e-4, 'add_offset': -0.1, '_FillValue': 0}"
+
+class _Reader(Protocol):
+    """store_scene or tiff_scene."""
+
+    def read(self, path: Path, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]: ...
+    def lost(self, path: Path, layer: Any, rows: slice, cols: slice, where: NDArray[np.bool_]) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A window of a scene."""
+
+    data: NDArray[np.uint16]
+    """Stored numbers [band, y, x]; 0 where the scene has no pixel, and outside of it."""
+    dark: NDArray[np.bool_]
+    """[band, y, x]: there, but 0 in the file, which is nodata's number too; DN_MIN, the darkest value, in `data`."""
+    there: NDArray[np.bool_]
+    """[y, x]: whether any band of the scene, asked for or not, has the pixel."""
 
 
 @dataclass(frozen=True)
@@ -49,29 +73,92 @@ class Scene:
     aoi: Window
     """The ground that was asked for; equal to `window` where the scene does not say."""
     bands: tuple[str, ...]
+    """Common names, whatever the file calls them."""
     attributes: dict[str, Any] = field(compare=False)
-    """The store's own: `items` (ids, hrefs, dates, baselines, offsets), `aoi`, software."""
+    """`items` (ids, hrefs, dates, baselines, offsets), as far as they are understood."""
+    layers: tuple[str | int, ...]
+    """What the file calls its bands: names of arrays, or numbers of a TIFF's bands."""
+    classes: str | int | None
+    """The scene classification, where it has one that says something."""
+    origin: str | None
+    """The array `source`, where it has one."""
+    interval: tuple[datetime, datetime] | None
+    """When it was taken at the earliest and at the latest, by the file itself."""
 
     def read(self, bands: Sequence[str], window: Window) -> NDArray[np.uint16]:
-        """Stored numbers [band, y, x] of `window`; 0 outside the scene."""
+        """Stored numbers [band, y, x] of `window`; 0 outside the scene and where it has no pixel.
+
+        No pixel is where every band of the scene is 0, asked for or not, and where a band is 0 that the
+        classification calls nodata; any other 0 is dark, and given as DN_MIN.
+        """
+        return self.examine(bands, window).data
+
+    def examine(self, bands: Sequence[str], window: Window) -> Pixels:
+        """As `read`, with which of the pixels are dark, and which are there at all."""
         missing = [band for band in bands if band not in self.bands]
         if missing:
             raise SceneError(f"{self.path} has no band {', '.join(missing)}; it has {', '.join(self.bands)}")
-        out = np.zeros((len(bands), window.height, window.width), np.uint16)
+        shape = (window.height, window.width)
+        out = Pixels(
+            np.zeros((len(bands), *shape), np.uint16), np.zeros((len(bands), *shape), bool), np.zeros(shape, bool)
+        )
         common = window.intersect(self.window)
-        if common is None:
-            return out
-        rows, cols = common.within(self.window)
-        try:
-            if self.path.is_dir():
-                group = zarr.open_group(self.path, mode="r")
-                data = np.stack([_array(group, band)[rows, cols] for band in bands])
-            else:
-                data = _read_geotiff(self.path, [self.bands.index(band) + 1 for band in bands], rows, cols)
-        except Exception as error:  # every codec and driver has errors of its own
-            raise SceneError(f"{self.path}: bands {', '.join(bands)} cannot be read: {error}") from error
-        out[(slice(None), *common.within(window))] = data
+        if common is not None:
+            layers = [self.layers[self.bands.index(band)] for band in bands]
+            target = common.within(window)
+            data = self._numbers(layers, common).astype(np.uint16, copy=False)
+            dark, there = self._dark(layers, data, common)
+            data[dark] = DN_MIN
+            out.data[:, *target], out.dark[:, *target], out.there[target] = data, dark, there
         return out
+
+    def _dark(
+        self, layers: list[str | int], data: NDArray[np.uint16], window: Window
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which zeros [layer, y, x] are dark, and which pixels [y, x] any layer of the scene has."""
+        empty = data == NODATA
+        there = ~empty.all(axis=0)
+        for layer in (layer for layer in self.layers if layer not in layers):
+            if there.all():
+                break
+            part = _around(~there)
+            corner = Window(window.row + part[0].start, window.col + part[1].start, *there[part].shape)
+            there[part] |= self._numbers([layer], corner)[0] != NODATA
+        dark = empty & there
+        if dark.any() and self.classes is not None:
+            dark &= self._numbers([self.classes], window)[0] != 0
+        for layer, where in zip(layers, dark, strict=True):
+            if where.any():
+                rows, cols = window.within(self.window)
+                if lost := self._reader.lost(self.path, layer, rows, cols, where):
+                    raise SceneError(
+                        f"{self.path}: {lost} is lost, where other bands have pixels; "
+                        "fetch the scene anew, or copy it from where it is whole"
+                    )
+        return dark, there
+
+    def sources(self, window: Window) -> NDArray[np.unsignedinteger[Any]] | None:
+        """1 + index of the item each pixel [y, x] came from, 0 for none or many; None where the scene does not say."""
+        common = window.intersect(self.window)
+        if self.origin is None or common is None:
+            return None
+        out = np.zeros((window.height, window.width), np.uint32)
+        out[common.within(window)] = self._numbers([self.origin], common)[0]
+        return out
+
+    def _numbers(self, layers: list[str | int], window: Window) -> NDArray[Any]:
+        """What stands in the file [layer, y, x], on a window that lies inside the scene."""
+        try:
+            return self._reader.read(self.path, layers, *window.within(self.window))
+        except SceneError:
+            raise
+        except Exception as error:  # every codec and driver has errors of its own
+            names = [self.bands[self.layers.index(layer)] if layer in self.layers else str(layer) for layer in layers]
+            raise SceneError(f"{self.path}: {', '.join(names)} cannot be read: {reason(error)}") from error
+
+    @property
+    def _reader(self) -> _Reader:
+        return store_scene if self.path.is_dir() else tiff_scene
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the names, sizes and times of its files: changes with pixels and metadata."""
@@ -93,7 +180,10 @@ class SceneWriter:
         self.window = window
         self.bands = tuple(bands)
         self.chunk = chunk
-        self._group = zarr.open_group(path, mode="r+")
+        # Chunks of nodata too, which zarr leaves out by itself: then one that is not there was lost.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            names = (*self.bands, CLASSES, SOURCE)
+            self._arrays = {name: zarr.open_array(path / name, mode="r+") for name in names}
 
     def write(
         self,
@@ -110,8 +200,12 @@ class SceneWriter:
         rows, cols = slice(row, row + data.shape[1]), slice(col, col + data.shape[2])
         planes = dict(zip(self.bands, data, strict=True)) | {CLASSES: classes, SOURCE: source}
         try:
+            if not (mark := self.path / COMPLETE).exists():
+                mark.touch()
+                sync(mark)
+                sync(mark.parent)
             for name, plane in planes.items():
-                _array(self._group, name)[rows, cols] = plane
+                self._arrays[name][rows, cols] = plane
             sync_chunk(self.path, list(planes), index)
         except OSError as error:
             raise OutputError(f"{unwritable(self.path, error)}; the same command then goes on") from error
@@ -159,167 +253,105 @@ def create_scene(
 
 
 def open_scene(path: str | Path) -> Scene:
-    """Open a Zarr store or GeoTIFF and check it against the scene contract, line by line.
+    """Open a Zarr store or GeoTIFF, check it against the scene contract line by line, and take a coarse look at it.
 
     Raises SceneError, naming the broken line and the remedy.
     """
     path = Path(path)
     try:
-        path.stat()
-        for name in _METADATA if path.is_dir() else ():
-            with suppress(FileNotFoundError):
-                (path / name).open("rb").close()
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode):
+            path.open("rb").close()
     except FileNotFoundError:
         raise SceneError(f"{path} does not exist: give a scene store made by `rsup fetch`, or a GeoTIFF") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise SceneError(f"{path} cannot be opened ({words}): check its name and who may read it") from error
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise SceneError(f"{path} is a pipe or a device; give a scene store made by `rsup fetch`, or a GeoTIFF")
+    is_store = stat.S_ISDIR(found.st_mode)
+    described = (store_scene if is_store else tiff_scene).describe(path)
+    try:
+        words = {key: value for key, value in described.words.items() if key != "aoi" or is_store}
+        attributes = SceneAttributes.model_validate(words)
+        aoi = _aoi(path, attributes.aoi, described.window)
+    except ValidationError as error:
         raise SceneError(
-            f"{error.filename} cannot be opened ({error.strerror}): check its name and who may read it"
+            f"{path}: its aoi is not [west, south, east, north] in metres; do without: {remedies.forget_aoi(path)}"
         ) from error
-    return _open_zarr(path) if path.is_dir() else _open_geotiff(path)
+    scene = Scene(
+        path,
+        described.crs,
+        described.window,
+        aoi,
+        described.bands,
+        {"items": [item.model_dump(exclude_none=True) for item in attributes.items]},
+        described.layers,
+        described.classes,
+        described.origin,
+        interval(described.words) or _since_launch(path),
+    )
+    return _looked_at(scene)
 
 
-def _open_zarr(path: Path) -> Scene:
-    try:
-        group = zarr.open_group(path, mode="r")
-        arrays = dict(group.arrays())
-    except Exception as error:  # zarr raises many kinds for a folder that is no store
-        raise SceneError(f"{path} is not a readable Zarr group: {error}") from error
-    rasters = {name: a for name, a in arrays.items() if a.ndim == 2 and name not in (CLASSES, SOURCE)}
-    if not rasters:
-        raise SceneError(f"{path} has no band; rsup needs 2-D arrays [y, x] such as red, green and blue")
-    for name, array in rasters.items():
-        if _dimensions(array) not in (("y", "x"), None):
-            raise SceneError(f"{path}: {name} has dimensions {_dimensions(array)}; rsup needs (y, x)")
-        if array.dtype.kind != "u" or array.dtype.itemsize != 2:
-            raise SceneError(
-                f"{path}: {name} is {array.dtype}, not uint16; "
-                f"write reflectance with to_zarr(encoding={{'{name}': {_ENCODING}}})"
-            )
-        check_packing(path, name, *_packing(array))
-    crs = check_crs(path, _grid_mapping(arrays, rasters), "ds.rio.write_crs('EPSG:32633').to_zarr(...)")
-    shapes = {array.shape for array in rasters.values()}
-    if len(shapes) > 1:
-        raise SceneError(f"{path}: bands differ in shape ({sorted(shapes)}); resample them to one 10 m grid")
-    height, width = shapes.pop()
-    window = check_window(path, _affine(path, arrays, height, width), (height, width))
-    attributes = _with_known_items(dict(group.attrs))
-    listed = attributes.get("bands")  # Zarr keeps no order
-    bands = tuple(listed) if isinstance(listed, list) and set(listed) == set(rasters) else tuple(sorted(rasters))
-    return Scene(path, crs, window, _aoi(path, attributes, window), bands, attributes)
-
-
-def _open_geotiff(path: Path) -> Scene:
-    import warnings
-
-    import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said below, with the remedy
-            source = rasterio.open(path)
-    except RasterioError as error:
-        raise SceneError(f"{path} is neither a Zarr store nor a raster that GDAL reads: {error}") from error
-    with source:
-        names = source.descriptions
-        if not all(names) or len(set(names)) < len(names):
-            raise SceneError(
-                f"{path}: every band needs a name of its own as its description; "
-                "set them with rasterio.open(path, 'r+').descriptions = ('red', 'green', 'blue')."
-            )
-        for name, dtype, *packing in zip(
-            names, source.dtypes, source.scales, source.offsets, source.nodatavals, strict=True
-        ):
-            if dtype != "uint16":
-                raise SceneError(f"{path}: {name} is {dtype}, not uint16; use gdal_translate -ot UInt16")
-            check_packing(path, name, *packing)
-        wkt = source.crs.to_wkt() if source.crs else None
-        crs = check_crs(path, wkt, f"gdal_edit.py -a_srs EPSG:32633 {path}")
-        window = check_window(path, source.transform, source.shape)
-        return Scene(path, crs, window, window, tuple(names), _with_known_items(dict(source.tags())))
-
-
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise SceneError(f"{group.store_path}: {name} is a group, not an array")
-    return array
-
-
-def _dimensions(array: zarr.Array[Any]) -> tuple[str, ...] | None:
-    """Names of the dimensions, from Zarr 3's metadata or xarray's attribute in Zarr 2."""
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    return tuple(names) if names else None  # type: ignore[arg-type]
-
-
-def _packing(array: zarr.Array[Any]) -> tuple[Any, Any, Any]:
-    """CF scale, offset and fill value; in Zarr 2 xarray keeps the last one as the array's own fill value."""
-    fill = array.attrs.get("_FillValue")
-    if fill is None and array.metadata.zarr_format == 2:
-        fill = array.fill_value
-    return array.attrs.get("scale_factor"), array.attrs.get("add_offset"), fill
-
-
-def _grid_mapping(arrays: dict[str, zarr.Array[Any]], rasters: dict[str, zarr.Array[Any]]) -> str | None:
-    """The CRS (WKT) of the bands' grid mapping; `spatial_ref` counts even if no band names it."""
-    named = [str(a.attrs["grid_mapping"]) for a in rasters.values() if "grid_mapping" in a.attrs]
-    for name in (*named, "spatial_ref"):
-        if name in arrays:
-            wkt = arrays[name].attrs.get("crs_wkt") or arrays[name].attrs.get("spatial_ref")
-            if wkt:
-                return str(wkt)
-    return None
-
-
-def _affine(path: Path, arrays: dict[str, zarr.Array[Any]], height: int, width: int) -> Affine:
-    """Pixel-to-CRS affine: from `x` and `y`, which stay right when a store is cut; else from GeoTransform."""
-    if min(height, width) > 1 and "x" in arrays and "y" in arrays:
-        axes = []
-        for name, size in (("x", width), ("y", height)):
-            centres = np.asarray(arrays[name][:], np.float64)
-            step = (centres[-1] - centres[0]) / max(1, len(centres) - 1)
-            if len(centres) != size or not np.allclose(np.diff(centres), step, rtol=0, atol=1e-6):
-                raise SceneError(
-                    f"{path}: {name} does not count {size} evenly spaced pixel centres; "
-                    f"resample it with gdalwarp -tr {GSD} {GSD} -tap"
-                )
-            axes.append((step, centres[0] - step / 2))
-        (dx, west), (dy, north) = axes
-        return Affine(dx, 0.0, west, 0.0, dy, north)
-    text = arrays["spatial_ref"].attrs.get("GeoTransform") if "spatial_ref" in arrays else None
-    try:
-        west, dx, row_rotation, north, column_rotation, dy = (float(number) for number in str(text or "").split())
-    except ValueError:  # too few, too many, or no numbers
-        raise SceneError(
-            f"{path} does not say where its pixels lie; write x and y, or use rio.write_transform"
-        ) from None
-    return Affine.from_gdal(west, dx, row_rotation, north, column_rotation, dy)
-
-
-def _with_known_items(attributes: dict[str, Any]) -> dict[str, Any]:
-    """The attributes, with such `items` as are objects: in a store of somebody else's the name may mean anything."""
-    items = attributes.get("items")
-    return attributes | {"items": [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []}
-
-
-def _aoi(path: Path, attributes: dict[str, Any], window: Window) -> Window:
-    bounds = attributes.get("aoi")
+def _aoi(path: Path, bounds: list[float] | None, window: Window) -> Window:
     if bounds is None:
         return window
-    try:
-        west, south, east, north = (float(number) for number in bounds)
-        aoi = snap((west, south, east, north)).intersect(window)
-    except (TypeError, ValueError, OverflowError) as error:  # infinity overflows
-        raise SceneError(f"{path}: its aoi ({bounds}) is not [west, south, east, north] in metres") from error
+    west, south, east, north = bounds
+    aoi = snap((west, south, east, north)).intersect(window)
     if aoi is None:
-        raise SceneError(f"{path}: its aoi ({bounds}) lies outside its pixels; correct or remove that attribute")
+        raise SceneError(
+            f"{path}: its aoi ({', '.join(f'{edge:g}' for edge in bounds)}) lies outside its pixels; "
+            f"do without: {remedies.forget_aoi(path)}"
+        )
     return aoi
 
 
-def _read_geotiff(path: Path, indexes: list[int], rows: slice, cols: slice) -> NDArray[np.uint16]:
-    import rasterio
-    from rasterio.windows import Window as RasterWindow
+def _since_launch(path: Path) -> tuple[datetime, datetime] | None:
+    """From the first Sentinel-2 to the file's last change: the scene is no younger. None for a clock set back."""
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    changed = datetime.fromtimestamp(int(max(file.stat().st_mtime for file in files)), UTC)
+    return (LAUNCH, changed) if changed > LAUNCH else None
 
-    with rasterio.open(path) as source:
-        data = source.read(indexes, window=RasterWindow.from_slices(rows, cols))
-    return np.asarray(data, np.uint16)
+
+def _looked_at(scene: Scene) -> Scene:
+    """The scene, without a classification that says nothing; refused where its numbers can be no reflectance.
+
+    A picture or numbers of another kind under the words of the contract are reflectances around -0.1. Dark water may be
+    negative nearly everywhere, but only just.
+    """
+    times, side = LOOK
+    classified, numbers = False, []
+    for row in range(times):
+        for col in range(times):
+            place = _square(scene.aoi, row, col, times, side)
+            data = scene._numbers(list(scene.layers), place)
+            numbers.append(data[data != NODATA])
+            if scene.classes is not None and not classified:
+                classified = bool((scene._numbers([scene.classes], place)[0] != 0)[(data != NODATA).any(axis=0)].any())
+    valid = np.concatenate(numbers)
+    if valid.size >= 100:
+        if np.mean(valid < DARK) > DOUBTED:
+            raise SceneError(
+                f"{scene.path}: its reflectance is below {DARK * SCALE_FACTOR + ADD_OFFSET:g} nearly everywhere "
+                f"(median {np.median(valid) * SCALE_FACTOR + ADD_OFFSET:.3f}): its numbers are not "
+                "reflectance * 10000 + 1000, whatever it says of them; give the bands themselves, converted by what their "
+                "numbers mean"
+            )
+        if np.mean(valid < STORED_SHIFT) > DOUBTED:
+            say(f"{scene.path}: its reflectance is below 0 nearly everywhere; are its numbers what it says of them?")
+    return scene if classified or scene.classes is None else replace(scene, classes=None)
+
+
+def _square(area: Window, row: int, col: int, times: int, side: int) -> Window:
+    """One of times x times squares spread over an area, smaller ones where it is small."""
+    height, width = min(side, -(-area.height // times)), min(side, -(-area.width // times))
+    top = area.row + (area.height - height) * row // (times - 1)
+    left = area.col + (area.width - width) * col // (times - 1)
+    return Window(top, left, height, width)
+
+
+def _around(where: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The smallest rows and columns that hold every True of [y, x], at least one."""
+    down, along = (np.flatnonzero(where.any(axis=axis)) for axis in (1, 0))
+    return slice(int(down[0]), int(down[-1]) + 1), slice(int(along[0]), int(along[-1]) + 1)

@@ -29,11 +29,18 @@ class Band:
     """ESA's name; Planetary Computer's asset key."""
     gsd: int
     """Native ground sampling distance in metres."""
+    aliases: tuple[str, ...] = ()
+    """Other common names: those of version 2 of STAC's eo extension."""
 
     @property
     def asset_keys(self) -> tuple[str, ...]:
-        """Keys of this band's asset, in the order they are tried: Earth Search, Planetary Computer, CDSE."""
-        return (self.name, self.number, f"{self.number}_{self.gsd}m")
+        """Keys of this band's asset, in the order they are tried.
+
+        Those of Earth Search, Planetary Computer and CDSE, of EOPF (b04) and Earth Engine (B4), and the other names.
+        """
+        earth_engine = self.number.replace("B0", "B")
+        keys = (self.name, self.number, f"{self.number}_{self.gsd}m", self.number.lower(), earth_engine, *self.aliases)
+        return tuple(dict.fromkeys(keys))
 
 
 BANDS = {
@@ -42,9 +49,9 @@ BANDS = {
         Band("blue", "B02", 10),
         Band("green", "B03", 10),
         Band("red", "B04", 10),
-        Band("rededge1", "B05", 20),
-        Band("rededge2", "B06", 20),
-        Band("rededge3", "B07", 20),
+        Band("rededge1", "B05", 20, ("rededge071",)),
+        Band("rededge2", "B06", 20, ("rededge075",)),
+        Band("rededge3", "B07", 20, ("rededge078",)),
         Band("nir", "B08", 10),
         Band("nir08", "B8A", 20),
         Band("swir16", "B11", 20),
@@ -53,6 +60,18 @@ BANDS = {
 }
 """Bands rsup fetches; the 60 m ones say nothing about the surface at 10 m."""
 SCL = Band("scl", "SCL", 20)
+
+_SPELLINGS = {key.casefold(): band.name for band in (*BANDS.values(), SCL) for key in band.asset_keys}
+"""Every name of a band, in small letters, to its common name."""
+_GRID = re.compile(r"_(?:10|20|60)m$|, central wavelength \d+ nm$")
+"""What may follow a band's name: the grid it is on (CDSE), and what GDAL's SENTINEL2 driver adds."""
+
+
+def common_name(name: str) -> str:
+    """A band's common name, whoever named it: "red" for Red, B04, b04, B4 and B04_10m; other names as they are."""
+    plain = name.strip().casefold()
+    return _SPELLINGS.get(plain) or _SPELLINGS.get(_GRID.sub("", plain), name)
+
 
 CLASS_NAMES = (
     "no_data",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,19 +18,21 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote
 
 import numpy as np
 import pystac
 from pyproj import Transformer
-from pystac.utils import datetime_to_str, str_to_datetime
+from pystac.utils import datetime_to_str
 
 from rsup.models.atomic import replacing
 from rsup.models.errors import unwritable
 from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
+from .attributes import LAUNCH, moment
 from .errors import OutputError
 from .grid import GSD, Window
+from .public import printable, public_address
 
 EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
@@ -54,8 +57,8 @@ ASSETS: dict[str, dict[str, Any]] = {
 }
 """What is said of each file by its key."""
 
-UNDATED = {"start_datetime": "2015-06-23T00:00:00Z", "end_datetime": "9999-12-31T23:59:59Z"}
-"""Where no source has a date: since the launch of the first Sentinel-2. STAC wants a date or a range."""
+OPEN = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""The end of a range that nothing ends: STAC wants a date, or a range with both ends."""
 
 
 def stac_item(
@@ -67,19 +70,23 @@ def stac_item(
     model: dict[str, Any],
     sources: list[dict[str, Any]],
     assets: dict[str, str],
+    *,
+    interval: tuple[datetime, datetime] | None = None,
+    false_colour: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The item `name` of a mosaic that covers `window` with `scale` times the lattice's pixels.
 
-    `model`: name, sha256 (hex), metadata (of which `architecture` is used). `sources`: the scene's items; of
-    each the id, datetime and href (its STAC document), whichever is there. `assets`: hrefs relative to the
-    item, by the keys of `ASSETS`.
+    `model`: name, sha256 (hex), bands, metadata (of a descriptor: its weights' header has architecture and bands).
+    `sources`: the scene's items; of each the id, datetime and href (its STAC document), whichever is there. `assets`:
+    names of files beside the item, by the keys of `ASSETS`. `interval`: when the scene was taken, where no source says.
+    `false_colour`: the bands that went through the network in the place of others.
     """
     geometry, bbox = _footprint(window, crs)
     described = _bands(bands)
     transform = window.transform(scale)
     properties = {
-        **_dates(sources),
-        "title": f"{name}: Sentinel-2 super-resolved to {GSD / scale:g} m",
+        **_dates(sources, interval),
+        "title": f"{printable(name)}: Sentinel-2 super-resolved to {GSD / scale:g} m",
         "gsd": GSD / scale,
         "bands": described,
         **({"proj:code": crs} if crs.startswith("EPSG:") else {"proj:code": None, "proj:wkt2": crs}),
@@ -89,26 +96,28 @@ def stac_item(
         "processing:level": "L4",  # a model's output, by the levels the extension refers to
         "processing:lineage": _lineage(scale, model, sources),
         "processing:software": {"rsup": version("rsup")},
-        **_mlm(bands, model),
+        **_mlm(model),
         "rsup:scale": scale,
+        "rsup:false_colour": list(false_colour),
         "rsup:model_sha256": model["sha256"],
-        "rsup:sources": [str(source["id"]) for source in sources if source.get("id")],
+        "rsup:sources": _ids(sources),
     }
     item = pystac.Item(
-        id=name,
+        id=printable(name),
         geometry=geometry,
         bbox=bbox,
-        datetime=_moment(properties["datetime"]),
+        datetime=moment(properties["datetime"]),
         properties=properties,
         stac_extensions=EXTENSIONS,
     )
     for key, file in assets.items():
         extra = {"bands": described} if "data" in ASSETS[key]["roles"] else {}
-        item.add_asset(key, pystac.Asset(file, **ASSETS[key], extra_fields=extra))
+        # A reference (RFC 3986), whatever the file's name: "#" would start a fragment.
+        item.add_asset(key, pystac.Asset(quote(os.fsencode(file)), **ASSETS[key], extra_fields=extra))
     item.add_asset("model", _model_asset(model))
     for source in sources:
         if href := _public(source.get("href")):
-            title = str(source.get("id") or href)
+            title = printable(str(source.get("id") or href))
             item.add_link(pystac.Link("derived_from", href, "application/geo+json", title))
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 
@@ -181,28 +190,21 @@ def _bands(bands: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _dates(sources: list[dict[str, Any]]) -> dict[str, Any]:
-    """One moment where all sources share it, else the range they span."""
-    moments = sorted(moment for source in sources if (moment := _moment(source.get("datetime"))))
-    if not moments:
-        return {"datetime": None, **UNDATED}
-    first, last = datetime_to_str(moments[0]), datetime_to_str(moments[-1])
+def _dates(sources: list[dict[str, Any]], interval: tuple[datetime, datetime] | None) -> dict[str, Any]:
+    """One moment where all sources share it, else the range they span; without any, what the scene says."""
+    moments = sorted(taken for source in sources if (taken := moment(source.get("datetime"))))
+    first, last = map(datetime_to_str, (moments[0], moments[-1]) if moments else interval or (LAUNCH, OPEN))
     if first == last:
         return {"datetime": first}
     return {"datetime": None, "start_datetime": first, "end_datetime": last}
 
 
-def _moment(text: Any) -> datetime | None:
-    """In UTC, to the second's fraction; a text without a zone counts as UTC."""
-    try:
-        moment = str_to_datetime(text) if isinstance(text, str) else None
-        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC) if moment else None
-    except ValueError:  # somebody's own attribute; a date is not worth failing the mosaic for
-        return None
+def _ids(sources: list[dict[str, Any]]) -> list[str]:
+    return [printable(str(source["id"])) for source in sources if source.get("id")]
 
 
 def _lineage(scale: int, model: dict[str, Any], sources: list[dict[str, Any]]) -> str:
-    ids = [str(source["id"]) for source in sources if source.get("id")]
+    ids = _ids(sources)
     return (
         f"Super-resolved from {GSD} m to {GSD / scale:g} m with the model {model['name']} "
         f"(SHA-256 {model['sha256']}), then projected so that block means equal the {GSD} m pixels."
@@ -210,15 +212,18 @@ def _lineage(scale: int, model: dict[str, Any], sources: list[dict[str, Any]]) -
     )
 
 
-def _mlm(bands: Sequence[str], model: dict[str, Any]) -> dict[str, Any]:
+def _mlm(model: dict[str, Any]) -> dict[str, Any]:
+    """The network's own interface, whatever bands were asked for; an interpolator has no weights and no header."""
+    header = model["metadata"].get("header") or {}
+    bands = list(header.get("bands") or model["bands"])
     tasks, order = ["super-resolution"], ["batch", "channel", "height", "width"]
-    tensor = {"shape": [-1, 3, -1, -1], "dim_order": order, "data_type": "float32"}
+    tensor = {"shape": [-1, len(bands), -1, -1], "dim_order": order, "data_type": "float32"}
     return {
         "mlm:name": _mlm_name(str(model["name"])),
-        "mlm:architecture": str((model.get("metadata") or {}).get("architecture", model["name"])),
+        "mlm:architecture": str(header.get("architecture", model["name"])),
         "mlm:framework": "PyTorch",
         "mlm:tasks": tasks,
-        "mlm:input": [{"name": "10 m tile", "bands": list(bands), "input": tensor}],
+        "mlm:input": [{"name": "10 m tile", "bands": bands, "input": tensor}],
         "mlm:output": [{"name": "super-resolved tile", "tasks": tasks, "result": tensor}],
     }
 
@@ -251,5 +256,4 @@ def _public(href: Any) -> str | None:
     """An http(s) href without login, query and fragment, where secrets may be; None for anything else."""
     if not isinstance(href, str) or not re.match(r"https?://", href, re.IGNORECASE):
         return None
-    parts = urlsplit(href)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return printable(public_address(href))
