@@ -133,7 +133,7 @@ def _reference(candidate: _Candidate, root: Path | None, query: Query) -> ItemRe
         assets = document.get("assets")
         if not isinstance(assets, dict):
             raise CatalogError("assets: must be an object")
-        keys = {band.name: key for band in (*BANDS.values(), SCL) for key in reversed(band.asset_keys) if key in assets}
+        keys = {band.name: key for band in (*BANDS.values(), SCL) for key in reversed(band.names) if key in assets}
         evidence = next((band for band in ("blue", "red", "green", *query.bands) if band in keys), None)
         missing = [band for band in query.bands if band not in keys]
         if missing or evidence is None:

@@ -388,7 +388,7 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
     figures = consistency(scene, store, request.bands, request.scale) | count_pixels(scene, request.bands)
     if figures["lost_pixels"]:
         say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
-    about = {"name": model.name, "sha256": model.sha256, "bands": model.bands, "metadata": model.metadata}
+    about = {"name": model.name, "sha256": model.sha256, "metadata": model.metadata}
     assets = dict(zip(("page", "cog", "zarr"), (page.name, tif.name, store.name), strict=True))
     document = stac_item.stac_item(
         plan.name,

@@ -30,7 +30,7 @@ _PACKING = {"dtype": "uint16", "scale_factor": SCALE_FACTOR, "add_offset": ADD_O
 _LOWEST, _HIGHEST = (round(number * SCALE_FACTOR + ADD_OFFSET, 4) for number in (DN_MIN, DN_MAX))
 _WRITE = (
     'r = [b for b in d.data_vars if d[b].dtype.kind == "f"]; '
-    f"d = d.assign({{b: d[b].clip({_LOWEST}, {_HIGHEST}) for b in r}}).drop_encoding(); "
+    f"d = d.assign({{b: d[b].clip({_LOWEST}, {_HIGHEST}).drop_attrs() for b in r}}).drop_encoding(); "
     f"d.to_zarr(o, encoding={{b: {_PACKING} for b in r}})".replace("'", '"')
 )
 """Reflectance as stored numbers: reflectance * 10000 + 1000, rounded, 0 for NaN."""
@@ -77,7 +77,9 @@ def convert(path: Path, declared: bool) -> str:
 
 def onto_the_lattice(path: Path) -> str:
     """Resample to 10 m pixels on the lattice of the UTM zone in which the image lies."""
-    warp = f'd = d.odc.reproject("utm", resolution={GSD}, resampling="bilinear"); '
+    # Nodata is NaN by now; left to itself odc-geo would take reflectance 0 for it, by what the file called nodata.
+    nodata = "src_nodata=numpy.nan, dst_nodata=numpy.nan"
+    warp = f'd = d.odc.reproject("utm", resolution={GSD}, resampling="bilinear", {nodata}); '
     only = 'd = d[[b for b in d.data_vars if d[b].dtype.kind == "f"]]; '
     return _mended(path, (_STORE if path.is_dir() else _TIFF) + only + warp + _WRITE)
 

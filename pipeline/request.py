@@ -12,7 +12,7 @@ from typing import Literal, cast
 from .errors import ArgumentError
 from .footprint import Box, utm_of
 from .public import public_address
-from .sentinel2 import BANDS, Offset
+from .sentinel2 import BANDS, Offset, common_name
 
 Composite = Literal["first", "median"]
 
@@ -56,6 +56,7 @@ class FetchRequest:
         start, end = _interval(self.date)
         settle("start", start)
         settle("end", end)
+        settle("bands", tuple(map(common_name, self.bands)))
         unknown = [band for band in self.bands if band not in BANDS]
         if unknown or not self.bands:
             raise ArgumentError(f"--bands {','.join(unknown)}: choose from {', '.join(BANDS)}")

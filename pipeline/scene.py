@@ -335,8 +335,7 @@ def _looked_at(scene: Scene) -> Scene:
             raise SceneError(
                 f"{scene.path}: its reflectance is below {DARK * SCALE_FACTOR + ADD_OFFSET:g} nearly everywhere "
                 f"(median {np.median(valid) * SCALE_FACTOR + ADD_OFFSET:.3f}): its numbers are not "
-                "reflectance * 10000 + 1000, whatever it says of them; give the bands themselves, converted by what their "
-                "numbers mean"
+                "reflectance * 10000 + 1000, whatever it says of them; give the bands themselves"
             )
         if np.mean(valid < STORED_SHIFT) > DOUBTED:
             say(f"{scene.path}: its reflectance is below 0 nearly everywhere; are its numbers what it says of them?")

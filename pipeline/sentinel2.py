@@ -34,13 +34,14 @@ class Band:
 
     @property
     def asset_keys(self) -> tuple[str, ...]:
-        """Keys of this band's asset, in the order they are tried.
+        """Keys of this band's asset, in the order they are tried: Earth Search, Planetary Computer, CDSE."""
+        return (self.name, self.number, f"{self.number}_{self.gsd}m")
 
-        Those of Earth Search, Planetary Computer and CDSE, of EOPF (b04) and Earth Engine (B4), and the other names.
-        """
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All it is called at its own resolution: `asset_keys`, EOPF's b04, Earth Engine's B4, other common names."""
         earth_engine = self.number.replace("B0", "B")
-        keys = (self.name, self.number, f"{self.number}_{self.gsd}m", self.number.lower(), earth_engine, *self.aliases)
-        return tuple(dict.fromkeys(keys))
+        return tuple(dict.fromkeys((*self.asset_keys, self.number.lower(), earth_engine, *self.aliases)))
 
 
 BANDS = {
@@ -61,7 +62,7 @@ BANDS = {
 """Bands rsup fetches; the 60 m ones say nothing about the surface at 10 m."""
 SCL = Band("scl", "SCL", 20)
 
-_SPELLINGS = {key.casefold(): band.name for band in (*BANDS.values(), SCL) for key in band.asset_keys}
+_SPELLINGS = {name.casefold(): band.name for band in (*BANDS.values(), SCL) for name in band.names}
 """Every name of a band, in small letters, to its common name."""
 _GRID = re.compile(r"_(?:10|20|60)m$|, central wavelength \d+ nm$")
 """What may follow a band's name: the grid it is on (CDSE), and what GDAL's SENTINEL2 driver adds."""

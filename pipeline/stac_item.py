@@ -76,7 +76,7 @@ def stac_item(
 ) -> dict[str, Any]:
     """The item `name` of a mosaic that covers `window` with `scale` times the lattice's pixels.
 
-    `model`: name, sha256 (hex), bands, metadata (of a descriptor: its weights' header has architecture and bands).
+    `model`: name, sha256 (hex), metadata (of a descriptor: its weights' header has architecture and bands).
     `sources`: the scene's items; of each the id, datetime and href (its STAC document), whichever is there. `assets`:
     names of files beside the item, by the keys of `ASSETS`. `interval`: when the scene was taken, where no source says.
     `false_colour`: the bands that went through the network in the place of others.
@@ -96,7 +96,7 @@ def stac_item(
         "processing:level": "L4",  # a model's output, by the levels the extension refers to
         "processing:lineage": _lineage(scale, model, sources),
         "processing:software": {"rsup": version("rsup")},
-        **_mlm(model),
+        **_mlm(bands, model),
         "rsup:scale": scale,
         "rsup:false_colour": list(false_colour),
         "rsup:model_sha256": model["sha256"],
@@ -212,10 +212,10 @@ def _lineage(scale: int, model: dict[str, Any], sources: list[dict[str, Any]]) -
     )
 
 
-def _mlm(model: dict[str, Any]) -> dict[str, Any]:
-    """The network's own interface, whatever bands were asked for; an interpolator has no weights and no header."""
+def _mlm(asked: Sequence[str], model: dict[str, Any]) -> dict[str, Any]:
+    """The network's own interface; that of an interpolator, which has no header, is whatever bands are asked for."""
     header = model["metadata"].get("header") or {}
-    bands = list(header.get("bands") or model["bands"])
+    bands = list(header.get("bands", asked))
     tasks, order = ["super-resolution"], ["batch", "channel", "height", "width"]
     tensor = {"shape": [-1, len(bands), -1, -1], "dim_order": order, "data_type": "float32"}
     return {

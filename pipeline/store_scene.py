@@ -74,12 +74,21 @@ def describe(path: Path) -> Description:
         arrays = dict(group.arrays())
     except Exception as error:  # zarr raises many kinds for a folder that is no store
         raise SceneError(f"{path} is not a readable Zarr group: {reason(error)}") from error
+    try:
+        return _describe(path, _words(group), arrays)
+    except SceneError:
+        raise
+    except Exception as error:  # words that no line of the contract foresees
+        raise SceneError(f"{path}: its metadata cannot be understood ({reason(error)}); write it anew") from error
+
+
+def _describe(path: Path, words: Mapping[str, Any], arrays: Mapping[str, zarr.Array[Any]]) -> Description:
     planes = {name: array for name, array in arrays.items() if array.ndim == 2}
     classes = next((name for name in planes if common_name(name) == SCL.name), None)
     rasters = {name: array for name, array in planes.items() if name not in (classes, SOURCE)}
     if not rasters:
         raise SceneError(f"{path} has no band; rsup needs 2-D arrays [y, x] such as red, green and blue")
-    rasters = {name: rasters[name] for name in _order(group, rasters)}
+    rasters = {name: rasters[name] for name in _order(words, rasters)}
     bands = check_names(path, tuple(rasters))
     for name, array in rasters.items():
         if _dimensions(array) not in (("y", "x"), None):
@@ -110,14 +119,22 @@ def describe(path: Path) -> Description:
         tuple(rasters),
         classes if classes and beside[classes] else None,
         SOURCE if beside.get(SOURCE) else None,
-        dict(group.attrs),
+        words,
     )
 
 
 def read(path: Path, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]:
-    """Numbers [layer, y, x] of some arrays. Raises SceneError for a chunk that was lost or lies elsewhere."""
+    """Numbers [layer, y, x] of some arrays. Raises SceneError for a chunk that is damaged, lost or elsewhere."""
     group = zarr.open_group(path, mode="r")
-    return np.stack([_window(path, _array(group, name), (rows, cols)) for name in layers])
+    planes = []
+    for name in layers:
+        try:
+            planes.append(_window(path, _array(group, name), (rows, cols)))
+        except SceneError:
+            raise
+        except Exception as error:  # every codec has errors of its own
+            raise SceneError(f"{path}: {name} cannot be read: {reason(error)}") from error
+    return np.stack(planes)
 
 
 def lost(path: Path, layer: Any, rows: slice, cols: slice, where: NDArray[np.bool_]) -> str | None:
@@ -132,7 +149,7 @@ def lost(path: Path, layer: Any, rows: slice, cols: slice, where: NDArray[np.boo
 
 def _window(path: Path, array: zarr.Array[Any], index: tuple[slice, ...]) -> NDArray[Any]:
     _check_codecs(path, array)
-    complete = (path / COMPLETE).exists()
+    complete = array.ndim == 2 and (path / COMPLETE).exists()
     for file, _ in _files(path, array, index):
         _check_file(path, file, absent_is_lost=complete)
     return np.asarray(array[index])
@@ -147,7 +164,7 @@ def _files(path: Path, array: zarr.Array[Any], index: tuple[slice, ...]) -> Iter
         yield path / array.path / array.metadata.encode_chunk_key(place), covered
 
 
-def _check_file(path: Path, file: Path, *, absent_is_lost: bool) -> None:
+def _check_file(path: Path, file: Path, *, absent_is_lost: bool = False) -> None:
     """Raise where a store's file is a pipe, a device or a link that leads elsewhere, or lost."""
     try:
         found = file.stat()
@@ -157,7 +174,7 @@ def _check_file(path: Path, file: Path, *, absent_is_lost: bool) -> None:
             raise SceneError(f"{file} is lost; fetch the scene anew, or copy it from where it is whole") from None
         return
     except OSError as error:
-        raise SceneError(f"{file} cannot be opened ({error.strerror}): check who may read it") from error
+        raise SceneError(f"{file} cannot be opened ({error.strerror}): check its name and who may read it") from error
     if elsewhere:
         raise SceneError(f"{file} leads out of the scene's folder; put a copy of what it stands for in its place")
     if not stat.S_ISREG(found.st_mode):
@@ -171,10 +188,9 @@ def _check_documents(path: Path) -> None:
     the program ends right then.
     """
     try:
-        folders = [path, *(Path(entry) for entry in os.scandir(path) if entry.is_dir())]
-        for file in (folder / name for folder in folders for name in _DOCUMENTS):
-            if os.path.lexists(file):
-                _check_file(path, file, absent_is_lost=True)
+        for file in _documents(path):
+            _check_file(path, file)
+            with suppress(FileNotFoundError):
                 if file.stat().st_size > LARGEST_DOCUMENT:
                     raise SceneError(f"{file} is larger than any metadata; it is no scene store of rsup's or xarray's")
                 file.open("rb").close()
@@ -182,6 +198,14 @@ def _check_documents(path: Path) -> None:
         raise SceneError(
             f"{error.filename} cannot be opened ({error.strerror}): check its name and who may read it"
         ) from error
+
+
+def _documents(path: Path) -> Iterator[Path]:
+    """Where the metadata of the root (first: who may not read it may not list it) and of its arrays may stand."""
+    yield from (path / name for name in _DOCUMENTS)
+    for entry in os.scandir(path):
+        if entry.is_dir():
+            yield from (Path(entry) / name for name in _DOCUMENTS)
 
 
 def _check_codecs(path: Path, array: zarr.Array[Any]) -> None:
@@ -206,9 +230,15 @@ def _codec_names(codecs: Any) -> Iterator[str]:
             yield from _codec_names(inner.get(key) or ())
 
 
-def _order(group: zarr.Group, rasters: Mapping[str, Any]) -> tuple[str, ...]:
+def _words(node: zarr.Array[Any] | zarr.Group) -> Mapping[str, Any]:
+    """The attributes, which zarr takes as they come."""
+    found: Any = node.metadata.attributes
+    return found if isinstance(found, dict) else {}
+
+
+def _order(words: Mapping[str, Any], rasters: Mapping[str, Any]) -> tuple[str, ...]:
     """The bands as the attribute `bands` lists them, else by name: Zarr keeps no order."""
-    listed = group.attrs.get("bands")
+    listed = words.get("bands")
     if isinstance(listed, list) and all(isinstance(name, str) for name in listed) and sorted(listed) == sorted(rasters):
         return tuple(listed)
     return tuple(sorted(rasters))
@@ -223,36 +253,37 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 def _dimensions(array: zarr.Array[Any]) -> tuple[Any, ...] | None:
     """Names of the dimensions, from Zarr 3's metadata or xarray's attribute in Zarr 2."""
-    names: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    names: Any = getattr(array.metadata, "dimension_names", None) or _words(array).get("_ARRAY_DIMENSIONS")
     return tuple(names) if isinstance(names, list | tuple) and names else None
 
 
 def _packing(array: zarr.Array[Any]) -> tuple[Any, Any, Any]:
     """CF scale, offset and fill value; in Zarr 2 xarray keeps the last one as the array's own fill value."""
-    fill: Any = array.attrs.get("_FillValue")
+    words = _words(array)
+    fill = words.get("_FillValue")
     if fill is None and array.metadata.zarr_format == 2:
         fill = array.fill_value
     fill = fill.item() if isinstance(fill, np.generic) else fill
-    return array.attrs.get("scale_factor"), array.attrs.get("add_offset"), fill
+    return words.get("scale_factor"), words.get("add_offset"), fill
 
 
-def _grid_mapping(arrays: dict[str, zarr.Array[Any]], rasters: dict[str, zarr.Array[Any]]) -> str | None:
+def _grid_mapping(arrays: Mapping[str, zarr.Array[Any]], rasters: Mapping[str, zarr.Array[Any]]) -> str | None:
     """The CRS (WKT) of the bands' grid mapping; `spatial_ref` counts even if no band names it."""
-    named = [name for a in rasters.values() if isinstance(name := a.attrs.get("grid_mapping"), str)]
+    named = [name for a in rasters.values() if isinstance(name := _words(a).get("grid_mapping"), str)]
     for name in (*named, "spatial_ref"):
         if name in arrays:
-            wkt = arrays[name].attrs.get("crs_wkt") or arrays[name].attrs.get("spatial_ref")
+            wkt = _words(arrays[name]).get("crs_wkt") or _words(arrays[name]).get("spatial_ref")
             if wkt:
-                return str(wkt)
+                return wkt if isinstance(wkt, str) else "no text"
     return None
 
 
-def _affine(path: Path, arrays: dict[str, zarr.Array[Any]], height: int, width: int) -> Affine:
+def _affine(path: Path, arrays: Mapping[str, zarr.Array[Any]], height: int, width: int) -> Affine:
     """Pixel-to-CRS affine: from `x` and `y`, which stay right when a store is cut; else from GeoTransform."""
     if min(height, width) > 1 and "x" in arrays and "y" in arrays:
         (dx, west), (dy, north) = (_axis(path, arrays[name], size) for name, size in (("x", width), ("y", height)))
         return Affine(dx, 0.0, west, 0.0, dy, north)
-    text = arrays["spatial_ref"].attrs.get("GeoTransform") if "spatial_ref" in arrays else None
+    text = _words(arrays["spatial_ref"]).get("GeoTransform") if "spatial_ref" in arrays else None
     try:
         west, dx, row_rotation, north, column_rotation, dy = (float(number) for number in str(text or "").split())
     except ValueError:  # too few, too many, or no numbers

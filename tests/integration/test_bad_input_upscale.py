@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 import xarray as xr
 
@@ -49,11 +51,39 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A small scene, and the folder of its finished mosaic x4 (nearest)."""
     folder = tmp_path_factory.mktemp("finished")
     window = Window(-568_628, 65_536, 70, 66)
-    writer = create_scene(folder / "scene.zarr", window, "EPSG:32631", ("red", "green", "blue"), 128)
+    address = "https://user:pa55word@example.com/a.json?sig=s1gnature#fr4gment"
+    item = {"id": "S2A_x", "datetime": "2024-06-01T10:00:00Z", "href": address, "hrefs": {"red": address}}
+    bands = ("red", "green", "blue")
+    writer = create_scene(folder / "scene.zarr", window, "EPSG:32631", bands, 128, attributes={"items": [item]})
     dn = np.random.default_rng(1).integers(1, 9999, (3, 70, 66)).astype(np.uint16)
-    writer.write((0, 0), dn, np.zeros((70, 66), np.uint8), np.zeros((70, 66), np.uint16))
+    dn[0, 3:5, 9] = 0  # two pixels that are dark in one band
+    dn[:, 40, 50:53] = 0  # three that came from the item and are gone
+    writer.write((0, 0), dn, np.zeros((70, 66), np.uint8), np.ones((70, 66), np.uint16))
     upscale(UpscaleRequest(writer.path, 4, folder / "out", "nearest", device="cpu"))
     return writer.path, folder / "out"
+
+
+def test_no_output_holds_an_address_s_secrets_and_the_mosaic_no_address(finished: tuple[Path, Path]) -> None:
+    """Of what stands in a scene's attributes, as older stores have it."""
+    for path in finished[1].rglob("*"):
+        if path.is_file():
+            text = path.read_bytes()
+            assert not [word for word in (b"pa55word", b"s1gnature", b"fr4gment") if word in text], path
+            assert b"example.com" not in text or path.suffix == ".json" and path.parent == finished[1], path
+    mosaic = json.loads((finished[1] / "scene_x4.zarr" / "zarr.json").read_text())
+    assert mosaic["attributes"]["items"] == [{"id": "S2A_x", "datetime": "2024-06-01T10:00:00Z"}]
+    links = json.loads((finished[1] / "scene_x4.json").read_text())["links"]
+    assert [link["href"] for link in links if link["rel"] == "derived_from"] == ["https://example.com/a.json"]
+
+
+def test_dark_and_lost_pixels_are_counted_for_people_and_machines(finished: tuple[Path, Path]) -> None:
+    page = (finished[1] / "scene_x4.html").read_text()
+    assert "the darkest value here</th><td>2</td>" in page and "are nodata in the scene</th><td>3</td>" in page
+    ledger = (finished[1] / ".rsup" / "scene_x4" / "ledger.jsonl").read_text().splitlines()
+    figures = next(record["figures"] for record in map(json.loads, ledger) if record.get("key") == "finished")
+    assert (figures["dark_pixels"], figures["lost_pixels"]) == (2, 3)
+    with xr.open_dataset(finished[1] / "scene_x4.zarr", engine="zarr", mask_and_scale=False) as mosaic:
+        assert (mosaic["red"].values[12:20, 36:40] == 1).all() and (mosaic["red"].values[160:164, 200:212] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -260,6 +290,24 @@ def test_a_scene_of_one_pixel_and_one_of_none(make_scene: Make, tmp_path: Path) 
     with pytest.raises(SceneError, match="no valid pixel in red, green, blue: nothing to upscale"):
         upscale(UpscaleRequest(void.path, 8, tmp_path, "nearest", device="cpu"))
     assert not list(tmp_path.glob("void_x8*"))
+
+
+def test_a_mosaic_that_cannot_fit_is_refused_with_the_figure_and_planned_without_memory(tmp_path: Path) -> None:
+    """A sparse TIFF of a few kilobytes may claim the ground of a continent."""
+    profile = {"crs": "EPSG:32631", "nodata": 0, "transform": Window(-900_000, 0, 1, 1).transform()}
+    tiles = {"tiled": True, "blockxsize": 4096, "blockysize": 4096, "sparse_ok": True, "bigtiff": "yes"}
+    side = 800_000
+    with rasterio.open(tmp_path / "s.tif", "w", "GTiff", side, side, 3, dtype="uint16", **profile, **tiles) as file:
+        file.descriptions, file.scales, file.offsets = ("red", "green", "blue"), [1e-4] * 3, [-0.1] * 3
+    request = UpscaleRequest(tmp_path / "s.tif", 8, tmp_path / "out", "nearest", device="cpu", chunk=64)
+    tracemalloc.start()
+    plan = upscale(request, dry_run=True)
+    with pytest.raises(OutputError, match=r"has 245,760 GB of pixels, and .*out has [\d,]+ GB free; cut the scene"):
+        upscale(request)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert plan["chunks"] == 12_500**2 and plan["bytes"] == side**2 * 64 * 6 and peak < 200 * 2**20
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".rsup"]
 
 
 @pytest.mark.parametrize("ending", ["zarr", "tif", "json", "html"])

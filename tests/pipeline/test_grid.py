@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from rsup.pipeline.grid import Tiling, Window, chunks, geobox, snap, window_of
+from rsup.pipeline.grid import Tiling, Window, chunks, count_chunks, geobox, snap, window_of
 
 TILINGS = [
     Tiling(128, 0, 0),
@@ -105,3 +105,11 @@ def test_window_and_geobox_are_the_same_ground() -> None:
 def test_a_raster_off_the_lattice_is_named(transform: Affine, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         window_of(transform, (4, 4))
+
+
+@pytest.mark.parametrize("tiling", TILINGS)
+def test_tiles_and_chunks_are_counted_without_making_them(tiling: Tiling) -> None:
+    for window in (Window(-37, 1003, 150, 211), Window(0, 0, 1, 1), Window(-5, -400, 64, 300)):
+        assert tiling.count(window) == len(tiling.tiles(window))
+        assert count_chunks(window, 50) == len(list(chunks(window, 50)))
+    assert tiling.count(Window(0, 0, 10**9, 10**9)) > 10**12

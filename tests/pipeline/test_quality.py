@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rsup.pipeline.consistency import consistency
+from rsup.pipeline.consistency import PART, consistency, count_pixels
 from rsup.pipeline.grid import Window, chunks
 from rsup.pipeline.mosaic import create_mosaic, write_chunk
 from rsup.pipeline.quality import block_mean_error, psnr, seam_ratio, spectral_angle
@@ -123,6 +123,26 @@ def test_consistency_of_nothing_but_nodata_has_no_figures(tmp_path: Path) -> Non
     assert writer.window.width == 8
     create_mosaic(tmp_path / "m.zarr", Window(0, 0, 8, 8), "EPSG:32631", 4, ("red", "nir"), 8, {})
     assert consistency(open_scene(tmp_path / "s.zarr"), tmp_path / "m.zarr", ("red", "nir"), 4) == {}
+
+
+def test_dark_and_lost_pixels_are_counted_over_the_area_asked_for(tmp_path: Path) -> None:
+    window = Window(0, 0, 300, PART + 200)
+    area = Window(10, 10, 250, PART + 100)
+    dn = np.random.default_rng(1).integers(1100, 4000, (3, window.height, window.width), dtype=np.uint16)
+    source = np.ones((window.height, window.width), np.uint16)
+    dn[0, 20:30, 20:25] = 0  # dark in one band: 50 pixels
+    dn[1, 25:40, 20] = 0  # 15, of which 5 are dark in the other band too
+    dn[2, 100:110, PART:] = 0  # 10 rows of 110 columns within the area, in a band that nobody asks for
+    dn[:, 200:210, 300:310] = 0  # 100 that came from an item
+    source[205:210, 300:310] = 0  # 50 of which did not
+    dn[:, 5, 5] = dn[0, 6, 6] = 0  # outside of the area
+    writer = create_scene(tmp_path / "s.zarr", window, "EPSG:32631", ("red", "green", "blue"), 512, aoi=area)
+    for index, part in chunks(window, 512):
+        cut = part.within(window)
+        writer.write(index, dn[:, *cut], np.full(source[cut].shape, 4, np.uint8), source[cut])
+    scene = open_scene(tmp_path / "s.zarr")
+    assert count_pixels(scene, ("red", "green")) == {"dark_pixels": 60, "lost_pixels": 50}
+    assert count_pixels(scene, ("blue",)) == {"dark_pixels": 1100, "lost_pixels": 50}
 
 
 def test_consistency_of_a_large_mosaic_needs_no_more_memory(tmp_path: Path) -> None:

@@ -24,7 +24,13 @@ from rsup.pipeline.scene import Scene, create_scene, open_scene
 BANDS = ("red", "green", "blue", "nir")
 WINDOW = Window(-512_000, 31_000, 300, 420)
 MODEL = {"name": "bicubic", "sha256": "ab" * 32, "metadata": {}}
-FIGURES = {"block_mean_error_mean": 0.12345, "block_mean_error_p99": 0.5, "sam_deg": 0.0123}
+FIGURES = {
+    "block_mean_error_mean": 0.12345,
+    "block_mean_error_p99": 0.5,
+    "sam_deg": 0.0123,
+    "dark_pixels": 1234,
+    "lost_pixels": 7,
+}
 ITEM = {
     "id": "S2A_<script>alert(1)</script>",
     "datetime": "2023-07-01T10:20:30Z",
@@ -115,6 +121,13 @@ def test_the_page_asks_for_nothing_and_escapes_what_others_wrote(made: Made) -> 
     assert len(text) < 3_000_000
 
 
+def test_no_direction_and_no_line_of_the_page_is_changed_by_what_others_wrote(tmp_path: Path) -> None:
+    items = [{"id": "S2A\u202egpj.\u2066x\n<b>", "evidence": ["a\r\x1b[31m"], "collection": "\u2028"}]
+    text, page = page_of(make(tmp_path, Window(0, 0, 70, 90), 4, items))
+    assert not set("\u202e\u2066\u2028\r\x1b") & set(text)
+    assert "S2A\\u202egpj.\\u2066x\\n<b>" in page.text
+
+
 def test_the_page_tells_what_made_the_mosaic(made: Made) -> None:
     _, page = page_of(made)
     for expected in (
@@ -125,6 +138,8 @@ def test_the_page_tells_what_made_the_mosaic(made: Made) -> None:
         "ab" * 32,
         "0.123 DN",
         "0.0123°",
+        "darkest value here1,234",
+        "nodata in the scene7",
         "2023-07-01 10:20:30",
         "05.09",
         "-1000",

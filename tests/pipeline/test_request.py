@@ -93,3 +93,9 @@ def test_a_request_is_light() -> None:
     code = "import sys; from rsup.pipeline.request import FetchRequest; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "xarray", "rasterio", "zarr", "odc"} & set(loaded)
+
+
+def test_bands_may_be_named_as_any_archive_does() -> None:
+    assert request(bands=("B04", "b03", "B02_10m", "B8")).bands == ("red", "green", "blue", "nir")
+    with pytest.raises(ArgumentError, match="names a band twice"):
+        request(bands=("red", "B04"))

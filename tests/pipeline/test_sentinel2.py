@@ -10,9 +10,12 @@ import rasterio
 
 from rsup.pipeline.errors import SceneError
 from rsup.pipeline.sentinel2 import (
+    BANDS,
     MASKED_CLASSES,
+    SCL,
     OffsetDecision,
     asset_offset,
+    common_name,
     dark_level,
     decide_offset,
     platform_of,
@@ -171,3 +174,28 @@ def test_real_metadata_of_raw_products() -> None:
         assert segment_of(properties) and tile_of(item["id"], properties) and platform_of(item["id"], properties)
     old = load(REAL / "metadata" / "odc-stac" / "S2B_MSIL2A_20190629T212529_R043_T06VVN_20201006T080531.json")
     assert decide_offset(old["id"], old["properties"], old["assets"]["B04"], 300.0).offset == 0
+
+
+def test_every_archive_s_name_of_a_band_is_the_same_band() -> None:
+    numbers = {"blue": 2, "green": 3, "red": 4, "rededge1": 5, "rededge2": 6, "rededge3": 7, "nir": 8}
+    numbers |= {"swir16": 11, "swir22": 12}
+    for name, number in numbers.items():
+        esa, earth_engine = f"B{number:02}", f"B{number}"
+        for called in (name, name.upper(), esa, esa.lower(), earth_engine, *(f"{esa}_{gsd}m" for gsd in (10, 20, 60))):
+            assert common_name(called) == name, called
+        # As GDAL's SENTINEL2 driver describes the bands of a product.
+        assert common_name(f"{earth_engine}, central wavelength 665 nm") == name
+    for called in ("nir08", "B8A", "b8a", "B8A_20m"):
+        assert common_name(called) == "nir08"
+    assert [common_name(f"rededge{nm}") for nm in ("071", "075", "078")] == ["rededge1", "rededge2", "rededge3"]
+    assert {common_name(called) for called in ("scl", "SCL", "SCL_20m")} == {"scl"}
+    for other in ("B01", "B09", "B10", "coastal", "B04_5m", "B044", "xB04", "Ündefined", "", "scl2"):
+        assert common_name(other) == other
+
+
+def test_asset_keys_name_their_band_alone() -> None:
+    keys = [key for band in (*BANDS.values(), SCL) for key in band.names]
+    assert len(set(keys)) == len(keys)
+    for band in (*BANDS.values(), SCL):
+        assert band.names[:3] == band.asset_keys == (band.name, band.number, f"{band.number}_{band.gsd}m")
+        assert {common_name(key) for key in band.names} == {band.name}

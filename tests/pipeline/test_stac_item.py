@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import jsonschema
 import numpy as np
@@ -17,13 +21,15 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.validation import validate_dict
 from shapely.geometry import Point, Polygon, shape
 
+from rsup.models.upscaler import descriptor_of
+from rsup.pipeline.demo.servers import serve_assets
 from rsup.pipeline.errors import OutputError
 from rsup.pipeline.grid import Window
 from rsup.pipeline.stac_item import stac_item, write_item
 
 CRS = "EPSG:32633"
 WINDOW = Window(-580_000, 40_000, 256, 300)
-MODEL = {"name": "student-x8", "sha256": "0123456789abcdef" * 4, "metadata": {"architecture": "SlimDiffSR"}}
+MODEL = {"name": "student-x8", "sha256": "0123456789abcdef" * 4, "metadata": descriptor_of("default", 8).metadata}
 SOURCES: list[dict[str, Any]] = [
     {
         "id": "S2B_33UUU_20240607",
@@ -86,9 +92,11 @@ def test_read_back_by_pystac_and_its_extensions(tmp_path: Path) -> None:
     assert proj.transform == [1.25, 0.0, 400_000.0, 0.0, -1.25, 5_800_000.0]
     assert proj.bbox == list(WINDOW.bounds)
     mlm = MLMExtension.ext(item)
-    assert mlm.mlm_name == "student-x8" and mlm.architecture == "SlimDiffSR"
+    assert mlm.mlm_name == "student-x8" and mlm.architecture == MODEL["metadata"]["header"]["architecture"]
     assert mlm.tasks == ["super-resolution"]
-    assert mlm.input[0].bands == ["red", "green", "nir"]
+    assert mlm.architecture not in (None, "student-x8")
+    assert mlm.input[0].bands == ["red", "green", "blue"]  # the network's, whatever was asked for
+    assert mlm.input[0].input.shape == mlm.output[0].result.shape == [-1, 3, -1, -1]
     assert mlm.output[0].result.dim_order == ["batch", "channel", "height", "width"]
     assert item.properties["gsd"] == 1.25
     assert item.properties["rsup:model_sha256"] == MODEL["sha256"] and item.properties["rsup:scale"] == 8
@@ -114,6 +122,8 @@ def test_every_source_is_named_and_linked_without_secrets() -> None:
     assert [link["href"] for link in links] == ["https://example.com/items/b.json"]
     assert "secret" not in json.dumps(item) and "pw@" not in json.dumps(item)
     assert item["properties"]["rsup:sources"] == ["S2B_33UUU_20240607", "S2A_33UUU_20240602"]
+    assert "rsup:false_colour" in item["properties"] and item["properties"]["rsup:false_colour"] == []
+    assert make(false_colour=["nir"])["properties"]["rsup:false_colour"] == ["nir"]
     local = make(sources=[{"id": "a", "href": "file:///home/somebody/item.json"}])
     assert local["links"] == [] and "somebody" not in json.dumps(local)
 
@@ -122,6 +132,50 @@ def test_one_shared_moment_is_the_datetime() -> None:
     item = make(sources=[SOURCES[0], {"id": "other tile", "datetime": "2024-06-07T12:10:31.024+02:00"}])
     assert item["properties"]["datetime"] == "2024-06-07T10:10:31.024000Z"
     assert "start_datetime" not in item["properties"]
+
+
+def test_a_scene_without_dated_items_has_its_own_interval_and_no_datetime() -> None:
+    first, last = datetime(2024, 6, 1, 10, tzinfo=UTC), datetime(2024, 6, 3, tzinfo=UTC)
+    for sources in ([], [{"id": "x", "datetime": "not a date"}], [{"datetime": "0001-01-01T00:00:00+14:00"}]):
+        found = make(sources=sources, interval=(first, last))["properties"]
+        assert found["datetime"] is None
+        assert (found["start_datetime"], found["end_datetime"]) == ("2024-06-01T10:00:00Z", "2024-06-03T00:00:00Z")
+    assert make(sources=[], interval=(first, first))["properties"]["datetime"] == "2024-06-01T10:00:00Z"
+    dated = make(sources=SOURCES[:1], interval=(first, last))["properties"]
+    assert dated["datetime"].startswith("2024-06-07") and "start_datetime" not in dated
+
+
+@pytest.mark.parametrize(
+    "name", ["São Paulo #1 100%", "a?b", "50%25 done", "x:y", "plain", os.fsdecode(b"not utf-8 \xff")]
+)
+def test_files_are_found_from_the_item_whatever_they_are_called(tmp_path: Path, name: str) -> None:
+    """Resolved by pystac on a web server, and on the disk by the item's file: address."""
+    files = {key: f"{name}_x8.{key}" for key in ("cog", "page")}
+    for key, file in files.items():
+        (tmp_path / file).write_bytes(key.encode())
+    path = tmp_path / f"{name}_x8.json"
+    write_item(make(name=f"{name}_x8", assets=files), path)
+    validate_core(json.loads(path.read_text(encoding="utf-8")))
+    item = pystac.Item.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    item.set_self_href((tmp_path / "item.json").as_uri())
+    for key in files:
+        href = item.assets[key].get_absolute_href()
+        assert href is not None
+        assert Path(os.fsdecode(unquote_to_bytes(urlsplit(href).path))).read_bytes() == key.encode()
+    if not name.isprintable():
+        return  # the server knows UTF-8 alone
+    with serve_assets(tmp_path) as address:
+        item.set_self_href(f"{address}/item.json")
+        for key in files:
+            with urllib.request.urlopen(item.assets[key].get_absolute_href() or "") as answer:
+                assert answer.read() == key.encode()
+
+
+def test_what_others_wrote_is_one_line_of_text() -> None:
+    item = make(name="a\nb\u202e", sources=[{"id": "x\ud800\u2066\r", "href": "https://u:p@h/\u202e?k=1"}])
+    text = json.dumps(item, ensure_ascii=False)
+    assert not set("\u202e\u2066\ud800") & set(text) and "u:p" not in text
+    assert item["id"] == "a\\nb\\u202e" and item["properties"]["rsup:sources"] == ["x\\ud800\\u2066\\r"]
 
 
 def test_the_footprint_is_the_window_s_edge() -> None:

@@ -1,0 +1,25 @@
+"""Which bands go through the network together."""
+
+from rsup.models.upscaler import descriptor_of
+from rsup.pipeline.passes import Pass, false_colour, passes
+
+RGB = ("red", "green", "blue")
+
+
+def test_the_network_s_own_bands_go_together_and_others_beside_guides() -> None:
+    own = Pass(RGB, ((0, "red"), (2, "blue")))
+    assert passes(("red", "blue"), (*RGB, "nir"), RGB) == [own]
+    assert passes(("nir", "red"), (*RGB, "nir"), RGB) == [
+        Pass(RGB, ((0, "red"),)),
+        Pass(("nir", "red", "green"), ((0, "nir"),)),
+    ]
+    assert passes(("red",), ("red", "green"), RGB) == [Pass(("red", "green", "red"), ((0, "red"),))]
+    assert passes(("swir16",), ("swir16",), RGB) == [Pass(("swir16",) * 3, ((0, "swir16"),))]
+
+
+def test_false_colour_is_what_a_network_did_not_learn() -> None:
+    model = descriptor_of("default", 4)
+    assert false_colour(("red", "blue"), (*RGB, "nir"), model) == []
+    assert false_colour(("nir", "red"), (*RGB, "nir"), model) == ["nir"]
+    assert false_colour(("red", "green"), ("red", "green"), model) == ["red", "green"]
+    assert false_colour(("nir",), (*RGB, "nir"), descriptor_of("bicubic", 4)) == []
