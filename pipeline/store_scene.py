@@ -7,7 +7,6 @@ numbers are run.
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -203,9 +202,9 @@ def _check_documents(path: Path) -> None:
 def _documents(path: Path) -> Iterator[Path]:
     """Where the metadata of the root (first: who may not read it may not list it) and of its arrays may stand."""
     yield from (path / name for name in _DOCUMENTS)
-    for entry in os.scandir(path):
+    for entry in path.iterdir():
         if entry.is_dir():
-            yield from (Path(entry) / name for name in _DOCUMENTS)
+            yield from (entry / name for name in _DOCUMENTS)
 
 
 def _check_codecs(path: Path, array: zarr.Array[Any]) -> None:
