@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import rasterio
@@ -27,7 +26,7 @@ from rasterio.windows import Window as RasterWindow
 
 from .errors import SceneError
 from .grid import GSD
-from .remote import length
+from .remote import length, scheme_of
 from .resample import Grid
 
 GDAL_OPTIONS: dict[str, Any] = {
@@ -81,7 +80,7 @@ def read_header(label: str, href: str, fresh: bool) -> Header:
     `label` names item and band in the SceneError that refuses what cannot be used; `fresh` asks the server anew.
     Raises errors of rasterio where the asset cannot be read.
     """
-    local = not urlsplit(href).scheme
+    local = not scheme_of(href)
     if local:
         _check_regular(label, Path(href))
     with _opened(href, fresh) as source:
@@ -131,23 +130,26 @@ def read_coarse(href: str, header: Header, fresh: bool) -> NDArray[Any]:
     with _opened(href, fresh, header.beside) as source:
         inner = not header.beside and not source.tags(ns="OVERVIEWS")
     with _opened(href, fresh, header.beside, overviews=inner) as source:
-        size = max(source.height, source.width)
-        if size / max(source.overviews(1), default=1) <= WHOLE:
-            return np.asarray(source.read(1, out_shape=(min(COARSE, source.height), min(COARSE, source.width))))
+        shape = (source.height, source.width)
+        if overviews := source.overviews(1):
+            if max(shape) / max(overviews) <= WHOLE:
+                height, width = (min(COARSE, size) for size in shape)
+                return np.asarray(source.read(1, out_shape=(height, width)))
+        elif max(shape) <= WHOLE:
+            # Not by out_shape: without overviews, GDAL decodes JPEG 2000 anew for every row of it.
+            step = -(-max(shape) // COARSE)
+            return np.asarray(source.read(1))[::step, ::step]
         side = COARSE // SAMPLES
-        middles = [(np.arange(SAMPLES) + 0.5) * length / SAMPLES for length in (source.height, source.width)]
-        spots = [
-            RasterWindow(max(0, int(col) - side // 2), max(0, int(row) - side // 2), side, side)
-            for row in middles[0]
-            for col in middles[1]
-        ]
+        rows, cols = (((np.arange(SAMPLES) + 0.5) * size / SAMPLES - side / 2).clip(0).astype(int) for size in shape)
+        height, width = (min(side, size) for size in shape)
+        spots = [RasterWindow(col, row, width, height) for row in rows for col in cols]
         return np.concatenate([np.asarray(source.read(1, window=spot)).ravel() for spot in spots])
 
 
 @contextmanager
 def _opened(href: str, fresh: bool, beside: bool = False, overviews: bool = False) -> Iterator[DatasetReader]:
     """The asset as one of DRIVERS, none other being asked. `beside`: with the files beside it."""
-    scheme = urlsplit(href).scheme
+    scheme = scheme_of(href)
     remote = {"http": f"/vsicurl/{href}", "https": f"/vsicurl/{href}", "s3": f"/vsis3/{href.removeprefix('s3://')}"}
     options: dict[str, Any] = {"GEOREF_SOURCES": "INTERNAL,PAM"} if beside else {}
     if not overviews:
@@ -183,7 +185,7 @@ def check_whole(label: str, href: str, asset: Mapping[str, Any]) -> None:
     compared: their checksum would take all of a file of which a small part is wanted.
     """
     said, checksum, path = asset.get("file:size"), asset.get("file:checksum"), None
-    scheme = urlsplit(href).scheme
+    scheme = scheme_of(href)
     if not scheme:
         path = Path(href)
     if isinstance(said, int) and not isinstance(said, bool):

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from .errors import SceneError
 from .grid import Window
 from .items import ItemReference
 from .packing import Packing, classes, nodata_of
-from .remote import text
+from .remote import scheme_of, text
 from .resample import Method, resample
 from .sentinel2 import BANDS, SCL, Offset, OffsetDecision, asset_offset, dark_level, decide_offset, product_offset
 
@@ -264,9 +263,9 @@ def _persevere(item: ItemReference, band: str, action: Callable[[bool], T]) -> T
             reason = _words(error)
             remedy = _hopeless(reason)
             if remedy or wait is None or time.monotonic() - start > PATIENCE:
-                local = not urlsplit(item.hrefs[band]).scheme
+                local = not scheme_of(item.hrefs[band])
                 again = (
-                    "it is damaged or incomplete: get it anew"
+                    "it is damaged, cut off or another file: get it anew"
                     if local
                     else ("run the same command again to go on from here")
                 )
@@ -293,6 +292,8 @@ def _words(error: BaseException) -> str:
         error = error.__cause__
     if "not recognized as being in a supported file format" in str(error):
         return "it is neither GeoTIFF nor JPEG 2000"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return " ".join(str(error).split()) or type(error).__name__
 
 

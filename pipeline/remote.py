@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import requests
 
@@ -23,9 +22,15 @@ SECONDS = 20.0
 T = TypeVar("T")
 
 
+def scheme_of(href: str) -> str:
+    """ "https" of a URL, "" of a path."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", href)
+    return found[1].lower() if found else ""
+
+
 def text(href: str) -> str | None:
     """What a URL or a path leads to; None where it cannot be had, is too long, or takes too long."""
-    scheme = urlsplit(href).scheme
+    scheme = scheme_of(href)
     if scheme in ("http", "https"):
         body = _in_time(lambda: _body(href))
     elif scheme:

@@ -449,6 +449,41 @@ def test_the_catalogue_s_word_on_the_grid_is_not_needed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scene.read(("red",), AOI)[0], ramps()["red"][AOI.within(GROUND)])
 
 
+def test_doubtful_pixels_are_counted_said_and_kept_in_the_scene(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bands = flat(1500)
+    top = AOI.row - GROUND.row
+    bands["red"][top : top + 5, 150:160] = 0
+    for band in bands.values():
+        band[top + 20 : top + 30, 150:170] = 0
+    add_item(tmp_path, "a", bands)
+    request = FetchRequest(BBOX, "2024-06", tmp_path / "scene.zarr", str(tmp_path), bands=("red", "green"), chunk=128)
+
+    class StopError(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == total - 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        run(plan(request), stop)
+    summary = run(plan(request), lambda done, total: None)  # what was counted before it was stopped counts
+    counted = {"dark_pixels": 50, "zero_pixels": 200}
+    assert summary.items() >= counted.items()
+    scene = open_scene(request.output)
+    assert scene.attributes.items() >= counted.items()
+    assert (scene.read(("red",), scene.window) == 1).sum() == 50
+    empty = (scene.read(scene.bands, scene.window) == 0).all(axis=0)
+    assert empty.sum() == 200 and (stored_array(scene, "source")[empty] == 1).all()
+    said = capsys.readouterr().err
+    assert "50 pixels are 0 in some band though there is ground" in said
+    assert "200 pixels have a scene class and are 0 in every band" in said
+    whole = fetch(tmp_path, output=tmp_path / "whole.zarr")
+    assert tree(whole.path) == tree(request.output)
+
+
 def test_a_plan_is_json_and_touches_nothing(tmp_path: Path) -> None:
     add_item(tmp_path, "a", ramps())
     before = sorted(tmp_path.rglob("*"))
