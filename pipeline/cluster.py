@@ -193,15 +193,15 @@ def credentials(address: str, ca: Path | None, cert: Path | None, key: Path | No
     if not secure and (ca or cert or key):
         raise ArgumentError(f"--scheduler {address}: --tls-ca, --tls-cert and --tls-key are for tls://HOST:PORT")
     files = {"tls_ca_file": ca, "tls_client_cert": cert, "tls_client_key": key}
-    security = Security(require_encryption=secure, **{name: str(file) for name, file in files.items() if file})
+    security = Security(require_encryption=secure or None, **{name: str(file) for name, file in files.items() if file})
     if not secure:
         return security
     shown = security.get_tls_config_for_role("client")
     try:
         if not (shown["ca_file"] and shown["cert"]):
             raise ValueError("name an authority and a certificate")
-        secret = str(shown["key"] or shown["cert"])
-        if "ENCRYPTED" in (secret if "\n" in secret else Path(secret).read_text(errors="replace")):
+        private = str(shown["key"] or shown["cert"])
+        if "ENCRYPTED" in (private if "\n" in private else Path(private).read_text(errors="replace")):
             raise ValueError("the key is locked with a password")
         security.get_connection_args("client")  # reads them
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -306,7 +306,7 @@ def run(
 
     `on_done(key, result)` or `on_failed(key, reason)` is called here, in the caller's thread, once a key. A task that
     raises is tried three times. An error that would meet every task alike (no space, bad weights) is raised at once;
-    ChunkError where the cluster is lost, or silent for PATIENCE seconds.
+    ChunkError where the cluster is lost, or silent for too long.
     """
     waiting = iter(keys)
     attempts: dict[Any, int] = {}

@@ -6,6 +6,7 @@ Raises ArgumentError, with the figure, for what the machine does not carry, befo
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,14 @@ WORKERS_A_CORE = 2
 CACHE_BYTES = 512 << 20
 """Tiles a worker keeps for neighbouring chunks: the lower edges of a row of chunks 90 km long at x8."""
 
-WORKER_BYTES = 448 << 20
+WORKER_BYTES = 640 << 20
 """What a worker holds before its first chunk: Python, torch and a compact network."""
+
+ADDRESS_BYTES = 7 << 29
+"""Address space, most of it never touched, without which torch cannot be loaded: what `ulimit -v` bounds."""
+
+FILES_A_WORKER, FILES = 12, 100
+"""Pipes and connections the command has to each worker, and what else it may have open at once."""
 
 THREADS = 3
 """Threads a worker has: one in the network, one that reads ahead, one that writes behind."""
@@ -54,7 +61,7 @@ class Pool:
             count, most = workers or 1, WORKERS_A_CORE * cores
             if count > most:
                 raise ArgumentError(f"--workers {count}: this machine has {cores} cores, which carry {most} at most")
-            return cls("cpu", (None,) * count, max(1, cores // count))
+            return cls("cpu", (None,) * count, max(1, cores // count))._within_limits()
         if device.startswith("cuda:"):
             index = device.removeprefix("cuda:")
             if not (index.isascii() and index.isdecimal()) or int(index) >= len(cards):
@@ -67,7 +74,18 @@ class Pool:
         count = workers or len(cards)
         if count > len(cards):
             raise ArgumentError(f"--workers {count}: there are {len(cards)} CUDA devices and one worker a device")
-        return cls("cuda", tuple(cards[:count]), max(1, cores // count))
+        return cls("cuda", tuple(cards[:count]), max(1, cores // count))._within_limits()
+
+    def _within_limits(self) -> Pool:
+        """Itself; raises ArgumentError where this process may not open what its workers need."""
+        allowed, count = resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(self.pins)
+        if allowed != resource.RLIM_INFINITY and count * FILES_A_WORKER + FILES > allowed:
+            needed = count * FILES_A_WORKER + FILES
+            raise ArgumentError(
+                f"{count} workers need {needed} open files, and {allowed} are allowed here: raise it with ulimit -n, "
+                "or ask for fewer --workers"
+            )
+        return self
 
     def threads(self, task_bytes: int, cached: bool) -> int:
         """Chunks a worker may have in flight, of `task_bytes` each; `cached`: it keeps tiles for their neighbours.
@@ -75,6 +93,12 @@ class Pool:
         Raises ArgumentError where not even one fits the memory that is free.
         """
         held = WORKER_BYTES + (CACHE_BYTES if cached else 0)
+        addresses = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if addresses != resource.RLIM_INFINITY and addresses < ADDRESS_BYTES + task_bytes:
+            raise ArgumentError(
+                f"a worker needs {(ADDRESS_BYTES + task_bytes) / 1e9:.1f} GB of address space, and ulimit -v allows "
+                f"{addresses / 1e9:.1f} GB: raise it"
+            )
         free, count = free_memory(), len(self.pins)
         if count * (held + task_bytes) > free:
             most, needed = free // (held + task_bytes), count * (held + task_bytes) / 1e9

@@ -18,6 +18,9 @@ from .errors import ChunkError
 PATIENCE = 30.0
 """Seconds without a sign of life before a cluster is given up."""
 
+RESTARTING = 120.0
+"""The same for workers of this machine, which are started again where they die: that takes long on a busy one."""
+
 LOOK = 3.0
 """Seconds without a result before it is asked for a sign of life; what one such question may take."""
 
@@ -47,6 +50,7 @@ class Vigil:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._patience = PATIENCE if client.cluster is None else RESTARTING
         self._beats: dict[str, float] = {}
         self.heard()
 
@@ -55,7 +59,7 @@ class Vigil:
         self._last = time.monotonic()
 
     def look(self) -> None:
-        """Ask when workers were last heard of; raise ChunkError where nothing of that is new for PATIENCE seconds.
+        """Ask when workers were last heard of; raise ChunkError where nothing of that is new for long.
 
         Heartbeats are compared with those of the last look, not with a clock: a laptop that slept is not a lost
         cluster.
@@ -71,5 +75,5 @@ class Vigil:
             self._beats = beats
         except LOST:
             silent = "the Dask scheduler has not"
-        if time.monotonic() - self._last > PATIENCE:
-            raise lost(self._client, f"{silent} been heard of for {PATIENCE:.0f} s")
+        if time.monotonic() - self._last > self._patience:
+            raise lost(self._client, f"{silent} been heard of for {self._patience:.0f} s")

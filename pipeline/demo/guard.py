@@ -7,6 +7,7 @@ the kernel closes the pipe, the guard reads its end and stops the command.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ GRACE = 5.0
 def main(command: list[str]) -> int:
     """Run `command`; return its exit status, or 0 where it was stopped because standard input ended."""
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the command as well
     closed = threading.Event()
 
     def stop_at_end_of_input() -> None:

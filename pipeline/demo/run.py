@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from rsup.pipeline.errors import ArgumentError, OutputError, RsupError
+from rsup.pipeline.job import SCALES
 
 from .archive import make_archive
 from .compare import DATA_RANGE, psnr
-from .servers import HOST, PYTHON, serve_archive
+from .servers import HOST, PYTHON, serve_archive, start, stop
 
 DATES = "2024-06-01/2024-06-30"
 """What the demonstration fetches: all of the archive but its product of an old baseline."""
 SIZES = (32, 2048)
 """Smallest and largest side of the ground, in 10 m pixels."""
+
+SEEDS = 2**32
+"""Seeds are below this: what the landscape's hashes keep of one."""
 
 _MARKER = ".rsup-demo"  # says that a folder is the demonstration's own
 
@@ -33,7 +37,11 @@ def run_demo(output: Path, *, scale: int = 8, size: int = 256, seed: int = 0) ->
     """
     if not SIZES[0] <= size <= SIZES[1]:
         raise ArgumentError(f"--size {size}: choose {SIZES[0]} to {SIZES[1]} pixels of 10 m")
-    start = time.monotonic()
+    if scale not in SCALES:
+        raise ArgumentError(f"--scale {scale}: choose {' or '.join(map(str, SCALES))}")
+    if not 0 <= seed < SEEDS:
+        raise ArgumentError(f"--seed {seed}: choose a whole number from 0 to {SEEDS - 1}")
+    began = time.monotonic()
     _claim(output)
     archive = make_archive(output / "archive", seed, size)
     scene = output / "scene.zarr"
@@ -55,7 +63,7 @@ def run_demo(output: Path, *, scale: int = 8, size: int = 256, seed: int = 0) ->
         "scene": str(scene),
         "cog": str(cog),
         "page": str(cog.with_suffix(".html")),
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(time.monotonic() - began, 1),
     }
 
 
@@ -82,10 +90,17 @@ def _rsup(command: str, *options: str) -> dict[str, Any]:
     arguments = [*PYTHON, "rsup.pipeline.cli", command, *options, "--overwrite", "--json"]
     # The servers are on loopback: a proxy that the environment names must not be asked for them.
     direct = {name: f"{os.environ.get(name, '')},{HOST}".lstrip(",") for name in ("NO_PROXY", "no_proxy")}
-    done = subprocess.run(arguments, stdout=subprocess.PIPE, env=os.environ | direct, check=False)
-    if done.returncode:
-        raise RsupError(f"the demonstration stopped: rsup {command} failed with exit code {done.returncode}")
-    answer: dict[str, Any] = json.loads(done.stdout)
+    process = start(arguments, stdout=subprocess.PIPE, env=os.environ | direct)
+    assert process.stdout is not None
+    with process.stdout as stream:
+        try:
+            told = stream.read()
+            process.wait()
+        finally:
+            stop(process)
+    if process.returncode:
+        raise RsupError(f"the demonstration stopped: rsup {command} failed with exit code {process.returncode}")
+    answer: dict[str, Any] = json.loads(told)
     return answer
 
 

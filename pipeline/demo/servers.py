@@ -98,26 +98,26 @@ def serve(command: Callable[[int], list[str]], name: str) -> Iterator[str]:
     with tempfile.TemporaryFile() as said:
         for attempt in range(_ATTEMPTS):
             port = _free_port()
-            process = _start(command(port), said)
+            process = start(command(port), stdout=said, stderr=said)
             try:
                 if _answers(process, f"http://{HOST}:{port}/"):
                     yield f"http://{HOST}:{port}"
                     return
             finally:
-                _stop(process)
+                stop(process)
             if attempt == _ATTEMPTS - 1:
                 said.seek(0)
                 words = said.read()[-500:].decode(errors="replace").strip()
                 raise CatalogError(f"{name} did not start on {HOST}; it said: {words or 'nothing'}")
 
 
-def _start(command: Sequence[str], said: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*PYTHON, "rsup.pipeline.demo.guard", *command], stdin=subprocess.PIPE, stdout=said, stderr=said
-    )
+def start(command: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
+    """Run a command that ends with this process, however that ends; `streams` as for Popen. End it with `stop`."""
+    return subprocess.Popen([*PYTHON, "rsup.pipeline.demo.guard", *command], stdin=subprocess.PIPE, **streams)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End what `start` began, if it has not ended itself, and wait for that."""
     assert process.stdin is not None
     process.stdin.close()
     process.wait()

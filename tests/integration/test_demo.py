@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pystac
 import pystac_client
 import pytest
@@ -28,7 +29,7 @@ from rsup.pipeline.demo.acquisitions import ACQUISITIONS
 from rsup.pipeline.demo.archive import Archive, make_archive
 from rsup.pipeline.demo.run import run_demo
 from rsup.pipeline.demo.sensor import FINE
-from rsup.pipeline.errors import OutputError
+from rsup.pipeline.errors import ArgumentError, OutputError
 
 JUNE = "2024-06-01/2024-06-30"
 (WEST_TILE, EAST_TILE, REPROCESSED, NEXT_ORBIT, HAZIER, NEXT_ZONE, CLOUDY, OLD) = (
@@ -213,6 +214,21 @@ def test_servers_end_with_the_process_that_started_them(archive: Archive, tmp_pa
     assert not any(_alive(address) for address in addresses)
 
 
+def test_commands_end_with_the_process_that_started_them() -> None:
+    script = (
+        "import sys\n"
+        "from rsup.pipeline.demo.servers import start\n"
+        "code = 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'\n"
+        "start([sys.executable, '-c', code]).wait()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        command = psutil.Process(int(parent.stdout.readline()))
+        assert command.is_running()
+        os.kill(parent.pid, signal.SIGKILL)
+    command.wait(10)
+
+
 def _alive(address: str) -> bool:
     try:
         urllib.request.urlopen(address, timeout=2).close()
@@ -275,6 +291,17 @@ def test_the_demo_leaves_other_peoples_folders_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="something else"):
         run_demo(tmp_path, size=32)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"scale": 5}, {"scale": -4}, {"seed": -1}, {"seed": 2**32}, {"seed": 10**26}, {"size": 0}, {"size": 10**30}],
+)
+def test_what_the_demo_cannot_do_it_says_at_once(tmp_path: Path, wrong: dict[str, int]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(ArgumentError, match=f"^--{name} {value}: choose "):
+        run_demo(tmp_path / "demo", **wrong)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_the_demo_runs_the_public_commands_from_fetch_to_page(tmp_path: Path) -> None:

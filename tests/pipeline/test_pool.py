@@ -1,6 +1,7 @@
 """What a machine carries: workers, cards, memory; refused with the figure before anything is started."""
 
 import os
+import resource
 
 import pytest
 
@@ -53,7 +54,30 @@ def test_threads_fit_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) ->
     assert with_free(2 * (held + 3 * chunk)) == with_free(10**15) == pool.THREADS
     assert with_free(2 * (held + 3 * chunk) - 2) == 2
     assert with_free(2 * (held + chunk)) == with_free(held + chunk) == 1
-    with pytest.raises(ArgumentError, match=r"2 workers need 2\.2 GB .* 2\.2 GB are free: .* or --workers 1"):
+    with pytest.raises(ArgumentError, match=r"2 workers need 2\.6 GB .* 2\.6 GB are free: .* or --workers 1"):
         with_free(held + chunk - 1)
     monkeypatch.setattr(pool, "free_memory", lambda: 2 * chunk + 2 * WORKER_BYTES)
     assert two.threads(chunk, cached=False) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed", "says"),
+    [
+        (
+            resource.RLIMIT_NOFILE,
+            256,
+            r"20 workers need 340 open files, and 256 are allowed here: raise it with ulimit -n",
+        ),
+        (
+            resource.RLIMIT_AS,
+            2 << 30,
+            r"a worker needs 3\.8 GB of address space, and ulimit -v allows 2\.1 GB: raise it",
+        ),
+    ],
+)
+def test_limits_of_the_process_are_heeded(limit: int, allowed: int, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = resource.getrlimit
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (allowed, allowed) if kind == limit else before(kind))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    with pytest.raises(ArgumentError, match=says):
+        Pool.plan("cpu", 20).threads(1 << 20, cached=False)
