@@ -7,6 +7,7 @@ ChunkError, not a library's tracebacks, and never a run that waits for ever.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import tempfile
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 
 import dask
 from distributed import Client, Future, KilledWorker, Nanny, Scheduler, Security, SpecCluster, Worker
+from distributed.comm.core import connect
 from distributed.exceptions import WorkerStartTimeoutError
 
 from rsup.models.upscaler import FLOAT32
@@ -230,9 +232,11 @@ def remote_client(address: str, security: Security | None = None) -> Iterator[Cl
     version of rsup: Dask would lose such a worker with its first task, and wait for ever for another.
     """
     with _hushed():
+        security = security or credentials(address, None, None, None)
         try:
-            client = Client(address, timeout=CONNECTING, security=security or credentials(address, None, None, None))
-        except (ValueError, RuntimeError, TypeError, *LOST) as error:
+            asyncio.run(_greet(address, security))
+            client = Client(address, timeout=CONNECTING, security=security)
+        except Exception as error:  # whatever listens there may answer whatever it likes
             raise ArgumentError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
         try:
             _check_workers(client, address)
@@ -240,6 +244,19 @@ def remote_client(address: str, security: Security | None = None) -> Iterator[Cl
         finally:
             with suppress(Exception):  # the scheduler may be gone; what matters is already being raised
                 client.close(timeout=CLOSING)
+
+
+async def _greet(address: str, security: Security) -> None:
+    """Shake hands with a scheduler within CONNECTING seconds: a client waits for ever for a server that is silent."""
+
+    async def greeted() -> None:
+        comm = await connect(address, timeout=CONNECTING, **security.get_connection_args("client"))
+        await comm.close()
+
+    try:
+        await asyncio.wait_for(greeted(), CONNECTING)
+    except TimeoutError as error:
+        raise TimeoutError(f"nothing is said for {CONNECTING:.0f} s") from error
 
 
 def _check_workers(client: Client, address: str) -> None:

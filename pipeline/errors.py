@@ -1,8 +1,7 @@
 """Failures a user can cause: one class a kind, one exit code a class.
 
-Exit codes: 1 anything else, 2 arguments and recipes, 3 models, 4 catalogue, 5 scene, 6 output, 7 chunks that failed,
-or whose workers were lost;
-of rsup.models: 8 images to learn from, 9 training.
+Exit codes: 1 anything else, 2 arguments and recipes, 3 models, 4 catalogue, 5 scene, 6 output, 7 chunks that failed
+or whose workers were lost; of rsup.models: 8 images to learn from, 9 training.
 """
 
 from rsup.models.errors import ModelError, RsupError
@@ -43,6 +42,6 @@ class OutputError(RsupError):
 
 
 class ChunkError(RsupError):
-    """Some chunks failed for good, or their workers were lost; the others are done, and a rerun goes on with these."""
+    """Some chunks failed for good or lost their workers; the others are done and a rerun goes on with the rest."""
 
     exit_code = 7

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -156,6 +157,25 @@ def test_no_scheduler_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         cluster.remote_client("tcp://127.0.0.1:1"),
     ):
         pass
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 400 Bad Request\r\n\r\n"], ids=["silent", "http"])
+def test_a_server_that_is_no_scheduler_is_a_sentence(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECTING", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            with suppress(OSError), server.accept()[0] as caller:
+                caller.sendall(answer)
+                caller.recv(1000)
+                time.sleep(2)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ArgumentError, match="no Dask scheduler answers there"), cluster.remote_client(address):
+            pass
+        thread.join()
 
 
 NO_ADDRESSES = ["", "x", "tcp://", "tcp://127.0.0.1", "tcp://[::1", "tcp://h:99999", "inproc://x:1", "http://127.0.0.1:1",
