@@ -19,7 +19,7 @@ from .footprint import Box
 from .items import ItemReference, distinct
 from .public import public_address
 from .sentinel2 import BANDS, SCL, platform_of, processing_baseline, segment_of, tile_of
-from .stac_documents import Asset, Item, Node, problem
+from .stac_documents import CATALOG_FILE, Asset, Dated, Item, Node, problem
 from .stac_io import CatalogIO
 from .stac_search import Question, features, resolve
 
@@ -87,7 +87,7 @@ def locate(catalog: str) -> tuple[str, Path | None]:
         if urlsplit(url).scheme in ("http", "https"):
             return url, None
         path = Path(catalog)
-        path = path / "catalog.json" if path.is_dir() else path
+        path = path / CATALOG_FILE if path.is_dir() else path
         if path.is_file():
             path = path.resolve()
             return str(path), path.parent
@@ -103,18 +103,16 @@ def _candidates(io: CatalogIO, href: str, root: Path | None, query: Query) -> It
     seen: set[str] = set()
     question = Question(query.collection, query.box, interval)
     for document, found_in, alone in features(io, href, root, question):
+        if document.get("collection") not in (None, query.collection):
+            continue  # whatever else is wrong with it
         try:
+            moment = Dated.model_validate(document).moment
+            if (query.start and moment < query.start) or (query.end and moment > query.end):
+                continue
             item = Item.model_validate(document)
-            moment = item.moment
         except ValueError as error:
             raise CatalogError(f"lists {_named(document)}, which is no STAC item ({problem(error)})") from error
-        if (
-            item.id not in seen
-            and item.collection in (None, query.collection)
-            and not (query.start and moment < query.start)
-            and not (query.end and moment > query.end)
-            and (item.geometry is None or item.geometry.touches(query.box))
-        ):
+        if item.id not in seen and (item.geometry is None or item.geometry.touches(query.box)):
             seen.add(item.id)
             address = found_in if alone else _self_address(document, found_in)
             yield _Candidate(item, document, found_in if root or address is None else address, address)

@@ -130,8 +130,8 @@ def upscale(
     as_json: Json = False,
 ) -> None:
     """Super-resolve a scene into a mosaic: Zarr, COG, STAC item and a before/after page."""
-    from .job import UpscaleRequest
     from .job import upscale as run
+    from .upscale_plan import UpscaleRequest
 
     request = UpscaleRequest(
         scene=scene,

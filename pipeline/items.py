@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from .footprint import Footprint
@@ -59,11 +61,12 @@ def distinct(items: Iterable[ItemReference]) -> list[ItemReference]:
     a tile in one pass; downlink segments, which share the tile's ground between them, are told apart by their
     datastrips or else by their footprints.
     """
-    kept: list[ItemReference] = []
+    kept: dict[str | None, list[ItemReference]] = defaultdict(list)
     for item in sorted(items, key=_goodness, reverse=True):
-        if not any(_same_acquisition(item, better) for better in kept):
-            kept.append(item)
-    return kept
+        near = chain(*kept.values()) if item.tile is None else chain(kept[item.tile], kept[None])
+        if not any(_same_acquisition(item, better) for better in near):
+            kept[item.tile].append(item)
+    return list(chain(*kept.values()))
 
 
 def _goodness(item: ItemReference) -> tuple[str, str, str, str]:

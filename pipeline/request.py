@@ -13,6 +13,7 @@ from .errors import ArgumentError
 from .footprint import Box, utm_of
 from .public import public_address
 from .sentinel2 import BANDS, Offset, common_name
+from .stac_documents import CATALOG_FILE
 
 Composite = Literal["first", "median"]
 
@@ -74,7 +75,9 @@ class FetchRequest:
     @property
     def public_catalog(self) -> str:
         """`catalog` as it may be stored: without secrets, and without the folders of this machine."""
-        return public_address(self.catalog) if "://" in self.catalog else Path(self.catalog).name
+        if "://" in self.catalog:
+            return public_address(self.catalog)
+        return CATALOG_FILE if Path(self.catalog).is_dir() else Path(self.catalog).name
 
     @property
     def wanted_offset(self) -> Offset:

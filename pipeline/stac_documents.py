@@ -14,6 +14,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from .footprint import Footprint
 from .public import printable
 
+CATALOG_FILE = "catalog.json"
+"""The root document of a static catalogue that is named by its folder."""
 LONGEST_LABEL = 512
 """Characters of an id: names of files, tags and table cells are made of it."""
 
@@ -81,21 +83,25 @@ class Node(_Document):
         return [link for link in self.links if link.rel == rel and isinstance(link.href, str)]
 
 
+def _percent(value: Any) -> Any:
+    """A number beyond 0..100 is how some catalogues say that nobody looked."""
+    known = not isinstance(value, int | float) or 0 <= value <= 100 or value != value or abs(value) > 1e9
+    return value if known else None
+
+
 class Properties(_Document):
     """What a search is filtered by."""
 
     datetime: Moment | None = None
     start_datetime: Moment | None = None
-    cloud: Annotated[float | None, Field(alias="eo:cloud_cover", ge=0, le=100)] = None
-    """Percent."""
+    cloud: Annotated[float | None, Field(alias="eo:cloud_cover", ge=0, le=100), BeforeValidator(_percent)] = None
+    """Percent; None where it is not known."""
 
 
-class Item(_Document):
-    """An item as far as it decides whether it is wanted; its assets are looked at afterwards."""
+class Dated(_Document):
+    """An item as far as its date."""
 
     id: Label
-    collection: Label | None = None
-    geometry: Annotated[Footprint | None, BeforeValidator(_footprint)] = None
     properties: Properties
 
     @property
@@ -105,6 +111,13 @@ class Item(_Document):
         if moment is None:
             raise ValueError("properties.datetime: is missing")
         return moment
+
+
+class Item(Dated):
+    """An item as far as it decides whether it is wanted; its assets are looked at afterwards."""
+
+    collection: Label | None = None
+    geometry: Annotated[Footprint | None, BeforeValidator(_footprint)] = None
 
 
 class RasterBand(_Document):
@@ -118,7 +131,7 @@ class RasterBand(_Document):
 class Asset(_Document):
     """A file of an item."""
 
-    href: str
+    href: Annotated[str, Field(min_length=1, max_length=8192)]
     rasters: tuple[RasterBand, ...]
     """Of each band, by `raster:bands` (raster extension 1) and `bands` (2); the asset's own fields come last."""
     checksum: str | None = None

@@ -29,7 +29,7 @@ TIMEOUT = (10.0, 30.0)
 """Seconds to connect and between two bytes."""
 BACKOFF = 0.5
 """Seconds: waits of 0, 1, 2 and 4 before the four repetitions of a request."""
-LONGEST_WAIT = 30.0
+LONGEST_WAIT = 20.0
 """Seconds: a Retry-After beyond this is cut short, so that a search ends."""
 DOCUMENT_BYTES = 64 << 20
 """Most bytes of one document, decompressed: a page of 100 items has about one million."""
@@ -37,6 +37,8 @@ ANSWER_SECONDS = 180.0
 """Most that one document may take, its repetitions and their waits included."""
 SEARCH_SECONDS = 1800.0
 """Most that all documents of a search may take."""
+REDIRECTS = 10
+"""Most redirects on the way to one document."""
 DOCUMENTS = 20_000
 """Most documents of a search."""
 
@@ -52,19 +54,6 @@ class _BoundedRetry(Retry):
         if (seconds := self.get_retry_after(response)) and seconds >= 1:
             say(f"the catalogue asks to wait (HTTP {response.status}); trying again in {seconds:.0f} s")
         return super().sleep_for_retry(response)
-
-
-class _Session(requests.Session):
-    """Follows redirects inside one origin alone."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        target = super().get_redirect_target(resp)
-        if target is not None:
-            there = urljoin(resp.url, target)
-            if not same_host(resp.url, there):
-                resp.close()
-                raise CatalogError(f"redirects to {elsewhere(there)}")
-        return target
 
 
 def same_host(one: str, other: str) -> bool:
@@ -98,7 +87,7 @@ class CatalogIO:
             allowed_methods=None,  # a search by POST changes nothing
             raise_on_status=False,
         )
-        self._session = _Session()
+        self._session = requests.Session()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry))
         self._end = time.monotonic() + SEARCH_SECONDS
@@ -114,15 +103,34 @@ class CatalogIO:
         """The document behind an http(s) address or a path. Raises CatalogError."""
         self._account()
         if urlsplit(address).scheme in ("http", "https"):
-            return self._ask(
-                address, lambda: self._session.get(address, params=parameters, timeout=TIMEOUT, stream=True)
-            )
+            return self._ask(address, lambda: self._send("GET", address, params=parameters))
         return _parse(_read(Path(address)), address)
 
     def post(self, address: str, body: dict[str, Any]) -> dict[str, Any]:
         """What a search address answers to a JSON body. Raises CatalogError."""
         self._account()
-        return self._ask(address, lambda: self._session.post(address, json=body, timeout=TIMEOUT, stream=True))
+        return self._ask(address, lambda: self._send("POST", address, json=body))
+
+    def _send(self, method: str, address: str, **what: Any) -> requests.Response:
+        """The answer, after redirects inside the same server; they keep method and body, which libraries drop."""
+        for _ in range(REDIRECTS):
+            response = self._session.request(
+                method, address, timeout=TIMEOUT, stream=True, allow_redirects=False, **what
+            )
+            target = self._session.get_redirect_target(response)
+            if target is None:
+                return response
+            there = urljoin(address, target)
+            response.close()
+            if not same_host(address, there) or (address.startswith("https:") and there.startswith("http:")):
+                raise CatalogError(f"redirects to {elsewhere(there)}")
+            if response.status_code == 303:  # see other: the answer lies there, and is got
+                method, what = "GET", {}
+            login = urlsplit(address).netloc.rpartition("@")[:2]
+            place = urlsplit(there)
+            address = place._replace(netloc="".join(login) + place.netloc.rpartition("@")[2]).geturl()
+            what.pop("params", None)  # they are in the address by now
+        raise CatalogError(f"redirects more than {REDIRECTS} times; check --catalog")
 
     def _account(self) -> None:
         self._count += 1
@@ -191,7 +199,7 @@ def _parse(data: bytes, address: str) -> dict[str, Any]:
         reason = "is nested too deeply" if isinstance(error, RecursionError) else f"it starts with {start!r}"
         raise CatalogError(f"answers something that is no JSON ({reason}) at {where}; check --catalog") from error
     if not isinstance(document, dict):
-        raise CatalogError("answers JSON that is no STAC object at {where}; check --catalog")
+        raise CatalogError(f"answers JSON that is no STAC object at {where}; check --catalog")
     return document
 
 

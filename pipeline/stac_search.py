@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urljoin, urlsplit
 
 from pystac_client.item_search import ItemSearch
 
@@ -43,9 +43,10 @@ class Question:
     interval: str
     """As RFC 3339, `..` for an open end."""
 
-    def parameters(self, box: tuple[float, float, float, float]) -> dict[str, str]:
-        """The query of a page of features, as OGC API - Features names it."""
-        return {"bbox": ",".join(map(str, box)), "datetime": self.interval, "limit": str(PAGE)}
+    def parameters(self, box: tuple[float, float, float, float], path: str) -> dict[str, str]:
+        """The query of a page of features at `path`, as OGC API - Features and STAC API name it."""
+        collections = {"collections": self.collection} if path.rstrip("/").endswith("/search") else {}
+        return {"bbox": ",".join(map(str, box)), "datetime": self.interval, "limit": str(PAGE), **collections}
 
 
 def features(io: CatalogIO, href: str, root: Path | None, question: Question) -> Features:
@@ -81,7 +82,7 @@ def resolve(href: str, base: str, root: Path | None) -> str:
             if scheme or href.startswith("/vsi") or urlsplit(joined).scheme not in ("http", "https"):
                 raise CatalogError(f"it points to {shown}; a remote catalogue may only name http(s) or s3 addresses")
             return joined
-        path = urlsplit(href).path if scheme == "file" else href
+        path = unquote(urlsplit(href).path) if scheme == "file" else href
         if scheme not in ("", "file") or path.startswith("/vsi"):
             raise CatalogError(f"it points to {shown}, which is no http(s), s3 or file address")
         target = (Path(base).parent / path).resolve()
@@ -168,6 +169,10 @@ def _pages(io: CatalogIO, page: dict[str, Any], href: str, root: Path | None, bo
         page = io.get(href) if body is None else io.post(href, body)
 
 
+def _is_web(address: str) -> bool:
+    return urlsplit(address).scheme in ("http", "https")
+
+
 def _key(href: str, body: dict[str, Any] | None) -> str:
     return href + json.dumps(body, sort_keys=True)
 
@@ -178,6 +183,8 @@ def _next(link: Link, href: str, root: Path | None, body: dict[str, Any] | None)
     if method not in ("GET", "POST"):
         raise CatalogError(f"wants its next page asked by {printable(method)[:20]}; a search takes GET or POST")
     if root is not None:
+        if method != "GET":
+            raise CatalogError("has a next page that only its API can give; give that API's address to --catalog")
         return resolve(link.href, href, root), None
     if method == "GET":
         return _own(link.href, href), None
@@ -188,25 +195,28 @@ def _next(link: Link, href: str, root: Path | None, body: dict[str, Any] | None)
 def _walk(io: CatalogIO, document: dict[str, Any], href: str, root: Path | None, question: Question) -> Features:
     """The items of a static catalogue, depth first; each document is read once."""
     seen, found = {href}, False
-    waiting = [(document, href, 0)]
+    waiting = [(href, 0)]
     while waiting:
-        document, href, depth = waiting.pop()
+        href, depth = waiting.pop()
+        if depth:
+            document = io.get(href)
+        folder = None if _is_web(href) else root  # a local catalogue may lead to a remote one
         node = _node(document, href)
         if node.type == "Feature":
             found = True
             yield document, href, True
         elif node.type == "FeatureCollection":
             found = True
-            yield from _asked(io, document, href, root, question)
+            yield from _asked(io, document, href, folder, question)
         elif node.type in ("Catalog", "Collection"):
             leads = [*node.to("child"), *node.to("item")] or node.to("items")
-            targets = list(dict.fromkeys(resolve(link.href, href, root) for link in leads))
+            targets = list(dict.fromkeys(resolve(link.href, href, folder) for link in leads))
             fresh = [target for target in targets if target not in seen]
             found |= bool(leads)
             if fresh and depth == DEPTH:
                 raise CatalogError(f"has catalogues more than {DEPTH} deep; give one further down to --catalog")
             seen.update(fresh)
-            waiting += [(io.get(target), target, depth + 1) for target in reversed(fresh)]
+            waiting += [(target, depth + 1) for target in reversed(fresh)]
         else:
             shown = printable(public_address(href))
             raise CatalogError(f"{shown} is no STAC catalogue, collection or item; check --catalog")
@@ -221,6 +231,8 @@ def _asked(io: CatalogIO, page: dict[str, Any], href: str, root: Path | None, qu
         return
     for box in question.box.split():
         parts = urlsplit(href)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        narrow = parts._replace(query=urlencode(question.parameters(box) | query)).geturl()
+        said = parse_qsl(parts.query, keep_blank_values=True)
+        added = question.parameters(box, parts.path).items() - dict(said).items()
+        query = [*said, *sorted((key, value) for key, value in added if key not in dict(said))]
+        narrow = parts._replace(query=urlencode(query)).geturl()
         yield from _pages(io, io.get(narrow), narrow, None, None)

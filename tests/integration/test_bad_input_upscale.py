@@ -20,9 +20,10 @@ import xarray as xr
 
 from rsup.pipeline.errors import ArgumentError, ModelError, OutputError, RsupError, SceneError
 from rsup.pipeline.grid import Window
-from rsup.pipeline.job import UpscaleRequest, upscale
+from rsup.pipeline.job import upscale
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.scene import Scene, create_scene
+from rsup.pipeline.upscale_plan import UpscaleRequest
 
 Make = Callable[..., Scene]
 Student = Callable[[int], Path]

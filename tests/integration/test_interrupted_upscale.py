@@ -19,8 +19,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from rsup.pipeline.errors import OutputError
-from rsup.pipeline.job import UpscaleRequest, upscale
+from rsup.pipeline.job import upscale
 from rsup.pipeline.scene import Scene
+from rsup.pipeline.upscale_plan import UpscaleRequest
 
 Make = Callable[..., Scene]
 

@@ -18,11 +18,12 @@ from rsup.models.upscaler import descriptor_of
 from rsup.pipeline import cluster
 from rsup.pipeline.errors import ArgumentError
 from rsup.pipeline.grid import Tiling, Window
-from rsup.pipeline.job import UpscalePlan, UpscaleRequest, upscale
+from rsup.pipeline.job import upscale
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.passes import tiling_of
 from rsup.pipeline.quality import block_mean_error, spectral_angle
 from rsup.pipeline.scene import Scene
+from rsup.pipeline.upscale_plan import UpscalePlan, UpscaleRequest
 
 
 def coordinates(height: int, width: int) -> NDArray[np.uint16]:

@@ -21,8 +21,9 @@ from rsup.pipeline.errors import ArgumentError, OutputError, SceneError
 from rsup.pipeline.fetch import MARGIN, FetchRequest, plan, run
 from rsup.pipeline.footprint import Box, box_of, window_in
 from rsup.pipeline.grid import Window
-from rsup.pipeline.job import UpscaleRequest, upscale
+from rsup.pipeline.job import upscale
 from rsup.pipeline.scene import Scene, open_scene
+from rsup.pipeline.upscale_plan import UpscaleRequest
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sentinel2"
 PRODUCTS = REAL / "mapchete_eo" / "full_products" / "sentinel-2-l2a"

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from rsup.models.upscaler import load
 from rsup.pipeline.errors import ArgumentError, SceneError
 from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.job import UpscalePlan, UpscaleRequest
 from rsup.pipeline.scene import Scene, SceneWriter, create_scene, open_scene
 from rsup.pipeline.upscale import upscale_chunk
+from rsup.pipeline.upscale_plan import UpscalePlan, UpscaleRequest
 
 CRS, BANDS = "EPSG:32633", ("red", "green", "blue")
 WINDOW = Window(-580_000, 38_000, 40, 52)

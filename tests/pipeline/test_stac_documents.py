@@ -111,7 +111,7 @@ def test_a_footprint_that_is_none_is_said(tmp_path: Path, geometry: Any) -> None
         ({"datetime": 7}, "properties.datetime: must be a text"),
         ({"eo:cloud_cover": math.nan}, "properties.eo:cloud_cover"),
         ({"eo:cloud_cover": 10**400}, "properties.eo:cloud_cover"),
-        ({"eo:cloud_cover": -5}, "properties.eo:cloud_cover"),
+        ({"eo:cloud_cover": "much"}, "properties.eo:cloud_cover"),
     ],
 )
 def test_a_property_that_cannot_be_is_said(tmp_path: Path, properties: dict[str, Any], words: str) -> None:
@@ -152,3 +152,9 @@ def test_numbers_of_an_asset_by_each_extension() -> None:
         said = asset.described()
         assert asset_field(said, "scale") == 1e-4 and asset_field(said, "offset") == -0.1
         assert (said["file:size"], said["file:checksum"]) == (5, "1220ab")
+
+
+@pytest.mark.parametrize("cloud", [-1, -9999.0, 100.0001])
+def test_a_cloud_cover_beyond_percents_is_unknown(tmp_path: Path, cloud: float) -> None:
+    found = outcome(GOOD | {"properties": GOOD["properties"] | {"eo:cloud_cover": cloud}}, tmp_path)
+    assert isinstance(found, ItemReference) and found.cloud is None

@@ -150,6 +150,26 @@ def test_redirects_stay_on_the_own_server(server: Server, stranger: Server) -> N
         ids(f"{server.url}/file")
 
 
+def test_a_redirected_search_keeps_its_method_and_body(server: Server) -> None:
+    server.api(page(item("a")))
+    server.routes["/"]["links"][0]["href"] = "/moved"
+    server.routes["/moved"] = (301, {"Location": "/search"}, b"")
+    assert ids(f"{server.url}/") == ["a"]
+    method, path, _, body = server.asked[-1]
+    assert (method, path, body["collections"]) == ("POST", "/search", ["sentinel-2-l2a"])
+    server.routes["/loop"] = (302, {"Location": "/loop"}, b"")
+    with pytest.raises(CatalogError, match="redirects more than 10 times"):
+        ids(f"{server.url}/loop")
+
+
+def test_a_search_address_is_asked_for_its_collection(server: Server) -> None:
+    server.routes["/search"] = page(item("a"), href="/search?token=2")
+    server.routes["/x"] = page()
+    ids(f"{server.url}/search?ids=a&ids=b")
+    asked = [path for _, path, *_ in server.asked if "limit" in path][0]
+    assert asked.count("ids=") == 2 and "collections=sentinel-2-l2a" in asked
+
+
 def test_every_address_of_an_api_leads_to_all_its_pages(server: Server) -> None:
     server.api(page(item("a"), href="/search2", method="POST", body={"token": 2}))
     server.routes["/search2"] = page(href="/search3", method="POST", body={"token": 3})  # empty, and not the last
@@ -188,6 +208,10 @@ def test_pages_of_a_local_file_are_followed(tmp_path: Path) -> None:
     assert ids(str(tmp_path / "one.json")) == ["a", "b"]
     (tmp_path / "one.json").write_text(json.dumps(page(item("a"), href="../two.json")))
     with pytest.raises(CatalogError, match="outside its own folder"):
+        ids(str(tmp_path / "one.json"))
+    saved = page(item("a"), href="https://example.org/search", method="POST", body={"token": 2})
+    (tmp_path / "one.json").write_text(json.dumps(saved))
+    with pytest.raises(CatalogError, match="only its API can give"):
         ids(str(tmp_path / "one.json"))
 
 
@@ -315,7 +339,8 @@ def test_an_item_of_a_page_lies_where_it_says_or_nowhere(server: Server) -> None
     [
         item("x", cloud=90, assets={}),
         item("x", cloud=90, assets={"red": {"href": "file:///etc/passwd"}}),
-        item("x", day="2020-01-01", assets=None),
+        item("x", day="2020-01-01", assets=None, geometry="none"),
+        item("x", collection="landsat", geometry=7, properties={"eo:cloud_cover": "much"}),
         item("x", corner=(40, 40), assets=[]),
         item("x", collection="landsat", assets={"red": 7}),
     ],
