@@ -33,15 +33,14 @@ class Publication:
         self.overwrite = overwrite
 
     def settle(self) -> bool:
-        """End what a killed run has left, before anything else is done; whether it had begun to publish.
+        """End what a killed run has left, before anything else is done; whether it had begun to publish and not ended.
 
         Where no publication can be ended, for the ledger knows of none or a finished output is gone, what stands aside
         goes back to the name that has been empty since; two things that claim one name are left to the user.
         """
         done = self.ledger.done()
         if PUBLISHED in done:
-            self._tidy()
-            return False
+            return self._tidy()
         if _BEGUN in done and all(map(_either_stands, self.moves.items())):
             self._move()
             return True
@@ -105,10 +104,13 @@ class Publication:
         self.ledger.record(PUBLISHED, "done")
         self._tidy()
 
-    def _tidy(self) -> None:
-        for final in self.moves.values():
-            if final.name in self._replaced():
-                _remove(aside(final))
+    def _tidy(self) -> bool:
+        """Remove what has been replaced; whether there was any."""
+        left = [aside(final) for final in self.moves.values() if final.name in self._replaced()]
+        left = [path for path in left if os.path.lexists(path)]
+        for path in left:
+            _remove(path)
+        return bool(left)
 
     def _replaced(self) -> list[str]:
         return (self.ledger.info(_BEGUN).replaced or []) if _BEGUN in self.ledger.done() else []

@@ -1,0 +1,170 @@
+"""A kill at every step of publishing: what is visible is whole and of one run, and the next run ends it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rsup.pipeline import fetch
+from rsup.pipeline.demo.archive import Archive
+from rsup.pipeline.errors import OutputError
+from rsup.pipeline.fetch import FetchRequest
+from rsup.pipeline.job import UpscaleRequest, upscale
+from rsup.pipeline.scene import Scene
+
+KILLED = 137
+
+HOOK = """
+import os, sys
+def arm(folder, step):
+    count = 0
+    def hear(event, arguments):
+        nonlocal count
+        if event not in ("os.rename", "os.remove", "os.rmdir", "open"):
+            return
+        paths = [str(path) for path in arguments[: 2 if event == "os.rename" else 1]]
+        if count == 0 and (event != "os.rename" or folder not in map(os.path.dirname, paths)):
+            return
+        if event == "open" and paths != [folder]:
+            return
+        if count == step:
+            os._exit(137)
+        count += 1
+    sys.addaudithook(hear)
+"""
+"""`arm(folder, step)`: end this process before its step-th act on names, counted from the first rename in `folder`.
+
+Python announces each before it happens; the folder itself is opened to force its names to the disk.
+"""
+
+
+def killed(action: Callable[[], Any], folder: Path, step: int) -> bool:
+    """Run in a process that is ended before that step; False where it was over before."""
+    child = os.fork()
+    if child == 0:
+        code = 0
+        try:
+            space: dict[str, Any] = {}
+            exec(HOOK, space)
+            space["arm"](str(folder), step)
+            action()
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, KILLED)
+    return code == KILLED
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Every visible name of a folder, and a digest of all that it holds."""
+    found = {}
+    for path in folder.iterdir():
+        if not path.name.startswith("."):
+            files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+            whole = hashlib.sha256()
+            for file in files:
+                whole.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes())
+            found[path.name] = whole.hexdigest()
+    return found
+
+
+def check_visible(folder: Path, last: str, *runs: dict[str, str]) -> None:
+    """What can be seen is of one run; all of it, where the last name is there."""
+    seen = digests(folder)
+    assert any(seen.items() <= run.items() for run in runs), "files of two runs, or half a file"
+    assert last not in seen or seen in runs
+
+
+def copies(source: Path, action: Callable[[Path], Any], folder: Path) -> list[Path]:
+    """Copies of `source`, in each of which the action was killed one step later; its outputs lie directly in them."""
+    made: list[Path] = []
+    while True:
+        copy = folder / str(len(made))
+        shutil.copytree(source, copy, symlinks=True)
+        if not killed(lambda: action(copy), copy, len(made)):
+            shutil.rmtree(copy)
+            return made
+        made.append(copy)
+
+
+def put(folder: Path, replacing: bool, *names: str) -> dict[str, str]:
+    """What was there before, or nothing; and its digests."""
+    folder.mkdir()
+    for name in names if replacing else ():
+        path = folder / name
+        if path.suffix == ".zarr":
+            (path / "red").mkdir(parents=True)
+            path = path / "zarr.json"
+            (path.parent / "red" / "zarr.json").write_text("{}")
+        path.write_text(f'{{"old": "{name}"}}')
+    return digests(folder)
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+def test_upscale(make_scene: Callable[..., Scene], replacing: bool, tmp_path: Path) -> None:
+    dn = np.random.default_rng(0).integers(1, 65535, (3, 40, 40)).astype(np.uint16)
+    scene, begun = make_scene(dn).path, tmp_path / "begun"
+    old = put(begun, replacing, *(f"scene_x4.{ending}" for ending in ("html", "json", "tif", "zarr")))
+    code = f"{HOOK}\narm(sys.argv.pop(1), 0)\nfrom rsup.pipeline.cli import main\nmain()"
+    asked = ["--scale", "4", "--device", "cpu", "--model", "nearest", "-o", begun, "--overwrite"]
+    first = subprocess.run([sys.executable, "-c", code, begun, "upscale", scene, *asked], check=False)
+    assert first.returncode == KILLED and digests(begun) == old
+
+    def again(folder: Path, **options: Any) -> dict[str, Any]:
+        return upscale(replace(UpscaleRequest(scene, 4, folder, "nearest", device="cpu"), **options))
+
+    whole = tmp_path / "whole"
+    shutil.copytree(begun, whole)
+    again(whole)
+    new = digests(whole)
+    assert new.keys() >= old.keys() and len(new) == 4 and not new.items() & old.items()
+    folders = copies(begun, again, tmp_path)
+    assert len(folders) >= 4 + 8 * replacing
+    for number, folder in enumerate(folders):
+        check_visible(folder, "scene_x4.zarr", old, new)
+        if number % 2:  # what the next run asks for does not matter
+            with pytest.raises(OutputError, match="belongs to another run"):
+                again(folder, chunk=64)
+        else:
+            assert again(folder, overwrite=number % 4 == 0)["already_done"]
+        assert digests(folder) == new
+        hidden = [str(path.relative_to(folder)) for path in folder.rglob(".*")]
+        assert hidden == [".rsup"] and os.listdir(folder / ".rsup" / "scene_x4") == ["ledger.jsonl"]
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+def test_fetch(archive: Archive, replacing: bool, tmp_path: Path) -> None:
+    def again(folder: Path, **options: Any) -> dict[str, Any]:
+        request = FetchRequest(archive.bbox, "2024-06", folder / "s.zarr", str(archive.root))
+        return fetch.run(fetch.plan(replace(request, **options)), lambda *_: None)
+
+    begun, whole = tmp_path / "begun", tmp_path / "whole"
+    old = put(begun, replacing, "s.zarr")
+    assert killed(lambda: again(begun, overwrite=True), begun, 0)
+    assert digests(begun) == old
+    shutil.copytree(begun, whole)
+    assert again(whole)["already_done"]
+    new = digests(whole)
+    folders = copies(begun, again, tmp_path)
+    assert len(folders) >= 2 + 4 * replacing
+    for number, folder in enumerate(folders):
+        check_visible(folder, "s.zarr", old, new)
+        if number % 2:
+            with pytest.raises(OutputError, match=r"s\.zarr exists and is of another request \(bands differ\)"):
+                again(folder, bands=("red",))
+        else:
+            assert again(folder, overwrite=number % 4 == 0)["already_done"]
+        assert digests(folder) == new and os.listdir(folder) == ["s.zarr"]
