@@ -240,6 +240,18 @@ def test_credentials_in_an_address_are_used_and_its_length_is_checked(server: Se
     assert known.decision.evidence[0] == "product metadata: -1000"
 
 
+def test_a_server_that_gives_no_parts_is_said_to_be_one(server: Server) -> None:
+    path = write(server.folder / "red.tif")
+
+    def give_all(handler: Handler, part: bytes) -> bool:
+        handler.answer(200, path.read_bytes())
+        return True
+
+    server.fault = give_all
+    with pytest.raises(SceneError, match="Range downloading not supported .*; download the item"):
+        fetched(f"http://{server.address}/red.tif")
+
+
 @pytest.mark.parametrize("scheme", ["file", "ftp", "gopher", "dict"])
 def test_a_redirect_leads_to_http_only(server: Server, scheme: str, tmp_path: Path) -> None:
     write(server.folder / "red.tif")
