@@ -1,5 +1,6 @@
 """What every test shares: scenes to work on, the command line as a user runs it, and the skip of GPU tests."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,9 @@ from rsup.pipeline.scene import Scene, create_scene, open_scene
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real imagery that may lie beside the project; no test needs it."""
 
+# For commands and workers too: small networks, whose threads would wait for each other, above all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 WriteScene = Callable[..., Scene]
 Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -23,7 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what is marked `gpu` where torch sees no CUDA device."""
     import torch
 
-    # Small tensors: threads that wait for each other cost more than they bring, above all on a busy machine.
     torch.set_num_threads(1)
     if torch.cuda.is_available():
         return

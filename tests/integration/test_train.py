@@ -37,47 +37,39 @@ RSD = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    """Small networks: threads that wait for each other cost more than they bring."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
+Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
+PROGRAM = (sys.executable, "-m", "rsup.pipeline.cli")
 
 
 def command(images: Path, output: Path, role: str, recipe: str, *settings: str) -> list[str]:
     sets = [part for setting in settings for part in ("--set", setting)]
     fixed = ["train", role, "--recipe", str(RECIPES / recipe), "--data", str(images), "-o", str(output), "--json"]
-    return [sys.executable, "-m", "rsup.pipeline.cli", *fixed, *sets]
+    return [*fixed, *sets]
 
 
-def run(line: list[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(line, capture_output=True, text=True, timeout=200, check=False)
-
-
-def trained(line: list[str]) -> dict[str, Any]:
-    done = run(line)
+def trained(rsup: Rsup, line: list[str]) -> dict[str, Any]:
+    done = rsup(*line)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
 @pytest.fixture(scope="module")
-def students(training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def students(rsup: Rsup, training_images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Weights that the smoke recipes make in fewer steps."""
     folder = tmp_path_factory.mktemp("runs")
     teacher = folder / "teacher"
-    assert trained(command(training_images, teacher, *TEACHER, "steps=2"))["steps"] == 5
+    assert trained(rsup, command(training_images, teacher, *TEACHER, "steps=2"))["steps"] == 5
     more = (f"teacher={teacher}", "steps=2")
-    slim = trained(command(training_images, folder / "slimdiffsr", *STUDENT, *more))
-    rsd = trained(command(training_images, folder / "rsd", *RSD))
+    slim = trained(rsup, command(training_images, folder / "slimdiffsr", *STUDENT, *more))
+    rsd = trained(rsup, command(training_images, folder / "rsd", *RSD))
     assert set(slim["validation"]) > {"loss", "psnr_y", "ssim_y"} and rsd["images"] == slim["images"] == 27
     return {"slimdiffsr": Path(slim["weights"]), "rsd": Path(rsd["weights"])}
 
 
 @pytest.mark.parametrize("kind", ["slimdiffsr", "rsd"])
 def test_a_trained_student_upscales(
-    kind: str, students: dict[str, Path], make_scene: Callable[..., Scene], rsup: Callable[..., Any], tmp_path: Path
+    kind: str, students: dict[str, Path], make_scene: Callable[..., Scene], rsup: Rsup, tmp_path: Path
 ) -> None:
     scene = make_scene(np.random.default_rng(1).integers(1200, 4000, (3, 96, 96)).astype(np.uint16))
     shown = rsup("models", "show", students[kind], "--json")
@@ -88,24 +80,24 @@ def test_a_trained_student_upscales(
     assert list(tmp_path.glob("*_x4.tif"))
 
 
-def test_kill_9(students: dict[str, Path], training_images: Path, tmp_path: Path) -> None:
+def test_kill_9(rsup: Rsup, students: dict[str, Path], training_images: Path, tmp_path: Path) -> None:
     """Of the command, at a random moment after the teacher's first checkpoint."""
     output = tmp_path / "run"
     line = command(training_images, output, *RSD)
-    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen([*PROGRAM, *line], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_for(output / "teacher/checkpoints", "step-*", process)
         time.sleep(random.uniform(0, 1.2))
         process.kill()
-    trained([*line, "--resume"])
+    trained(rsup, [*line, "--resume"])
     whole = students["rsd"].parent
     for name in ("validation.jsonl", "weights.safetensors", "teacher/validation.jsonl", "teacher/weights.safetensors"):
         assert (output / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_sigterm(training_images: Path, tmp_path: Path) -> None:
+def test_sigterm(rsup: Rsup, training_images: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     line = command(training_images, output, *TEACHER, "steps=2000", "checkpoint_every=2", "loaders=1")
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*PROGRAM, *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(output / "checkpoints", "step-*", process)
         process.send_signal(signal.SIGTERM)
         out, complaints = process.communicate(timeout=60)
@@ -113,7 +105,7 @@ def test_sigterm(training_images: Path, tmp_path: Path) -> None:
     assert re.search(r"stopped at step \d+ of \d+: go on with --resume", complaints), complaints
     result = json.loads(out)
     assert result["stopped"] and (output / f"checkpoints/step-{result['steps']:08d}/state.json").exists()
-    again = run(line)
+    again = rsup(*line)
     assert again.returncode == 9 and again.stderr.startswith("rsup: ") and "--resume" in again.stderr
 
 
@@ -140,9 +132,9 @@ def test_make_train_default_ends_where_a_run_was_stopped(tmp_path: Path) -> None
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == ["student-x4"]
 
 
-def test_a_loss_that_is_not_finite(training_images: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite(rsup: Rsup, training_images: Path, tmp_path: Path) -> None:
     line = command(training_images, tmp_path / "run", *TEACHER, "optimizer.lr=1e30", "loaders=1")
-    done = run(line)
+    done = rsup(*line)
     assert done.returncode == 9 and "Traceback" not in done.stderr, done.stderr
     (kept,) = (tmp_path / "run").glob("not-finite-step-*.safetensors")
     assert str(kept) in done.stderr and done.stderr.strip().count("\n") <= 1

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shutil import copy
 
 import numpy as np
 import pytest
@@ -44,15 +45,24 @@ def draw() -> Draw:
     return draw_state
 
 
+@pytest.fixture(scope="session")
+def imported(tmp_path_factory: pytest.TempPathFactory, tiny: StudentConfig) -> Path:
+    """A folder with a pickle of a tiny student for each scale, and the weights files a user makes of them."""
+    folder = tmp_path_factory.mktemp("imported")
+    state = draw_state(published_layout(tiny))
+    for scale in (4, 8):
+        pickle = folder / f"net_params_{scale}x.pkl"
+        torch.save({f"module.{name}": tensor for name, tensor in state.items()}, pickle)
+        import_published(pickle, scale, folder / f"tiny-x{scale}.safetensors", tiny)
+    return folder
+
+
 @pytest.fixture
-def save_student(tmp_path: Path, tiny: StudentConfig) -> SaveStudent:
-    """`save_student(scale, folder=tmp_path)`: a weights file of a tiny student, made the way a user makes one."""
+def save_student(tmp_path: Path, imported: Path) -> SaveStudent:
+    """`save_student(scale, folder=tmp_path)`: a weights file of a tiny student of the test's own, beside its pickle."""
 
     def save(scale: int, folder: Path = tmp_path) -> Path:
-        pickle, out = tmp_path / f"net_params_{scale}x.pkl", folder / f"tiny-x{scale}.safetensors"
-        state = draw_state(published_layout(tiny))
-        torch.save({f"module.{name}": tensor for name, tensor in state.items()}, pickle)
-        import_published(pickle, scale, out, tiny)
-        return out
+        copy(imported / f"net_params_{scale}x.pkl", tmp_path)
+        return Path(copy(imported / f"tiny-x{scale}.safetensors", folder))
 
     return save

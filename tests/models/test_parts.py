@@ -32,6 +32,11 @@ def written(path: Path, data: NDArray[np.floating], gsd: float) -> Raster:
     return open_raster(path, RGB, 1)
 
 
+def test_a_name_of_any_bytes_has_its_side() -> None:
+    (part,) = parts(raster_of(64, 64, name="site\udcff.zarr"), None)
+    assert 0 <= part.share < 1
+
+
 @pytest.mark.parametrize("factor", [1.25 / 0.6, 2, 12.5, 1.7])
 @pytest.mark.parametrize("start", [0, 0.4])
 def test_area_mean_is_the_mean_over_fine_slices(factor: float, start: float) -> None:

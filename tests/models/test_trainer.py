@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
+from rsup.models.checkpoint import State, save
 from rsup.models.data import Batches, Images
 from rsup.models.errors import DataError, TrainingError
 from rsup.models.pairs import make_pair
@@ -164,6 +166,29 @@ def test_a_torn_validation_line_is_forgotten(run: Fit, tmp_path: Path) -> None:
         file.write('{"step": 6, "lo')
     run(Toy(), "killed")
     assert bits(tmp_path / "killed") == bits(tmp_path / "whole")
+
+
+def test_what_was_put_into_a_run_is_told(run: Fit, tmp_path: Path) -> None:
+    """A checkpoint of another network, and figures that are none."""
+    run(Toy(steps=1), "run")
+    save(tmp_path / "run/checkpoints", State(2, {"network/image/weight": torch.zeros(7)}), keep=9)
+    with pytest.raises(TrainingError, match="checkpoint of step 2 in .* does not fit this run") as caught:
+        run(Toy(steps=3), "run")
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(tmp_path / "run/checkpoints/step-00000002")
+    (tmp_path / "run/validation.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(TrainingError, match="validation.jsonl is damaged"):
+        run(Toy(steps=3), "run")
+
+
+def test_images_may_lie_in_a_folder_of_any_name(training_images: Path, run: Fit, tmp_path: Path) -> None:
+    """Its bytes are no UTF-8, which a header is written in."""
+    folder = tmp_path / "images\udcff"
+    folder.symlink_to(training_images)
+    task, named = Toy(steps=1), []
+    task.export = lambda path, data, metrics: named.append(data)  # type: ignore[method-assign]
+    run(task, "run", data=folder)
+    assert named == ["images\\udcff"]
 
 
 def test_a_finished_run_stays_as_it_is_and_can_be_made_longer(run: Fit, tmp_path: Path) -> None:

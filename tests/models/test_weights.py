@@ -30,6 +30,11 @@ from rsup.models.weights import (
 )
 
 
+@pytest.fixture(scope="module")
+def state(tiny):
+    return Student(tiny).state_dict()
+
+
 @pytest.fixture
 def header(tiny):
     return student_header(tiny, 8, licence="CC-BY-4.0", source="a test", metrics={"psnr_y": 31.5}, data="made")
@@ -49,8 +54,7 @@ def test_round_trip(tmp_path, tiny, header):
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_equal_weights_are_equal_bytes(tmp_path, tiny, header):
-    state = Student(tiny).state_dict()
+def test_equal_weights_are_equal_bytes(tmp_path, state, header):
     for name in ("a", "b", "c", "d", "e", "f"):
         save_weights(tmp_path / name, state, header)
     assert len({(tmp_path / name).read_bytes() for name in "abcdef"}) == 1
@@ -64,7 +68,7 @@ def test_a_file_cut_short_is_refused(tmp_path, save_student, keep):
         load_student(path)
 
 
-def test_files_that_are_something_else(tmp_path, tiny, header):
+def test_files_that_are_something_else(tmp_path, state, header):
     path = tmp_path / "w.safetensors"
     with pytest.raises(ModelError, match="does not exist"):
         read_header(path)
@@ -73,7 +77,6 @@ def test_files_that_are_something_else(tmp_path, tiny, header):
     path.write_bytes(bytes(range(256)) * 40)
     with pytest.raises(ModelError, match="not a whole safetensors file"):
         read_header(path)
-    state = Student(tiny).state_dict()
     save_file(state, path)
     with pytest.raises(ModelError, match="no rsup header"):
         read_header(path)
@@ -136,19 +139,18 @@ def vq(**settings):
         (rsd(32, {"period": 107}), "its tiles start 432 output pixels apart and its noise repeats after 428"),
     ],
 )
-def test_headers_that_make_no_sense(tmp_path, tiny, header, change, says):
+def test_headers_that_make_no_sense(tmp_path, state, header, change, says):
     path = tmp_path / "w.safetensors"
     with whole_numbers_of_any_length():
         text = json.dumps(header.model_dump() | change)
-    save_file(Student(tiny).state_dict(), path, metadata={KEY: text})
+    save_file(state, path, metadata={KEY: text})
     for look in (load_student, lambda path: show_model(str(path))):
         with pytest.raises(ModelError, match=says):
             look(path)
 
 
-def test_tensors_that_do_not_fit_are_named(tmp_path, tiny, header):
+def test_tensors_that_do_not_fit_are_named(tmp_path, state, header):
     path = tmp_path / "w.safetensors"
-    state = Student(tiny).state_dict()
 
     def check(changed, says):
         save_weights(path, changed, header)
@@ -160,15 +162,14 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, tiny, header):
     check(state | {"fuse_in.bias": torch.zeros(3)}, r"fuse_in.bias has the shape \(3,\), not \(16,\)")
 
 
-def test_half_precision_files_load_as_float32(tmp_path, tiny, header):
+def test_half_precision_files_load_as_float32(tmp_path, state, header):
     path = tmp_path / "w.safetensors"
-    save_weights(path, {name: t.half() for name, t in Student(tiny).state_dict().items()}, header)
+    save_weights(path, {name: t.half() for name, t in state.items()}, header)
     assert {p.dtype for p in load_student(path).parameters()} == {torch.float32}
 
 
-def test_numbers_that_are_no_weights_are_refused(tmp_path, tiny, header):
+def test_numbers_that_are_no_weights_are_refused(tmp_path, state, header):
     path = tmp_path / "w.safetensors"
-    state = Student(tiny).state_dict()
     for kind in (torch.int64, torch.complex64, torch.float8_e4m3fn):
         save_file(state | {"fuse_in.bias": torch.zeros(16).to(kind)}, path, metadata={KEY: header.model_dump_json()})
         with pytest.raises(ModelError, match="fuse_in.bias holds .* floats of 16 to 64 bits"):
