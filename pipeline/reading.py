@@ -35,7 +35,6 @@ WAITS = (1.0, 2.0, 4.0)
 PATIENCE = 120.0
 """Seconds after which a failing read is not begun again."""
 
-_NO_RASTER = "it is neither GeoTIFF nor JPEG 2000"
 
 T = TypeVar("T")
 
@@ -257,15 +256,13 @@ def _href(item: ItemReference, band: str, sign: bool) -> str:
 
 def _persevere(item: ItemReference, band: str, action: Callable[[bool], T]) -> T:
     """Try a read some times, with `True` (past every cache) after the first; SceneError where none succeeds."""
-    start, first = time.monotonic(), _NO_RASTER
+    start = time.monotonic()
     for attempt, wait in enumerate((*WAITS, None)):
         try:
             return action(attempt > 0)
         except (RasterioError, OSError) as error:  # of requests too, when signing
             reason = _words(error)
             remedy = _hopeless(reason)
-            # GDAL says once that a server gives no ranges, and afterwards only that nothing came.
-            first = reason if first == _NO_RASTER else first
             if remedy or wait is None or time.monotonic() - start > PATIENCE:
                 local = not scheme_of(item.hrefs[band])
                 again = (
@@ -274,7 +271,7 @@ def _persevere(item: ItemReference, band: str, action: Callable[[bool], T]) -> T
                     else ("run the same command again to go on from here")
                 )
                 raise SceneError(
-                    f"{_label(item, band)}: its asset cannot be read ({first if reason == _NO_RASTER else reason}); {remedy or again}"
+                    f"{_label(item, band)}: its asset cannot be read ({reason}); {remedy or again}"
                 ) from error
             time.sleep(wait)
     raise AssertionError("unreachable")
@@ -289,8 +286,6 @@ def _hopeless(reason: str) -> str | None:
         return "its address needs credentials, or those in it have expired"
     if "in redirect" in reason:
         return "its server leads away from http(s)"
-    if "Range downloading not supported" in reason:
-        return "download the item, and fetch it from a local catalogue"
     return None
 
 
@@ -299,7 +294,7 @@ def _words(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     if "not recognized as being in a supported file format" in str(error):
-        return _NO_RASTER
+        return "it is neither GeoTIFF nor JPEG 2000, or its server gives no ranges of it"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split()) or type(error).__name__

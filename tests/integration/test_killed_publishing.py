@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from rsup.pipeline import fetch
 from rsup.pipeline.demo.archive import Archive
 from rsup.pipeline.errors import OutputError
 from rsup.pipeline.fetch import FetchRequest
-from rsup.pipeline.job import UpscaleRequest, upscale
+from rsup.pipeline.job import upscale
 from rsup.pipeline.scene import Scene
+from rsup.pipeline.upscale_plan import UpscaleRequest
 
 KILLED = 137
 
@@ -94,7 +96,7 @@ def copies(source: Path, action: Callable[[Path], Any], folder: Path) -> list[Pa
     while True:
         copy = folder / str(len(made))
         shutil.copytree(source, copy, symlinks=True)
-        if not killed(lambda: action(copy), copy, len(made)):
+        if not killed(partial(action, copy), copy, len(made)):
             shutil.rmtree(copy)
             return made
         made.append(copy)

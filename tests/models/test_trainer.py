@@ -181,16 +181,6 @@ def test_what_was_put_into_a_run_is_told(run: Fit, tmp_path: Path) -> None:
         run(Toy(steps=3), "run")
 
 
-def test_images_may_lie_in_a_folder_of_any_name(training_images: Path, run: Fit, tmp_path: Path) -> None:
-    """Its bytes are no UTF-8, which a header is written in."""
-    folder = tmp_path / "images\udcff"
-    folder.symlink_to(training_images)
-    task, named = Toy(steps=1), []
-    task.export = lambda path, data, metrics: named.append(data)  # type: ignore[method-assign]
-    run(task, "run", data=folder)
-    assert named == ["images\\udcff"]
-
-
 def test_a_finished_run_stays_as_it_is_and_can_be_made_longer(run: Fit, tmp_path: Path) -> None:
     def constant(steps: int) -> Toy:
         task = Toy(steps=steps)
