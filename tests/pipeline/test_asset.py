@@ -109,8 +109,8 @@ def write(path: Path, **options: Any) -> Path:
 
 def item(href: str, asset: dict[str, Any] | None = None, metadata: str | None = None) -> ItemReference:
     return ItemReference(
-        id="made", collection=None, datetime="2024-06-10T10:00:00Z", cloud=None, tile=None, datatake=None, segment=None,
-        baseline=None, geometry=None, href=None, hrefs={"red": href}, evidence_band="red", assets={"red": asset or {}},
+        id="made", collection=None, datetime="2024-06-10T10:00:00Z", cloud=None, platform=None, tile=None, segment=None,
+        baseline=None, geometry=None, hrefs={"red": href}, evidence_band="red", assets={"red": asset or {}},
         product_metadata=metadata, properties={},
     )  # fmt: skip
 

@@ -36,8 +36,8 @@ def source(folder: Path, planes: Planes, crs: str = CRS, wanted: Any = "-1000", 
             sink.write(plane, 1)
     hrefs = {band: str(home / f"{band}.tif") for band in planes}
     reference = ItemReference(
-        id=home.name, collection=None, datetime="2024-06-10T10:00:00Z", cloud=None, tile=None, datatake=None,
-        segment=None, baseline="05.10", geometry=None, href=None, hrefs=hrefs, evidence_band="red",
+        id=home.name, collection=None, datetime="2024-06-10T10:00:00Z", cloud=None, platform=None, tile=None,
+        segment=None, baseline="05.10", geometry=None, hrefs=hrefs, evidence_band="red",
         assets=dict.fromkeys(planes, {}), product_metadata=None, properties={"s2:processing_baseline": "05.10"},
     )  # fmt: skip
     return inspect(reference, wanted, False)

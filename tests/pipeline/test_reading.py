@@ -48,8 +48,8 @@ def write(path: Path, data: NDArray[Any], **options: Any) -> str:
 def item(hrefs: dict[str, str], assets: dict[str, dict[str, Any]] | None = None, **changes: Any) -> ItemReference:
     """An item of baseline 05.10 whose first band is looked at."""
     made = ItemReference(
-        id="made", collection=None, datetime="2024-06-10T10:00:00Z", cloud=None, tile=None, datatake=None, segment=None,
-        baseline="05.10", geometry=None, href=None, hrefs=hrefs, evidence_band=next(iter(hrefs)),
+        id="made", collection=None, datetime="2024-06-10T10:00:00Z", cloud=None, platform=None, tile=None, segment=None,
+        baseline="05.10", geometry=None, hrefs=hrefs, evidence_band=next(iter(hrefs)),
         assets={band: (assets or {}).get(band, {}) for band in hrefs}, product_metadata=None,
         properties={"s2:processing_baseline": "05.10"},
     )  # fmt: skip
