@@ -44,6 +44,8 @@ MARGIN = 128
 """Pixels of ground stored around the ground asked for."""
 MOST_COMPRESSION = 20
 """Times a scene shrinks on the disk at most: large ones are empty in part."""
+LARGE = 10**10
+"""Bytes of pixels from which a disk that is too small is said at once; less fills it soon enough."""
 LOOKERS = 8
 """Items looked at at once, before the first chunk."""
 READERS = 2
@@ -138,10 +140,10 @@ def plan(request: FetchRequest) -> FetchPlan:
 
 def _check_room(request: FetchRequest, window: Window) -> None:
     """Refuse what cannot fit, before a catalogue is asked for it."""
-    place = next(folder for folder in request.output.absolute().parents if folder.is_dir())
+    place = next((folder for folder in request.output.absolute().parents if folder.is_dir()), Path("/"))
     needed = window.height * window.width * (2 * len(request.bands) + 3)
     room = shutil.disk_usage(place).free
-    if needed > MOST_COMPRESSION * room:
+    if needed > max(LARGE, MOST_COMPRESSION * room):
         raise OutputError(
             f"--bbox {request.box} comes to {window.height} x {window.width} pixels, {needed / 1e9:.0f} GB before "
             f"compression, and {place} has room for {room / 1e9:.0f} GB: ask for less ground, or split it"

@@ -109,8 +109,8 @@ class Ledger:
             first = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
             self._damage = str(first)
         else:
-            # A line without its newline was being written when the process died: it never counted.
-            self._file.truncate(whole)
+            if line:  # without its newline it was being written when the process died: it never counted
+                self._file.truncate(whole)
 
     def belongs_to(self, fingerprint: dict[str, Any]) -> bool:
         """Whether it was begun with this fingerprint."""

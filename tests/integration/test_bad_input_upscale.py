@@ -357,7 +357,7 @@ def test_the_command_says_one_sentence_and_leaves_with_the_code_of_the_kind(
     one_sentence(rsup("upscale", scene, "--scale", 3, "-o", output, "--json"), 2, "--scale 3: choose 4")
     one_sentence(rsup("upscale", scene, *asked, "--model", tiny_student(8)), 3, "was trained for scale 8, not 4")
     one_sentence(rsup("upscale", tmp_path / "scene.zarr", *asked, "--model", "nearest"), 5, "has no CRS")
-    with Ledger.open(tmp_path / "held" / ".rsup" / "scene_x4" / "ledger.jsonl", {}):
+    with Ledger.open(tmp_path / "held" / ".rsup" / "scene_x4" / "ledger.jsonl"):
         held = rsup("upscale", scene, "--scale", 4, "-o", tmp_path / "held", "--model", "nearest", "--json")
     one_sentence(held, 6, "another rsup process is writing")
     usage = rsup("upscale", scene, "--scale", "three", "--json")
@@ -387,7 +387,7 @@ def test_no_permission(finished: tuple[Path, Path], tmp_path: Path) -> None:
         (tmp_path / "locked").chmod(0o555)
         (tmp_path / "sealed.zarr").chmod(0)
         refused = without_privilege("upscale", finished[0], *asked, tmp_path / "locked")
-        one_sentence(refused, 6, "Permission denied; choose another output")
+        one_sentence(refused, 6, "cannot be written (Permission denied): get permission to write there")
         refused = without_privilege("upscale", tmp_path / "sealed.zarr", *asked, tmp_path / "out")
         one_sentence(refused, 5, "sealed.zarr/zarr.json cannot be opened (Permission denied)")
         refused = without_privilege("upscale", tmp_path / "sealed.zarr" / "red", *asked, tmp_path / "out")
