@@ -159,9 +159,11 @@ def _client(plan: UpscalePlan, ledger: Ledger) -> Iterator[tuple[Client, tuple[s
         connection = cluster.local_client(pool, plan.threads())
     plugin = ModelPlugin(sha256(str(plan.work).encode()).hexdigest()[:16], plan.model, pool)
     with connection as client, cluster.holding(client, plugin):
-        if ARITHMETIC not in ledger.done():
-            ledger.record(ARITHMETIC, "done", value=cluster.common_arithmetic(client, plugin))
-        yield client, (plugin.name, ledger.info(ARITHMETIC).value or "")
+        arithmetic = ledger.settled(ARITHMETIC)
+        if arithmetic is None:
+            arithmetic = cluster.common_arithmetic(client, plugin)
+            ledger.record(ARITHMETIC, "settled", value=arithmetic)
+        yield client, (plugin.name, arithmetic)
 
 
 def _chunk_task(

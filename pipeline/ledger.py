@@ -23,7 +23,7 @@ from rsup.models.errors import unwritable
 from .errors import OutputError
 from .public import printable, public_text
 
-Status = Literal["done", "failed"]
+Status = Literal["done", "failed", "settled"]
 
 LINE = 16 << 20
 """Bytes of the longest line: a fingerprint that names tens of thousands of items."""
@@ -167,6 +167,10 @@ class Ledger:
     def failed(self) -> dict[str, Record]:
         """The latest record of each key that failed."""
         return {key: record for key, record in self._records.items() if record.status == "failed"}
+
+    def settled(self, key: str) -> str | None:
+        """What was settled under `key` for the whole run, or None: no chunk or step is done by that."""
+        return self._records[key].value if key in self._records else None
 
     def info(self, key: str) -> Record:
         """The latest record of `key`. Raises KeyError without one."""

@@ -186,7 +186,7 @@ def test_a_run_goes_on_in_the_arithmetic_it_was_begun_in(
         plan = UpscalePlan.make(request)
         with Ledger.open(plan.work / "ledger.jsonl") as ledger:
             ledger.begin(plan.fingerprint())
-            ledger.record("arithmetic", "done", value=arithmetic)
+            ledger.record("arithmetic", "settled", value=arithmetic)
         if "cuda" in arithmetic:
             with pytest.raises(ModelError, match="computed in float16 on cuda, which cpu here cannot do"):
                 upscale(request)
@@ -194,7 +194,7 @@ def test_a_run_goes_on_in_the_arithmetic_it_was_begun_in(
             upscale(request)
             begun[arithmetic] = stored(out / "scene_x4.zarr")
             with Ledger.open(plan.work / "ledger.jsonl") as ledger:
-                assert ledger.info("arithmetic").value == arithmetic
+                assert ledger.settled("arithmetic") == arithmetic
     assert (begun["float32"] != begun["bfloat16 on cpu"]).any()
 
 
