@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rsup.models.upscaler import ModelDescriptor
 
 SCALES = (4, 8)
+LARGE = 10**10
+"""Bytes of pixels from which a disk that is too small is said at once; less fills it soon enough."""
 PACKED = 4
 """Times smaller than its pixels no mosaic with ground in most of it becomes; its COG comes on top."""
 
@@ -205,7 +207,7 @@ def forecast(plan: UpscalePlan) -> dict[str, Any]:
 def check_room(plan: UpscalePlan) -> None:
     """Raise OutputError where the mosaic cannot fit on the disk, however well it is packed."""
     needed, free = plan.summary()["bytes"], psutil.disk_usage(str(plan.work)).free
-    if needed > PACKED * free:
+    if needed > max(LARGE, PACKED * free):
         raise OutputError(
             f"the mosaic of {plan.request.scene} has {needed / 1e9:,.0f} GB of pixels, and {plan.request.output} has "
             f"{free / 1e9:,.0f} GB free; cut the scene, free some space or choose another --output"
