@@ -325,11 +325,17 @@ def _looked_at(scene: Scene) -> Scene:
     for row in range(times):
         for col in range(times):
             place = _square(scene.aoi, row, col, times, side)
-            data = scene._numbers(list(scene.layers), place)
-            numbers.append(data[data != NODATA])
-            if scene.classes is not None and not classified:
-                classified = bool((scene._numbers([scene.classes], place)[0] != 0)[(data != NODATA).any(axis=0)].any())
-    valid = np.concatenate(numbers)
+            try:
+                data = scene._numbers(list(scene.layers), place)
+                numbers.append(data[data != NODATA])
+                if scene.classes is not None and not classified:
+                    classes = scene._numbers([scene.classes], place)[0]
+                    classified = bool((classes != 0)[(data != NODATA).any(axis=0)].any())
+            except SceneError as error:
+                if error.__cause__ is None:
+                    raise
+                # Damaged, which is for the chunk to say that needs it: the others can be done.
+    valid = np.concatenate(numbers) if numbers else np.zeros(0, np.uint16)
     if valid.size >= 100:
         if np.mean(valid < DARK) > DOUBTED:
             raise SceneError(
