@@ -216,7 +216,7 @@ def _summary(plan: FetchPlan, *, already_done: bool) -> dict[str, Any]:
         "bands": request.bands,
         "items": [item.id for item in plan.items],
         "valid_percent": round(100 * _valid_fraction(request.output, plan), 2),
-        **{name: open_scene(request.output).attributes.get(name, 0) for name in DOUBTS},
+        **{name: _said(request.output).get(name, 0) for name in DOUBTS},
     }
 
 
@@ -383,6 +383,12 @@ def _doubts(ledger: Ledger, plan: FetchPlan) -> dict[str, int]:
             "their files may be damaged (the array `source` names the items)"
         )
     return doubts
+
+
+def _said(store: Path) -> dict[str, Any]:
+    """The attributes of a store that this program has written."""
+    said: dict[str, Any] = json.loads((store / "zarr.json").read_bytes())["attributes"]
+    return said
 
 
 def _note(store: Path, attributes: dict[str, Any]) -> None:

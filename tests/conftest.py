@@ -161,7 +161,7 @@ def quick_student(tmp_path: Path) -> Path:
     return tmp_path / "quick.safetensors"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rsup() -> Rsup:
     """`rsup("upscale", scene, "--scale", 8)`: the command in a process of its own, as a user runs it."""
 

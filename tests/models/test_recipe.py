@@ -205,7 +205,7 @@ def test_a_setting_that_is_no_text_is_refused() -> None:
 
 
 VALUES = st.one_of(
-    st.sampled_from(["nan", "inf", "-inf", "1e308", "1e-308", "0", "-1", "9" * 5000, "0x" + "f" * 5000, "[]", "{}"]),
+    st.sampled_from(["nan", "inf", "-inf", "1e308", "1e-308", "0", "-1", "9" * 5000, "0x" + "f" * 3000, "[]", "{}"]),
     st.sampled_from(["true", "1979-05-27T07:32:00Z", "'../x'", "'\u202e'", "[[1]]", "[" * 3000, "''", "{a.b=1}"]),
     st.integers().map(str),
     st.floats().map(str),

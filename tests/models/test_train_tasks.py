@@ -1,6 +1,5 @@
 """The kinds of training, small: what changes and what must not, going on, weights that say what they are."""
 
-import errno
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,14 +24,14 @@ from rsup.models.train_teacher import TeacherTask, load_teacher
 from rsup.models.weights import load_student, read_header
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-OFTEN = ("batch=1", "validate_every=3", "checkpoint_every=1", "validation_images=1")
+OFTEN = ("batch=1", "validate_every=2", "checkpoint_every=2", "validation_images=1")
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "teacher": ("slimdiffsr/smoke-teacher.toml", (*OFTEN, "estimator_steps=2", "steps=2")),
-    "student": ("slimdiffsr/smoke-student.toml", (*OFTEN, "steps=3")),
+    "teacher": ("slimdiffsr/smoke-teacher.toml", (*OFTEN, "estimator_steps=3", "steps=3")),
+    "student": ("slimdiffsr/smoke-student.toml", (*OFTEN, "steps=4")),
     "rsd": (
         "rsd/smoke.toml",
-        (*OFTEN, "steps=2", "rsd.fake_updates=2", "train_teacher.steps=2", "train_teacher.batch=1",
-         "train_teacher.validate_every=3", "train_teacher.checkpoint_every=1", "train_teacher.validation_images=1"),
+        (*OFTEN, "steps=3", "rsd.fake_updates=2", "train_teacher.steps=3", "train_teacher.batch=1",
+         "train_teacher.validate_every=2", "train_teacher.checkpoint_every=2", "train_teacher.validation_images=1"),
     ),
 }  # fmt: skip
 Train = Callable[..., dict[str, Any]]
@@ -97,7 +96,7 @@ def _content(path: Path) -> Any:
         return file.metadata(), {name: (str(tensor.dtype), tensor.tobytes()) for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize(("kind", "stop"), [("teacher", 2), ("teacher", 4), ("student", 2), ("rsd", 4)])
+@pytest.mark.parametrize(("kind", "stop"), [("teacher", 3), ("teacher", 5), ("student", 3), ("rsd", 6)])
 def test_a_killed_run_goes_on_bit_for_bit(
     kind: str, stop: int, go: Train, runs: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -232,7 +231,7 @@ def test_exported_students_say_what_they_are(runs: dict[str, Path], training_ima
         del last["step"]
         assert header.metrics == last and header.metrics["psnr_y_bicubic"] > 10
         assert (
-            header.recipe is not None and header.recipe["steps"] in (2, 3) and header.licence.startswith("Apache-2.0")
+            header.recipe is not None and header.recipe["steps"] in (3, 4) and header.licence.startswith("Apache-2.0")
         )
         assert str(training_images.parent) not in header.model_dump_json()
         student = load_student(runs[kind] / "weights.safetensors")
@@ -258,7 +257,7 @@ def test_half_precision_on_a_cpu(go: Train, teacher: Path, tmp_path: Path) -> No
     with torch.autocast("cpu", torch.bfloat16):
         enlarged = interpolator("bicubic", 4)(low)
     assert torch.equal(enlarged, interpolator("bicubic", 4)(low))
-    result = go("student", tmp_path / "run", f"teacher={teacher}", "precision=bf16", "steps=1")
+    result = go("student", tmp_path / "run", f"teacher={teacher}", "precision=bf16", "steps=2")
     header, _ = read_header(Path(result["weights"]))
     assert header.recipe is not None and header.recipe["precision"] == "bf16"
     saved = load_student(Path(result["weights"])).state_dict()
@@ -334,28 +333,8 @@ def test_a_run_in_the_way(go: Train, runs: dict[str, Path]) -> None:
         assert bits(runs[kind]) == before
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "make room"),
-        (PermissionError(errno.EACCES, "Permission denied"), "give it the permission"),
-        (ConnectionResetError("gone"), "a process of the run was lost .gone.: start all of them again"),
-        (OSError(errno.EIO, "Input/output error"), "Input/output error: mend that"),
-    ],
-)
-def test_what_stops_a_run_is_told_by_its_cause(
-    error: OSError, words: str, go: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fit(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("rsup.models.train.fit", fit)
-    with pytest.raises(TrainingError, match=f"{words}, and go on with --resume"):
-        go("student", tmp_path / "run", "distillation.mse=0", "distillation.mmd=0")
-
-
 def test_validation_falls(go: Train, tmp_path: Path) -> None:
-    settings = ("steps=20", "validate_every=20", "checkpoint_every=20", "distillation.mse=0", "distillation.mmd=0")
-    go("student", tmp_path / "run", *settings, "validation_images=2")
+    settings = ("steps=20", "estimator_steps=0", "validate_every=20", "checkpoint_every=20")
+    go("teacher", tmp_path / "run", *settings, "validation_images=2")
     rows = [json.loads(line) for line in (tmp_path / "run/validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 20] and rows[1]["loss"] < 0.8 * rows[0]["loss"]
