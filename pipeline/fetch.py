@@ -28,7 +28,7 @@ from .catalog import CATALOGS, Query, search
 from .composite import Chunk, first, median
 from .errors import ArgumentError, OutputError, SceneError
 from .footprint import box_of, window_in
-from .grid import Window, chunks
+from .grid import Window, chunks, count_chunks
 from .items import ItemReference
 from .ledger import Ledger
 from .progress import say
@@ -104,7 +104,7 @@ class FetchPlan:
             "aoi_pixels": (self.aoi.height, self.aoi.width),
             "stored_bounds": self.window.bounds,
             "stored_pixels": (self.window.height, self.window.width),
-            "chunks": -(-self.window.height // self.request.chunk) * -(-self.window.width // self.request.chunk),
+            "chunks": count_chunks(self.window, self.request.chunk),
             "bytes_to_read": read,
             "bytes_to_write": pixels * (2 * bands + 3),
             "items": [

@@ -18,17 +18,14 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 HEAVY = ("torch", "xarray", "dask", "distributed", "odc", "rasterio", "zarr", "diffusers", "scipy")
 
 
-def test_help_costs_little_more_than_its_library_and_loads_no_torch(rsup: Run) -> None:
-    def seconds(act: Callable[[], object]) -> float:
+def test_help_answers_within_half_a_second_and_without_torch(rsup: Run) -> None:
+    times: list[float] = []
+    while len(times) < 10 and min(times, default=1.0) >= 0.5:  # a busy machine is not what this is about
         before = os.times()
-        act()
+        assert "upscale" in rsup("--help").stdout
         after = os.times()
-        return after.children_user + after.children_system - before.children_user - before.children_system
-
-    library = [sys.executable, "-c", "import typer, typer.rich_utils, rich.markdown, importlib.metadata"]
-    least = min(seconds(lambda: subprocess.run(library, check=True)) for _ in range(3))
-    assert min(seconds(lambda: rsup("--help")) for _ in range(3)) < 2.5 * least
-    assert "upscale" in rsup("--help").stdout
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(times) < 0.5
     code = f"import sys, rsup.pipeline.cli; print(sorted(set({HEAVY}) & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
