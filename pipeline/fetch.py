@@ -176,7 +176,7 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
         publication.settle()
         overwrite = request.overwrite
         if PUBLISHED in ledger.done():  # a run was killed in its last moment: it is over now
-            overwrite = overwrite and _request_of(output) != asked
+            overwrite = overwrite and _said(output, "request") != asked
             ledger.forget()
         # Now, when nobody else can publish there, and not only before: a search takes its time.
         if _answers(output, asked, overwrite):
@@ -216,7 +216,7 @@ def _summary(plan: FetchPlan, *, already_done: bool) -> dict[str, Any]:
         "bands": request.bands,
         "items": [item.id for item in plan.items],
         "valid_percent": round(100 * _valid_fraction(request.output, plan), 2),
-        **{name: _said(request.output).get(name, 0) for name in DOUBTS},
+        **{name: _said(request.output, name) or 0 for name in DOUBTS},
     }
 
 
@@ -231,7 +231,7 @@ def _answers(output: Path, asked: dict[str, Any], overwrite: bool) -> bool:
         if not (output / "zarr.json").is_file():
             raise OutputError(f"{output} is no scene store, which is all that --overwrite replaces; choose another -o")
         return False
-    made_for = _request_of(output)
+    made_for = _said(output, "request")
     if made_for == asked:
         return True
     known = made_for if isinstance(made_for, dict) else asked
@@ -266,11 +266,11 @@ def _fingerprint(plan: FetchPlan) -> dict[str, Any]:
     return json.loads(json.dumps(described))  # type: ignore[no-any-return]
 
 
-def _request_of(output: Path) -> Any:
-    """The request that a store says it answers; None where it says nothing, or is no store."""
-    described = output / "zarr.json"
+def _said(store: Path, name: str) -> Any:
+    """An attribute of a finished store; None where it does not say that, or is no store."""
+    described = store / "zarr.json"
     try:
-        return json.loads(described.read_bytes())["attributes"]["request"] if described.is_file() else None
+        return json.loads(described.read_bytes())["attributes"][name] if described.is_file() else None
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
 
@@ -383,12 +383,6 @@ def _doubts(ledger: Ledger, plan: FetchPlan) -> dict[str, int]:
             "their files may be damaged (the array `source` names the items)"
         )
     return doubts
-
-
-def _said(store: Path) -> dict[str, Any]:
-    """The attributes of a store that this program has written."""
-    said: dict[str, Any] = json.loads((store / "zarr.json").read_bytes())["attributes"]
-    return said
 
 
 def _note(store: Path, attributes: dict[str, Any]) -> None:
