@@ -43,16 +43,17 @@ def undisturbed(real_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> 
     return files
 
 
-def records(output: Path) -> list[str]:
+def done(output: Path) -> list[str]:
+    """The ledger's lines of finished chunks and outputs, in their order."""
     ledger = output / ".rsup" / "mol_x4" / "ledger.jsonl"
-    return ledger.read_text().splitlines()[1:] if ledger.exists() else []
+    return [line for line in ledger.read_text().splitlines() if '"status": "done"' in line] if ledger.exists() else []
 
 
 def wait_for(moment: str | int, output: Path, process: "subprocess.Popen[bytes]") -> None:
     """Return at the moment, or when the process is over already."""
     work = output / ".rsup" / "mol_x4"
     for _ in range(6000):
-        chunks = len([line for line in records(output) if '"key": "finished"' not in line])
+        chunks = len([line for line in done(output) if '"key": "finished"' not in line])
         here = {
             "start": bool(psutil.Process(process.pid).children(recursive=True)) if process.poll() is None else True,
             "last": chunks >= 32,
@@ -83,13 +84,13 @@ def test_killing_the_command(moment: str | int, real_scene: Scene, undisturbed: 
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, "the run was over before it could be killed"
-    before = [line for line in records(tmp_path) if '"status": "done"' in line]
+    before = done(tmp_path)
     assert not list(tmp_path.glob("mol_x4.*")), "a half-written output has its final name"
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive, "workers outlived the command"
     again = subprocess.run(command(real_scene, tmp_path), check=True, capture_output=True, text=True)
     assert json.loads(again.stdout)["already_done"] is False
-    assert records(tmp_path)[: len(before)] == before, "what was done was done again"
+    assert done(tmp_path)[: len(before)] == before, "what was done was done again"
     assert bytes_of(tmp_path) == undisturbed
 
 

@@ -115,9 +115,10 @@ def test_any_text_as_a_number_of_the_demo(tmp_path: Path, text: str, option: str
         result = CliRunner().invoke(app, ["demo", option, text, "-o", str(tmp_path / "demo")])
     assert isinstance(result.exception, (SystemExit, RsupError, _ReachedError)), result.exception
     if isinstance(result.exception, _ReachedError):
-        assert option != "--scale" or int(text) in (4, 8)
-        assert option != "--seed" or int(text) >= 0
-        assert option != "--size" or 0 < int(text) < 100_000
+        number = float(text)  # "4.0" is a whole number to the parser
+        assert option != "--scale" or number in (4, 8)
+        assert option != "--seed" or number >= 0
+        assert option != "--size" or 0 < number < 100_000
 
 
 class _ReachedError(Exception):
