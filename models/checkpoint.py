@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .atomic import remove, replacing
-from .errors import TrainingError
+from .errors import TrainingError, unwritable
 from .weights import write_tensors
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -63,20 +63,23 @@ class State:
 
 
 def save(folder: Path, state: State, keep: int) -> Path:
-    """Write a checkpoint into `folder` and drop all but the `keep` newest. Raises TrainingError (no space, ...)."""
+    """Write a checkpoint into `folder` and drop all but the `keep` newest. Raises TrainingError (no space, ...).
+
+    One of the same step stays: what a run is at a step follows from its recipe.
+    """
     final = folder / f"step-{state.step:08d}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(final) as fresh:
-            fresh.mkdir()
-            write_tensors(fresh / "tensors.safetensors", state.tensors)
-            with replacing(fresh / "state.json") as plain:
-                plain.write_text(json.dumps({"step": state.step, **state.plain}))
-            remove(final)
+        if not final.exists():
+            with replacing(final) as fresh:
+                fresh.mkdir()
+                write_tensors(fresh / "tensors.safetensors", state.tensors)
+                with replacing(fresh / "state.json") as plain:
+                    plain.write_text(json.dumps({"step": state.step, **state.plain}))
         for old in checkpoints(folder)[:-keep]:
             remove(old)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{final} cannot be written: {error}") from error
+        raise TrainingError(unwritable(final, error)) from error
     return final
 
 

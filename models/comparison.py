@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .atomic import replacing
-from .errors import DataError
+from .errors import DataError, unwritable
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --dim: #5c6670; --paper: #fbfbfa }
@@ -70,7 +70,7 @@ def write_comparison(out: Path, title: str, summary: str, rows: Sequence[Row]) -
         with replacing(out) as fresh:
             fresh.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
     except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}): choose another folder with -o") from error
+        raise DataError(unwritable(out, error)) from error
 
 
 def _row(row: Row) -> str:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .atomic import replacing
-from .errors import RecipeError, TrainingError
+from .errors import RecipeError, TrainingError, unwritable
 from .recipe import OptimizerConfig, Recipe, RunConfig, load_recipe, recipe_text
 from .weights import write_tensors
 
@@ -48,7 +48,7 @@ def begin_run(folder: Path, recipe: RunConfig) -> None:
         with replacing(folder / RECIPE) as fresh:
             fresh.write_text(recipe_text(recipe), encoding="utf-8")
     except OSError as error:
-        raise TrainingError(f"{folder} cannot be written: {error.strerror}") from error
+        raise TrainingError(unwritable(folder, error)) from error
 
 
 def recipe_of(run: Path) -> Recipe:
@@ -63,7 +63,7 @@ def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     try:
         write_tensors(path, state)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path} cannot be written: {error}") from error
+        raise TrainingError(unwritable(path, error)) from error
 
 
 def load_state(run: Path) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from .atomic import replacing
 from .config import first_problem
-from .errors import ModelError
+from .errors import ModelError, unwritable
 from .regular import check_file
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], header: WeightsHeader)
         # One entry of metadata: safetensors writes several in random order, and equal weights are to be equal bytes.
         write_tensors(path, state, {KEY: header.model_dump_json()})
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} cannot be written: {error}") from error
+        raise ModelError(unwritable(path, error)) from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

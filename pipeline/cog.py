@@ -136,13 +136,13 @@ def _verify(path: Path, sums: dict[tuple[int, RasterWindow], int]) -> None:
 
     Raises OSError, or an error of rasterio's, where a pixel is not what was written or an overview is damaged.
     """
-    with rasterio.open(path) as image:
+    with rasterio.open(path, driver="GTiff") as image:
         for (band, window), expected in sums.items():
             if crc32(image.read(band, window=window)) != expected:
                 raise OSError("the disk did not keep all of it")
         levels = len(image.overviews(1))
     for level in range(levels):
-        with rasterio.open(path, overview_level=level) as overview:
+        with rasterio.open(path, driver="GTiff", overview_level=level) as overview:
             for _, window in overview.block_windows(1):
                 overview.read(window=window)
 

@@ -35,7 +35,7 @@ from .progress import say
 from .publishing import PUBLISHED, Publication, clear
 from .reading import Source, inspect, quiet
 from .request import FetchRequest
-from .scene import SceneWriter, create_scene, open_scene
+from .scene import SceneWriter, create_scene
 from .sentinel2 import BANDS
 
 __all__ = ["FetchPlan", "FetchRequest", "plan", "run"]
@@ -50,8 +50,9 @@ LOOKERS = 8
 """Items looked at at once, before the first chunk."""
 READERS = 2
 """Chunks read at once, each band in a thread of its own: the network is kept busy with little memory."""
-DOUBTS = ("dark_pixels", "zero_pixels")
-"""Counts of a finished scene, in its attributes and in the summary; see `Chunk.dark` and `Chunk.blank`."""
+COUNTS = ("valid_pixels", "dark_pixels", "zero_pixels")
+"""What a finished scene says of itself, in its attributes and in the summary: how much of the ground asked for has
+pixels, and those of `Chunk.dark` and `Chunk.blank`."""
 
 Report = Callable[[int, int], None]
 
@@ -191,14 +192,15 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
         writer = _open_store(plan, asked, sources, store, ledger)
         with quiet():
             _fill(plan, sources, writer, ledger, report)
-        _note(store, _doubts(ledger, plan))
-        if not _valid_fraction(store, plan):
+        counts = _counts(ledger, plan)
+        if not counts["valid_pixels"]:
             clear(store)
             ledger.forget()
             raise SceneError(
                 f"no pixel of --bbox {request.box} is left in {len(plan.items)} items; "
                 "widen --date, raise --max-cloud or do without --mask-clouds"
             )
+        _note(store, counts)
         publication.publish()
         ledger.forget()
     return _summary(plan, already_done=False)
@@ -207,6 +209,7 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
 def _summary(plan: FetchPlan, *, already_done: bool) -> dict[str, Any]:
     """Of the finished store of a plan."""
     request = plan.request
+    valid, *doubts = (_said(request.output, name) or 0 for name in COUNTS)
     return {
         "scene": str(request.output),
         "already_done": already_done,
@@ -215,8 +218,8 @@ def _summary(plan: FetchPlan, *, already_done: bool) -> dict[str, Any]:
         "pixels": (plan.aoi.height, plan.aoi.width),
         "bands": request.bands,
         "items": [item.id for item in plan.items],
-        "valid_percent": round(100 * _valid_fraction(request.output, plan), 2),
-        **{name: _said(request.output, name) or 0 for name in DOUBTS},
+        "valid_percent": round(100 * valid / (plan.aoi.height * plan.aoi.width), 2),
+        **dict(zip(COUNTS[1:], doubts, strict=True)),
     }
 
 
@@ -341,20 +344,19 @@ def _fill(plan: FetchPlan, sources: list[Source], writer: SceneWriter, ledger: L
     report(finished, len(every))
     with ThreadPoolExecutor(READERS) as pool:
 
-        def start(window: Window) -> Future[Chunk]:
-            return pool.submit(_read_chunk, plan, sources, window)
+        def start(count: int) -> dict[Future[Chunk], tuple[tuple[int, int], Window]]:
+            return {pool.submit(_read_chunk, plan, sources, each[1]): each for each in islice(missing, count)}
 
-        running = {start(window): index for index, window in islice(missing, READERS)}
+        running = start(READERS)
         try:
             while running:
                 ready = wait(running, return_when=FIRST_COMPLETED).done.pop()
-                index = running.pop(ready)
+                index, window = running.pop(ready)
                 chunk = ready.result()
-                running |= {start(window): following for following, window in islice(missing, 1)}
+                running |= start(1)
                 writer.write(index, chunk.data, chunk.classes, chunk.source)
-                ledger.record(
-                    f"{index[0]},{index[1]}", "done", figures={"dark_pixels": chunk.dark, "zero_pixels": chunk.blank}
-                )
+                counts = (_valid(plan, window, chunk), chunk.dark, chunk.blank)
+                ledger.record(f"{index[0]},{index[1]}", "done", figures=dict(zip(COUNTS, counts, strict=True)))
                 finished += 1
                 report(finished, len(every))
         finally:
@@ -368,21 +370,27 @@ def _read_chunk(plan: FetchPlan, sources: list[Source], window: Window) -> Chunk
     return fuse(over, request.bands, window, request.utm, request.mask_clouds)
 
 
-def _doubts(ledger: Ledger, plan: FetchPlan) -> dict[str, int]:
-    """What the chunks counted of pixels that may be other than they look; said on standard error."""
+def _valid(plan: FetchPlan, window: Window, chunk: Chunk) -> int:
+    """Pixels of the ground asked for that a chunk has: in every band, or in none."""
+    common = window.intersect(plan.aoi)
+    return 0 if common is None else int(np.count_nonzero(chunk.data[0][common.within(window)]))
+
+
+def _counts(ledger: Ledger, plan: FetchPlan) -> dict[str, int]:
+    """What the chunks counted; pixels that may be other than they look are said on standard error."""
     counted = [ledger.info(f"{i},{j}").figures or {} for (i, j), _ in plan.chunks()]
-    doubts = {name: int(sum(figures.get(name, 0) for figures in counted)) for name in DOUBTS}
-    if doubts["dark_pixels"]:
+    counts = {name: int(sum(figures.get(name, 0) for figures in counted)) for name in COUNTS}
+    if counts["dark_pixels"]:
         say(
-            f"{doubts['dark_pixels']} pixels are 0 in some band though there is ground: kept as the darkest number "
+            f"{counts['dark_pixels']} pixels are 0 in some band though there is ground: kept as the darkest number "
             "(water and shade are so, and damaged files)"
         )
-    if doubts["zero_pixels"]:
+    if counts["zero_pixels"]:
         say(
-            f"{doubts['zero_pixels']} pixels have a scene class and are 0 in every band: they stay without data; "
+            f"{counts['zero_pixels']} pixels have a scene class and are 0 in every band: they stay without data; "
             "their files may be damaged (the array `source` names the items)"
         )
-    return doubts
+    return counts
 
 
 def _note(store: Path, attributes: dict[str, Any]) -> None:
@@ -392,10 +400,3 @@ def _note(store: Path, attributes: dict[str, Any]) -> None:
     described["attributes"] |= attributes
     with replacing(root) as fresh:
         fresh.write_text(json.dumps(described, indent=2))
-
-
-def _valid_fraction(store: Path, plan: FetchPlan) -> float:
-    """Share of the ground asked for that has pixels."""
-    scene, band = open_scene(store), plan.request.bands[:1]
-    valid = sum(int(np.count_nonzero(scene.read(band, window))) for _, window in chunks(plan.aoi, plan.request.chunk))
-    return valid / (plan.aoi.height * plan.aoi.width)

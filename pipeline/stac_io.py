@@ -7,9 +7,11 @@ CatalogError. A server decides nothing here but what it answers: methods, header
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -66,6 +68,23 @@ def same_host(one: str, other: str) -> bool:
     usual = {port in (80, 443) for port in ports}
     web = all(place.scheme in ("http", "https") for place in places)
     return web and places[0].hostname == places[1].hostname and (ports[0] == ports[1] or usual == {True})
+
+
+def is_inward(address: str) -> bool:
+    """Whether an http(s) address names this machine, or its link, where clouds keep the keys of their machines.
+
+    By what it says alone: a name that a name server turns into such an address is not looked up.
+    """
+    host = urlsplit(address).hostname or ""
+    if host.rstrip(".").endswith("localhost"):
+        return True
+    try:
+        # inet_aton reads all that connecting does: 2130706433, 0x7f.1, 127.1.
+        place = ip_address(host if ":" in host else socket.inet_aton(host))
+    except (OSError, ValueError):
+        return False
+    mapped = getattr(place, "ipv4_mapped", None) or place
+    return bool(mapped.is_loopback or mapped.is_link_local or mapped.is_unspecified)
 
 
 def elsewhere(address: str) -> str:

@@ -21,7 +21,7 @@ from .errors import CatalogError
 from .footprint import Box
 from .public import printable, public_address
 from .stac_documents import Link, Node, problem
-from .stac_io import CatalogIO, elsewhere, same_host
+from .stac_io import CatalogIO, elsewhere, is_inward, same_host
 
 PAGE = 100
 """Items a page: Earth Search answers 500 above 267."""
@@ -69,13 +69,16 @@ def features(io: CatalogIO, href: str, root: Path | None, question: Question) ->
 def resolve(href: str, base: str, root: Path | None) -> str:
     """The absolute form of an href in the document `base`, or CatalogError where it may not be followed.
 
-    Catalogues are written by others: http(s) and s3 are followed; files only by a local catalogue (`root` is its
-    folder) and only inside that folder, links resolved; everything else, GDAL's virtual file systems included, not.
+    Catalogues are written by others: http(s) and s3 are followed, though not from elsewhere to this machine or its
+    link (`is_inward`); files only by a local catalogue (`root` is its folder) and only inside that folder, links
+    resolved; everything else, GDAL's virtual file systems included, not.
     """
     shown = repr(public_address(href))[:300]
     try:
         scheme = urlsplit(href).scheme
         joined = urljoin(base, href)
+        if root is None and is_inward(joined) and not is_inward(base):
+            raise CatalogError(f"it points to {shown}, inside this machine or its link; only what lies there may")
         if scheme in ("http", "https", "s3"):
             return href
         if root is None:

@@ -29,7 +29,7 @@ def psnr(mosaic: Path, truth: Path) -> dict[str, float]:
     Where the mosaic is coarser the truth is averaged over its pixels. Raises SceneError where they do not lie on one
     grid, share no ground or no band.
     """
-    with rasterio.open(mosaic) as image, rasterio.open(truth) as reference:
+    with rasterio.open(mosaic, driver="GTiff") as image, rasterio.open(truth, driver="GTiff") as reference:
         ratio = round(image.res[0] / reference.res[0])
         west, south = max(image.bounds.left, reference.bounds.left), max(image.bounds.bottom, reference.bounds.bottom)
         east, north = min(image.bounds.right, reference.bounds.right), min(image.bounds.top, reference.bounds.top)

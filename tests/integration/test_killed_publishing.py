@@ -170,3 +170,37 @@ def test_fetch(archive: Archive, replacing: bool, tmp_path: Path) -> None:
         else:
             assert again(folder, overwrite=number % 4 == 0)["already_done"]
         assert digests(folder) == new and os.listdir(folder) == ["s.zarr"]
+
+
+def test_a_file_that_comes_while_outputs_wait_is_not_replaced(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
+    scene = make_scene(np.full((3, 40, 40), 2000, np.uint16)).path
+    request = UpscaleRequest(scene, 4, tmp_path / "out", "nearest", device="cpu")
+    (tmp_path / "out").mkdir()
+    assert killed(lambda: upscale(request), tmp_path / "out", 0)
+    stranger = tmp_path / "out" / "scene_x4.json"
+    stranger.write_text("mine")
+    with pytest.raises(OutputError, match=r"scene_x4\.json (has come|exists)"):
+        upscale(request)
+    assert digests(tmp_path / "out").keys() == {stranger.name} and stranger.read_text() == "mine"
+    stranger.unlink()
+    upscale(request)
+    assert len(digests(tmp_path / "out")) == 4
+
+
+def test_fetch_looks_again_once_the_place_is_its_own(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = FetchRequest(archive.bbox, "2024-06", tmp_path / "s.zarr", str(archive.root))
+    opened = fetch.Ledger.open
+
+    def after_another(path: Path) -> Any:
+        """Another fetch of other bands has found the place empty as well, and ends while this one waits."""
+        monkeypatch.setattr(fetch.Ledger, "open", opened)
+        fetch.run(fetch.plan(replace(request, bands=("red",))), lambda *_: None)
+        return opened(path)
+
+    monkeypatch.setattr(fetch.Ledger, "open", after_another)
+    with pytest.raises(OutputError, match=r"exists and is of another request \(bands differ\)"):
+        fetch.run(fetch.plan(request), lambda *_: None)
+    assert (tmp_path / "s.zarr" / "red").is_dir() and not (tmp_path / "s.zarr" / "green").exists()
+    assert os.listdir(tmp_path) == ["s.zarr"]

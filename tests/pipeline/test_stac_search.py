@@ -315,6 +315,27 @@ def test_messages_hold_no_secret(server: Server) -> None:
         assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "href",
+    [
+        "http://169.254.169.254/latest/meta-data", "http://127.0.0.1:8080/a.tif", "//localhost/a.tif", "http://[::1]/a.tif",
+        "https://2130706433/a.tif", "http://0x7f.1/a.tif", "http://[::ffff:127.0.0.1]/a.tif", "http://[fe80::1]/a.tif",
+        "http://0/a.tif", "http://u:p@api.localhost./a.tif",
+    ],
+)  # fmt: skip
+def test_what_lies_inside_this_machine_is_only_named_from_there(href: str) -> None:
+    with pytest.raises(CatalogError, match="inside this machine"):
+        stac_search.resolve(href, "https://catalogue.example/item.json", None)
+    here = "http://127.0.0.1:9000/item.json"
+    assert stac_search.resolve(href, here, None) in (href, f"http:{href}")
+
+
+@pytest.mark.parametrize("href", ["http://10.0.0.7/a.tif", "s3://bucket/a.tif", "https://other.example/a.tif", "a.tif"])
+def test_assets_may_lie_on_other_servers(href: str) -> None:
+    found = stac_search.resolve(href, "https://catalogue.example/item.json", None)
+    assert found == ("https://catalogue.example/a.tif" if href == "a.tif" else href)
+
+
 def test_stored_addresses_are_public_and_the_same_wherever_a_folder_lies(tmp_path: Path) -> None:
     signed = {"href": "https://user:s3cret@example.org/a/red.tif?sig=s3cret#s3cret"}
     for name in ("one", "two"):
