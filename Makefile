@@ -31,7 +31,7 @@ check: install
 	$(BIN)/lint-imports
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # A run that was stopped goes on; a finished one is left as it is. Training that is told to stop leaves with 0, and the
 # next recipe must not start from half a run's weights then: awk passes the report on, and fails unless it says finished.

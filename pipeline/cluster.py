@@ -25,6 +25,7 @@ import dask
 from distributed import Client, Future, KilledWorker, Nanny, Scheduler, Security, SpecCluster, Worker
 from distributed.comm.core import connect
 from distributed.exceptions import WorkerStartTimeoutError
+from distributed.utils import get_mp_context
 
 from rsup.models.upscaler import FLOAT32
 
@@ -54,6 +55,9 @@ LOADING = 300.0
 
 CLOSING = 5.0
 """Seconds a scheduler is given to take its leave."""
+
+PRELOAD = ["rsup.pipeline.worker", "rsup.pipeline.upscale"]
+"""What workers are going to import, torch with it."""
 
 
 class _NoPages:
@@ -103,6 +107,8 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
             }
             config = {
                 "temporary-directory": folder,
+                # Workers fork from one process that has imported PRELOAD: many start as fast as one, and share it.
+                "distributed.worker.multiprocessing-method": "forkserver",
                 # A worker that dies takes its tasks with it; a task that kills three workers is at fault itself.
                 "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
                 "distributed.worker.daemon": True,
@@ -119,6 +125,7 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
                 "distributed.comm.tls.client.key": shown["key"],
             }
             running.enter_context(dask.config.set(config))
+            get_mp_context().set_forkserver_preload(PRELOAD)  # after Dask's own choice, which it makes once
             cluster = _start(specs, {"cls": _Scheduler, "options": options | {"port": 0}}, security)
             client = running.enter_context(Client(running.enter_context(cluster)))
         yield client

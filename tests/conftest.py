@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Forks
 from numpy.typing import NDArray
 
 from rsup.pipeline.grid import Window, chunks
@@ -21,6 +21,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 WriteScene = Callable[..., Scene]
 Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+FORKS = "RSUP_TEST_FORKS"
+"""Names the server of a session of several processes, which start with a copy of the environment."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start forks.py once for all processes of a session, before they are started."""
+    if config.getoption("numprocesses", None) and FORKS not in os.environ:
+        forks = Forks.start()
+        os.environ[FORKS] = forks.address
+        config.add_cleanup(forks.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -162,11 +174,25 @@ def quick_student(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rsup() -> Rsup:
-    """`rsup("upscale", scene, "--scale", 8)`: the command in a process of its own, as a user runs it."""
+def forks() -> Iterator[Forks]:
+    """Where commands and workers are forked from."""
+    forks = Forks(os.environ[FORKS]) if FORKS in os.environ else Forks.start()
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers(request: pytest.FixtureRequest) -> None:
+    """Clusters of this process fork their workers as well, where there are enough tests for that to pay."""
+    if FORKS in os.environ:
+        request.getfixturevalue("forks").lend_workers()
+
+
+@pytest.fixture(scope="session")
+def rsup(forks: Forks) -> Rsup:
+    """`rsup("upscale", scene, "--scale", 8)`: the command in a process of its own, but for its imports (forks.py)."""
 
     def run(*arguments: object, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "rsup.pipeline.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        return forks.run(list(map(str, arguments)), timeout)
 
     return run

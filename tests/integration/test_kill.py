@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,10 +19,14 @@ MOMENTS = ["start", 1, 6, "last", "finish"]
 """Before the first chunk; after so many; after the last; while the outputs are made."""
 
 
+Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
+PROGRAM = [sys.executable, "-m", "rsup.pipeline.cli"]
+
+
 def command(scene: Scene, output: Path) -> list[str]:
     return [
-        sys.executable, "-m", "rsup.pipeline.cli", "upscale", str(scene.path), "--scale", "4", "--model", "bicubic",
-        "--bands", "red,nir", "--chunk", "128", "--workers", "2", "--device", "cpu", "-o", str(output), "--json",
+        "upscale", str(scene.path), "--scale", "4", "--model", "bicubic", "--bands", "red,nir", "--chunk", "128",
+        "--workers", "2", "--device", "cpu", "-o", str(output), "--json",
     ]  # fmt: skip
 
 
@@ -35,9 +40,9 @@ def bytes_of(output: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(real_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def undisturbed(real_scene: Scene, rsup: Rsup, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     output = tmp_path_factory.mktemp("undisturbed")
-    subprocess.run(command(real_scene, output), check=True, capture_output=True)
+    rsup(*command(real_scene, output)).check_returncode()
     files = bytes_of(output)
     assert len(files) > 30 and {"mol_x4.tif", "mol_x4.json", "mol_x4.html"} <= files.keys()
     return files
@@ -65,20 +70,24 @@ def wait_for(moment: str | int, output: Path, process: "subprocess.Popen[bytes]"
     pytest.fail(f"{moment} never came")
 
 
+def server_of(process: "subprocess.Popen[bytes]") -> psutil.Process | None:
+    """The process that workers are forked from, once it is there."""
+    servers = [child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline())]
+    return servers[0] if servers else None
+
+
 def workers_of(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """The Dask worker processes: children that multiprocessing spawned, without its resource tracker."""
-    found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
-        line = " ".join(child.cmdline())
-        if "multiprocessing" in line and "resource_tracker" not in line:
-            found.append(child)
-    return found
+    """The Dask worker processes."""
+    server = server_of(process)
+    return server.children() if server else []
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killing_the_command(moment: str | int, real_scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_killing_the_command(
+    moment: str | int, real_scene: Scene, undisturbed: dict[str, str], rsup: Rsup, tmp_path: Path
+) -> None:
     with subprocess.Popen(
-        command(real_scene, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*PROGRAM, *command(real_scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         wait_for(moment, tmp_path, process)
         children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
@@ -88,7 +97,8 @@ def test_killing_the_command(moment: str | int, real_scene: Scene, undisturbed: 
     assert not list(tmp_path.glob("mol_x4.*")), "a half-written output has its final name"
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive, "workers outlived the command"
-    again = subprocess.run(command(real_scene, tmp_path), check=True, capture_output=True, text=True)
+    again = rsup(*command(real_scene, tmp_path))
+    assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["already_done"] is False
     assert done(tmp_path)[: len(before)] == before, "what was done was done again"
     assert bytes_of(tmp_path) == undisturbed
@@ -96,7 +106,9 @@ def test_killing_the_command(moment: str | int, real_scene: Scene, undisturbed: 
 
 @pytest.mark.parametrize("moment", MOMENTS[:-1])
 def test_killing_a_worker(moment: str | int, real_scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    with subprocess.Popen(command(real_scene, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*PROGRAM, *command(real_scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
         wait_for(moment, tmp_path, process)
         if moment == "start":  # the worker must be up, or there is nothing to kill
             while not workers_of(process):
@@ -109,10 +121,27 @@ def test_killing_a_worker(moment: str | int, real_scene: Scene, undisturbed: dic
 
 
 def test_killing_both_workers_at_once(real_scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    with subprocess.Popen(command(real_scene, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [*PROGRAM, *command(real_scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
         wait_for(3, tmp_path, process)
         for worker in workers_of(process):
             worker.kill()
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
     assert bytes_of(tmp_path) == undisturbed
+
+
+def test_killing_what_workers_are_forked_from(real_scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*PROGRAM, *command(real_scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        wait_for(3, tmp_path, process)
+        server, workers = server_of(process), workers_of(process)
+        assert server is not None and len(workers) == 2
+        server.kill()
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    assert bytes_of(tmp_path) == undisturbed
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive, "workers outlived the command"

@@ -190,9 +190,7 @@ def test_what_is_no_address_is_a_sentence(address: str) -> None:
 
 def test_a_stranger_on_this_machine_gets_nothing(client: Client) -> None:
     """Neither pages nor a connection: whoever is let in runs code in the workers and in the command."""
-    # Other tests' servers are children of this process as well.
-    workers = [p for p in psutil.Process().children(recursive=True) if "multiprocessing" in " ".join(p.cmdline())]
-    ours = [psutil.Process(), *workers]
+    ours = [psutil.Process(), *map(psutil.Process, client.run(os.getpid).values())]
     ports = {each.laddr.port for process in ours for each in process.net_connections("tcp") if each.status == "LISTEN"}
     assert len(ports) >= 5  # a scheduler, two workers and their nannies
     anybody = Security.temporary().get_connection_args("client")["ssl_context"]

@@ -1,0 +1,201 @@
+"""`rsup` and its workers in processes of their own, without the seconds that imports take: they fork from what has them.
+
+One server a test session. What depends on how a process begins (its environment, its limits, signals in its first
+moments, who its parent is) is tested with `python -m rsup.pipeline.cli` instead.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from multiprocessing import forkserver
+from pathlib import Path
+from signal import SIG_BLOCK, SIG_UNBLOCK, SIGINT, SIGKILL, pthread_sigmask
+from typing import Any
+
+HEAVY = ["rsup.pipeline.worker", "rsup.pipeline.upscale", "rsup.models.student"]
+"""What workers have when they are forked: every architecture, where rsup itself sees to the usual one."""
+
+_NUMBER = 4
+"""Bytes of a length, a process ID or an exit code."""
+_STARTING = 240.0
+"""Seconds that the server may take to import everything, on a busy machine."""
+
+
+class Forks:
+    """The server, as those see it who ask it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    @classmethod
+    def start(cls) -> Forks:
+        """Start a server, which ends with this process, or with `close`; it is ready when it answers."""
+        forks = cls(str(Path(tempfile.mkdtemp(prefix="forks-")) / "socket"))
+        forks.server = subprocess.Popen([sys.executable, "-P", __file__, forks.address], stdin=subprocess.PIPE)
+        return forks
+
+    server: subprocess.Popen[bytes] | None = None
+
+    def close(self) -> None:
+        """End the server, if it was started here."""
+        if self.server is not None:
+            self.server.communicate()
+            with suppress(FileNotFoundError):
+                os.unlink(self.address)
+            os.rmdir(os.path.dirname(self.address))
+
+    def run(self, arguments: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
+        """`rsup` with these arguments, as subprocess.run with captured text: in this folder and environment."""
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as complaints, self._connect() as asked:
+            _say(asked, {"argv": arguments, "cwd": os.getcwd(), "environ": dict(os.environ)})
+            socket.send_fds(asked, [b"."], [out.fileno(), complaints.fileno()])
+            pid = _number(asked)
+            asked.settimeout(timeout)
+            try:
+                code = _number(asked)
+            except TimeoutError:
+                os.kill(pid, SIGKILL)
+                raise subprocess.TimeoutExpired(arguments, timeout) from None
+            out.seek(0)
+            complaints.seek(0)
+            return subprocess.CompletedProcess(arguments, code, out.read(), complaints.read())
+
+    def lend_workers(self) -> None:
+        """Let clusters of this process fork their workers from the server's as well, from the first one on."""
+        ours = forkserver._forkserver  # type: ignore[attr-defined]
+
+        def adopt() -> None:
+            if ours._forkserver_address is None:
+                with self._connect() as asked:
+                    _say(asked, None)
+                    place, (alive,), _, _ = socket.recv_fds(asked, 1024, 1)
+                    ours._forkserver_address, ours._forkserver_alive_fd = place.decode(), alive
+
+        ours.ensure_running = adopt
+
+    def _connect(self) -> socket.socket:
+        end = time.monotonic() + _STARTING
+        while True:
+            connection = socket.socket(socket.AF_UNIX)
+            try:
+                connection.connect(self.address)
+                return connection
+            except OSError:
+                connection.close()
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
+
+def _say(connection: socket.socket, what: Any) -> None:
+    data = json.dumps(what).encode()
+    connection.sendall(len(data).to_bytes(_NUMBER, "big") + data)
+
+
+def _number(connection: socket.socket) -> int:
+    return int.from_bytes(_exactly(connection, _NUMBER), "big", signed=True)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = connection.recv(count - len(data))
+        if not part:
+            raise ConnectionError("the other side has gone")
+        data += part
+    return data
+
+
+def _serve(address: str) -> dict[str, Any]:
+    """Answer until standard input ends. Returns in each command's own process, with what was asked."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    while True:
+        ready, _, _ = select.select([0, listener], [], [])
+        if 0 in ready:
+            os._exit(0)
+        connection, _ = listener.accept()
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if os.fork() == 0:
+            listener.close()
+            return _begin(connection)
+        connection.close()
+
+
+def _begin(connection: socket.socket) -> dict[str, Any]:
+    """In a process that waits for the command's end and tells it; returns in the command's."""
+    asked: dict[str, Any] | None = json.loads(_exactly(connection, _number(connection)))
+    if asked is None:
+        workers = forkserver._forkserver  # type: ignore[attr-defined]
+        socket.send_fds(connection, [workers._forkserver_address.encode()], [workers._forkserver_alive_fd])
+        os._exit(0)
+    _, streams, _, _ = socket.recv_fds(connection, 1, 2)
+    pid = os.fork()
+    if pid:
+        connection.sendall(pid.to_bytes(_NUMBER, "big", signed=True))
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with suppress(OSError):  # nobody waits any more
+            connection.sendall(code.to_bytes(_NUMBER, "big", signed=True))
+        os._exit(0)
+    connection.close()
+    null = os.open(os.devnull, os.O_RDONLY)
+    for number, descriptor in enumerate([null, *streams]):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    return asked
+
+
+def _start_workers_server() -> None:
+    """The one that all workers fork from, and not one for each command."""
+    forkserver.set_forkserver_preload(HEAVY)
+    pthread_sigmask(SIG_BLOCK, {SIGINT})  # as rsup starts its own
+    forkserver.ensure_running()
+    pthread_sigmask(SIG_UNBLOCK, {SIGINT})
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]  # it is no child of a command
+
+
+def main() -> None:
+    """The server; and in the processes that it forks, the command."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}  # as rsup starts workers
+    _start_workers_server()
+    import rsup.models.evaluate
+    import rsup.models.train
+    import rsup.pipeline.job  # noqa: F401
+    from rsup.pipeline import cli
+
+    gc.collect()
+    gc.freeze()  # else each command would copy what its collector looks at
+    asked = _serve(sys.argv[1])
+    sys.argv = [cli.__file__, *asked["argv"]]
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ |= asked["environ"]
+    sys.modules["__main__"] = cli
+    code: object = 0
+    try:
+        cli.main()
+    except SystemExit as error:
+        code = error.code
+    # What the interpreter does in the end, but for taking thousands of modules apart.
+    sys.stdout.flush()
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    os._exit(code if isinstance(code, int) else code is not None)
+
+
+if __name__ == "__main__":
+    main()
