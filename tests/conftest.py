@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from forks import Forks
 from numpy.typing import NDArray
+from scenes import write_scene
 
-from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.scene import Scene, create_scene, open_scene
+from rsup.pipeline.grid import Window
+from rsup.pipeline.scene import Scene
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real imagery that may lie beside the project; no test needs it."""
@@ -46,20 +47,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
-
-
-def write_scene(
-    path: Path, dn: NDArray[np.uint16], bands: Sequence[str], window: Window, crs: str, aoi: Window | None = None
-) -> Scene:
-    """Stored numbers [band, y, x] as a scene store."""
-    writer = create_scene(
-        path, window, crs, bands, 256, aoi, {"items": [{"id": "made", "datetime": "2024-06-01T10:00:00Z"}]}
-    )
-    for index, part in chunks(window, 256):
-        rows, cols = part.within(window)
-        empty = np.zeros((part.height, part.width), np.uint8)
-        writer.write(index, dn[:, rows, cols], empty, empty.astype(np.uint16))
-    return open_scene(path)
 
 
 @pytest.fixture

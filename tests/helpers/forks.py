@@ -1,4 +1,4 @@
-"""`rsup` and its workers in processes of their own, without the seconds that imports take: they fork from what has them.
+"""`rsup` and its workers in processes of their own, without the seconds of imports: they fork from what has them.
 
 One server a test session. What depends on how a process begins (its environment, its limits, signals in its first
 moments, who its parent is) is tested with `python -m rsup.pipeline.cli` instead.

@@ -1,4 +1,4 @@
-"""kill -9 of a worker and of the command, at five moments each: a rerun gives the undisturbed run's bytes."""
+"""kill -9 of workers and of the command, at five moments each: the bytes are those of an undisturbed run."""
 
 import hashlib
 import json
@@ -12,20 +12,23 @@ from pathlib import Path
 
 import psutil
 import pytest
+from scenes import write_scene
 
+from rsup.pipeline.grid import Window
 from rsup.pipeline.scene import Scene
 
 MOMENTS = ["start", 1, 6, "last", "finish"]
 """Before the first chunk; after so many; after the last; while the outputs are made."""
 
 
+CHUNKS = 32
 Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
 PROGRAM = [sys.executable, "-m", "rsup.pipeline.cli"]
 
 
 def command(scene: Scene, output: Path) -> list[str]:
     return [
-        "upscale", str(scene.path), "--scale", "4", "--model", "bicubic", "--bands", "red,nir", "--chunk", "128",
+        "upscale", str(scene.path), "--scale", "4", "--model", "bicubic", "--bands", "red,nir", "--chunk", "64",
         "--workers", "2", "--device", "cpu", "-o", str(output), "--json",
     ]  # fmt: skip
 
@@ -40,9 +43,17 @@ def bytes_of(output: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(real_scene: Scene, rsup: Rsup, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def scene(real_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """A part of it, of CHUNKS chunks."""
+    window = Window(real_scene.window.row + 100, real_scene.window.col + 100, 512, 256)
+    path = tmp_path_factory.mktemp("part") / "mol.zarr"
+    return write_scene(path, real_scene.read(("red", "nir"), window), ("red", "nir"), window, "EPSG:32631")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scene: Scene, rsup: Rsup, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     output = tmp_path_factory.mktemp("undisturbed")
-    rsup(*command(real_scene, output)).check_returncode()
+    rsup(*command(scene, output)).check_returncode()
     files = bytes_of(output)
     assert len(files) > 30 and {"mol_x4.tif", "mol_x4.json", "mol_x4.html"} <= files.keys()
     return files
@@ -61,8 +72,8 @@ def wait_for(moment: str | int, output: Path, process: "subprocess.Popen[bytes]"
         chunks = len([line for line in done(output) if '"key": "finished"' not in line])
         here = {
             "start": bool(psutil.Process(process.pid).children(recursive=True)) if process.poll() is None else True,
-            "last": chunks >= 32,
-            "finish": any(work.glob(".mol_x4.tif.*")) or chunks > 32,
+            "last": chunks >= CHUNKS,
+            "finish": any(work.glob(".mol_x4.tif.*")) or chunks > CHUNKS,
         }
         if process.poll() is not None or (chunks >= moment if isinstance(moment, int) else here[moment]):
             return
@@ -82,66 +93,49 @@ def workers_of(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
     return server.children() if server else []
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killing_the_command(
-    moment: str | int, real_scene: Scene, undisturbed: dict[str, str], rsup: Rsup, tmp_path: Path
+def test_killing_the_command_again_and_again(
+    scene: Scene, undisturbed: dict[str, str], rsup: Rsup, tmp_path: Path
 ) -> None:
-    with subprocess.Popen(
-        [*PROGRAM, *command(real_scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        wait_for(moment, tmp_path, process)
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL, "the run was over before it could be killed"
+    for moment in MOMENTS:
+        before = done(tmp_path)
+        with subprocess.Popen(
+            [*PROGRAM, *command(scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            wait_for(moment, tmp_path, process)
+            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            os.kill(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, f"the run was over before it could be killed at {moment}"
+        assert done(tmp_path)[: len(before)] == before, "what was done was done again"
+        assert not list(tmp_path.glob("mol_x4.*")), "a half-written output has its final name"
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert not alive, "workers outlived the command"
     before = done(tmp_path)
-    assert not list(tmp_path.glob("mol_x4.*")), "a half-written output has its final name"
-    _, alive = psutil.wait_procs(children, timeout=30)
-    assert not alive, "workers outlived the command"
-    again = rsup(*command(real_scene, tmp_path))
+    again = rsup(*command(scene, tmp_path))
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["already_done"] is False
     assert done(tmp_path)[: len(before)] == before, "what was done was done again"
     assert bytes_of(tmp_path) == undisturbed
 
 
-@pytest.mark.parametrize("moment", MOMENTS[:-1])
-def test_killing_a_worker(moment: str | int, real_scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
+def test_killing_workers_all_along(scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    """One at each moment, both at once, and what they are forked from."""
+    seen = set()
     with subprocess.Popen(
-        [*PROGRAM, *command(real_scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*PROGRAM, *command(scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
-        wait_for(moment, tmp_path, process)
-        if moment == "start":  # the worker must be up, or there is nothing to kill
-            while not workers_of(process):
+        for moment, count in (("start", 1), (1, 1), (6, 2), (14, 0), ("last", 1)):
+            wait_for(moment, tmp_path, process)
+            workers = workers_of(process)
+            while process.poll() is None and len(workers) < max(1, count):  # they must be up to be killed
                 time.sleep(0.01)
-        for worker in workers_of(process)[:1]:
-            worker.kill()
+                workers = workers_of(process)
+            seen.update(workers)
+            server = server_of(process)
+            assert server is not None
+            for each in workers[:count] or [server]:
+                each.kill()
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
     assert bytes_of(tmp_path) == undisturbed
-
-
-def test_killing_both_workers_at_once(real_scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*PROGRAM, *command(real_scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        wait_for(3, tmp_path, process)
-        for worker in workers_of(process):
-            worker.kill()
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
-    assert bytes_of(tmp_path) == undisturbed
-
-
-def test_killing_what_workers_are_forked_from(real_scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*PROGRAM, *command(real_scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    ) as process:
-        wait_for(3, tmp_path, process)
-        server, workers = server_of(process), workers_of(process)
-        assert server is not None and len(workers) == 2
-        server.kill()
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
-    assert bytes_of(tmp_path) == undisturbed
-    _, alive = psutil.wait_procs(workers, timeout=30)
+    _, alive = psutil.wait_procs(seen, timeout=30)
     assert not alive, "workers outlived the command"

@@ -132,11 +132,11 @@ def test_a_real_scene_keeps_its_radiometry_and_shows_no_seam(
     scale: int, real_scene: Scene, tiny_student: Callable[[int], Path], make_scene: Callable[..., Scene], tmp_path: Path
 ) -> None:
     bands = ("red", "green", "blue", "nir")
-    window = Window(real_scene.window.row + 300, real_scene.window.col + 100, 256, 256)
+    window = Window(real_scene.window.row + 300, real_scene.window.col + 100, 160, 160)
     lr = real_scene.read(bands, window)
     scene = make_scene(lr, bands=bands, corner=(window.row, window.col))
     request = UpscaleRequest(
-        scene.path, scale, tmp_path / "out", str(tiny_student(scale)), bands, device="cpu", chunk=128
+        scene.path, scale, tmp_path / "out", str(tiny_student(scale)), bands, device="cpu", chunk=64
     )
     figures = upscale(request)["consistency"]
     sr = stored(tmp_path / "out" / f"scene_x{scale}.zarr", bands)
