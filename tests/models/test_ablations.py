@@ -116,7 +116,8 @@ def test_variants_learn_and_are_written(tmp_path, tiny, switches):
     again = load_student(path)
     assert again.config == student.config
     assert read_header(path)[0].multiple == multiple
-    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in student.state_dict().items())
+    loaded = again.state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in student.state_dict().items())
     # Not to the bit: where a tensor lies in memory, and whether gradients are kept, may choose a library's kernel.
     with torch.no_grad():
         torch.testing.assert_close(again(image), student(image), rtol=0, atol=1e-4)

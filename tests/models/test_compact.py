@@ -75,8 +75,9 @@ def test_the_upscaler_gives_it_low_resolution_of_any_size(tmp_path: Path, scale:
     network, path = tiny(scale), tmp_path / "compact.safetensors"
     header = student_header(network.config, scale, licence="Apache-2.0", source="random numbers")
     save_weights(path, network.state_dict(), header)
+    wanted = network.state_dict()
     for name, tensor in load_student(path).state_dict().items():
-        assert torch.equal(tensor, network.state_dict()[name])
+        assert torch.equal(tensor, wanted[name])
     if scale == 4:
         shown = show_model(str(path))
         assert shown["parameters"] == sum(parameter.numel() for parameter in network.parameters())
@@ -147,8 +148,9 @@ def test_training_goes_on_from_a_weights_file_and_writes_half_precision(tmp_path
     going_on = [*COMPACT[:1], f"initialise={path}", *NO_TEACHER, "weights=float16"]
     task = StudentTask(load_student_recipe(going_on))
     assert task.licence == "CC-BY-4.0"
+    wanted = first.state_dict()
     for name, tensor in task.student.state_dict().items():
-        assert torch.equal(tensor, first.state_dict()[name])
+        assert torch.equal(tensor, wanted[name])
 
     out = tmp_path / "half.safetensors"
     task.export(out, "images", {})
@@ -157,7 +159,7 @@ def test_training_goes_on_from_a_weights_file_and_writes_half_precision(tmp_path
     half = load_student(out)
     for name, tensor in half.state_dict().items():
         assert tensor.dtype == torch.float32
-        torch.testing.assert_close(tensor, first.state_dict()[name], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(tensor, wanted[name], atol=1e-4, rtol=1e-3)
 
     wider = 'student={architecture="compact-student", scale=4, channels=[24, 32], deep_channels=64}'
     with pytest.raises(RecipeError, match="a student of other settings"):

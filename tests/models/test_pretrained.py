@@ -289,8 +289,9 @@ def test_dino_comes_from_safetensors_or_a_pickle(tmp_path: Path) -> None:
     torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     pickled = load_dino(str(tmp_path))
+    first, second = safe.state_dict(), pickled.state_dict()
     for name, tensor in dino.state_dict().items():
-        assert torch.equal(safe.state_dict()[name], tensor) and torch.equal(pickled.state_dict()[name], tensor)
+        assert torch.equal(first[name], tensor) and torch.equal(second[name], tensor)
     (tmp_path / "pytorch_model.bin").unlink()
     with pytest.raises(ModelError, match="lacks model.safetensors"):
         load_dino(str(tmp_path))
@@ -299,8 +300,8 @@ def test_dino_comes_from_safetensors_or_a_pickle(tmp_path: Path) -> None:
 def test_taesd_comes_from_a_folder(tmp_path: Path) -> None:
     made = load_taesd("tiny-random", seed=2)
     made.save_pretrained(tmp_path)
-    loaded = load_taesd(str(tmp_path))
-    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in made.state_dict().items())
+    loaded = load_taesd(str(tmp_path)).state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in made.state_dict().items())
 
 
 def test_offline_the_download_is_named_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
