@@ -180,6 +180,6 @@ def rsup(forks: Forks) -> Rsup:
     """`rsup("upscale", scene, "--scale", 8)`: the command in a process of its own, but for its imports (forks.py)."""
 
     def run(*arguments: object, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
-        return forks.run(list(map(str, arguments)), timeout)
+        return forks.begin(arguments).end(timeout)
 
     return run

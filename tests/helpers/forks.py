@@ -17,14 +17,18 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
-from signal import SIG_BLOCK, SIG_UNBLOCK, SIGINT, SIGKILL, pthread_sigmask
+from signal import SIG_BLOCK, SIG_UNBLOCK, SIGINT, SIGKILL, default_int_handler, pthread_sigmask, signal
 from typing import Any
 
 HEAVY = ["rsup.pipeline.worker", "rsup.pipeline.upscale", "rsup.models.student"]
 """What workers have when they are forked: every architecture, where rsup itself sees to the usual one."""
+
+COMMAND = "import rsup.pipeline.cli as cli, sys; sys.modules['__main__'] = cli; sys.argv[0] = cli.__file__; cli.main()"
+"""What a process does that is told nothing else."""
 
 _NUMBER = 4
 """Bytes of a length, a process ID or an exit code."""
@@ -55,21 +59,9 @@ class Forks:
                 os.unlink(self.address)
             os.rmdir(os.path.dirname(self.address))
 
-    def run(self, arguments: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
-        """`rsup` with these arguments, as subprocess.run with captured text: in this folder and environment."""
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as complaints, self._connect() as asked:
-            _say(asked, {"argv": arguments, "cwd": os.getcwd(), "environ": dict(os.environ)})
-            socket.send_fds(asked, [b"."], [out.fileno(), complaints.fileno()])
-            pid = _number(asked)
-            asked.settimeout(timeout)
-            try:
-                code = _number(asked)
-            except TimeoutError:
-                os.kill(pid, SIGKILL)
-                raise subprocess.TimeoutExpired(arguments, timeout) from None
-            out.seek(0)
-            complaints.seek(0)
-            return subprocess.CompletedProcess(arguments, code, out.read(), complaints.read())
+    def begin(self, arguments: Sequence[object], code: str = COMMAND) -> Forked:
+        """Run `code` with these arguments after the program's name, in this folder and environment."""
+        return Forked(self._connect(), list(map(str, arguments)), code)
 
     def lend_workers(self) -> None:
         """Let clusters of this process fork their workers from the server's as well, from the first one on."""
@@ -96,6 +88,53 @@ class Forks:
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.1)
+
+
+class Forked:
+    """A process that was forked: what subprocess.Popen is, with captured text."""
+
+    def __init__(self, connection: socket.socket, arguments: list[str], code: str) -> None:
+        self.args, self.returncode = arguments, None
+        self._connection = connection
+        self._streams = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+        _say(connection, {"argv": arguments, "code": code, "cwd": os.getcwd(), "environ": dict(os.environ)})
+        socket.send_fds(connection, [b"."], [stream.fileno() for stream in self._streams])
+        self.pid = _number(connection)
+
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
+            self.returncode = _number(self._connection)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Only to a process that runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.send_signal(SIGKILL)
+
+    def end(self, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        """Wait for its end; it is killed where that does not come."""
+        self._connection.settimeout(timeout)
+        try:
+            code = _number(self._connection) if self.returncode is None else self.returncode
+        except TimeoutError:
+            self.kill()
+            raise subprocess.TimeoutExpired(self.args, timeout) from None
+        finally:
+            self._connection.close()
+        self.returncode = code
+        said = []
+        for stream in self._streams:
+            stream.seek(0)
+            said.append(stream.read())
+            stream.close()
+        return subprocess.CompletedProcess(self.args, code, *said)
 
 
 def _say(connection: socket.socket, what: Any) -> None:
@@ -152,6 +191,7 @@ def _begin(connection: socket.socket) -> dict[str, Any]:
             connection.sendall(code.to_bytes(_NUMBER, "big", signed=True))
         os._exit(0)
     connection.close()
+    signal(SIGINT, default_int_handler)  # rsup's own module has changed it for this process as well
     null = os.open(os.devnull, os.O_RDONLY)
     for number, descriptor in enumerate([null, *streams]):
         os.dup2(descriptor, number)
@@ -174,20 +214,20 @@ def main() -> None:
     _start_workers_server()
     import rsup.models.evaluate
     import rsup.models.train
+    import rsup.pipeline.cli
+    import rsup.pipeline.commands
     import rsup.pipeline.job  # noqa: F401
-    from rsup.pipeline import cli
 
     gc.collect()
     gc.freeze()  # else each command would copy what its collector looks at
     asked = _serve(sys.argv[1])
-    sys.argv = [cli.__file__, *asked["argv"]]
+    sys.argv = ["rsup", *asked["argv"]]
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ |= asked["environ"]
-    sys.modules["__main__"] = cli
     code: object = 0
     try:
-        cli.main()
+        exec(asked["code"], {"__name__": "__main__"})
     except SystemExit as error:
         code = error.code
     # What the interpreter does in the end, but for taking thousands of modules apart.

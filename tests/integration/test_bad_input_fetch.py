@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
+from forks import Forks
 
 from rsup.pipeline import reading, stac_io
 from rsup.pipeline.demo.archive import Archive
@@ -25,6 +24,7 @@ from rsup.pipeline.scene import open_scene
 
 JUNE = "2024-06"
 Faulty = Callable[..., str]
+Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class SmallDisk(Protocol):
@@ -231,13 +231,13 @@ def test_a_full_disk_loses_nothing_and_a_rerun_goes_on(ask: Ask, small_disk: Sma
 
 def command(archive: Archive, catalogue: str, output: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-m", "rsup.pipeline.cli", "fetch", "--bbox", ",".join(map(str, archive.bbox)), "--date", JUNE,
+        "fetch", "--bbox", ",".join(map(str, archive.bbox)), "--date", JUNE,
         "--catalog", catalogue, "-o", str(output), "--json", *more,
     ]  # fmt: skip
 
 
 def test_the_command_says_one_sentence_and_leaves_with_the_code_of_the_kind(
-    archive: Archive, faulty: Faulty, stac_server: str, tmp_path: Path
+    archive: Archive, faulty: Faulty, stac_server: str, rsup: Rsup, tmp_path: Path
 ) -> None:
     (tmp_path / "taken.zarr").mkdir()
     for code, words, arguments in (
@@ -247,7 +247,7 @@ def test_the_command_says_one_sentence_and_leaves_with_the_code_of_the_kind(
         (5, "its asset cannot be read", command(archive, faulty("asset-404"), tmp_path / "a.zarr")),
         (6, "taken.zarr exists", command(archive, stac_server, tmp_path / "taken.zarr")),
     ):
-        result = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+        result = rsup(*arguments, timeout=120)
         said = [line for line in result.stderr.splitlines() if line.startswith("rsup: ")]
         assert result.returncode == code and len(said) == 1 and words in said[0], result.stderr
         assert "Traceback" not in result.stderr and result.stdout == ""
@@ -274,23 +274,23 @@ def undisturbed(archive: Archive, stac_server: str, tmp_path_factory: pytest.Tem
 
 @pytest.mark.parametrize("moment", [0, 1, 4, 8])
 def test_killed_at_any_moment_a_rerun_gives_the_same_bytes(
-    undisturbed: dict[str, bytes], archive: Archive, stac_server: str, moment: int, tmp_path: Path
+    undisturbed: dict[str, bytes], archive: Archive, stac_server: str, forks: Forks, moment: int, tmp_path: Path
 ) -> None:
     """Before the first of nine chunks, after one, four, eight."""
     output, ledger = tmp_path / "scene.zarr", tmp_path / ".scene.zarr.ledger"
-    arguments = [sys.executable, "-c", DRIVER, ",".join(map(str, archive.bbox)), stac_server, str(output)]
+    arguments = [",".join(map(str, archive.bbox)), stac_server, output]
 
     def recorded() -> list[str]:
         return [line for line in ledger.read_text().splitlines() if '"done"' in line] if ledger.exists() else []
 
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE) as process:
-        while len(recorded()) < moment + 1 and process.poll() is None:
-            time.sleep(0.001)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL and not output.exists()
+    process = forks.begin(arguments, DRIVER)
+    while len(recorded()) < moment + 1 and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    assert process.end().returncode == -signal.SIGKILL and not output.exists()
     before = recorded()
     assert len(before) > moment
-    again = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    again = forks.begin(arguments, DRIVER).end()
     assert again.returncode == 0, again.stderr
     assert files(output) == undisturbed
     assert [path.name for path in tmp_path.iterdir()] == ["scene.zarr"]

@@ -24,6 +24,7 @@ from rsup.pipeline.scene import Scene
 from rsup.pipeline.upscale_plan import UpscaleRequest
 
 Make = Callable[..., Scene]
+Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class SmallDisk(Protocol):
@@ -143,16 +144,17 @@ def test_a_disk_that_fills_up_loses_nothing_and_a_rerun_goes_on(
 
 @pytest.mark.parametrize(("number", "moment"), [(signal.SIGINT, 0), (signal.SIGINT, 3), (signal.SIGTERM, 3)])
 def test_stopping_is_quick_and_quiet_and_a_rerun_goes_on(
-    number: signal.Signals, moment: int, make_scene: Make, tmp_path: Path
+    number: signal.Signals, moment: int, make_scene: Make, rsup: Rsup, tmp_path: Path
 ) -> None:
     """Signals as a terminal sends them, to all processes at once; at the start of the workers or after some chunks."""
     scene = make_scene(noise(256, 256))
     command = [
-        sys.executable, "-m", "rsup.pipeline.cli", "upscale", str(scene.path), "--scale", "4", "--model", "nearest",
-        "--chunk", "64", "-o", str(tmp_path / "out"), "--device", "cpu", "--json",
+        "upscale", str(scene.path), "--scale", "4", "--model", "nearest", "--chunk", "64", "-o", str(tmp_path / "out"),
+        "--device", "cpu", "--json",
     ]  # fmt: skip
+    program = [sys.executable, "-m", "rsup.pipeline.cli"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*program, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         until = time.monotonic() + 60
         while len(records(tmp_path / "out", "scene_x4")) < moment or not psutil.Process(process.pid).children():
@@ -171,7 +173,7 @@ def test_stopping_is_quick_and_quiet_and_a_rerun_goes_on(
     if (number, moment) == (signal.SIGINT, 3):
         before = records(tmp_path / "out", "scene_x4")
         assert len(before) < 16
-        again = subprocess.run(command, capture_output=True, text=True, check=False)
+        again = rsup(*command)
         assert again.returncode == 0, again.stderr
         assert json.loads(again.stdout)["already_done"] is False
         assert records(tmp_path / "out", "scene_x4")[: len(before)] == before

@@ -1,4 +1,4 @@
-"""kill -9 of workers and of the command, at five moments each: the bytes are those of an undisturbed run."""
+"""kill -9 of workers and of the command, at several moments: the bytes are those of an undisturbed run."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from scenes import write_scene
 from rsup.pipeline.grid import Window
 from rsup.pipeline.scene import Scene
 
-MOMENTS = ["start", 1, 6, "last", "finish"]
+MOMENTS = ["start", 6, "last", "finish"]
 """Before the first chunk; after so many; after the last; while the outputs are made."""
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forks import COMMAND, Forks
 
 from rsup.pipeline import fetch
 from rsup.pipeline.demo.archive import Archive
@@ -115,15 +114,20 @@ def put(folder: Path, replacing: bool, *names: str) -> dict[str, str]:
     return digests(folder)
 
 
+def finish(forks: Forks, scene: Path, folder: Path, *options: str) -> None:
+    """Upscale in a process that is killed before it publishes anything in the folder."""
+    asked = ["upscale", scene, "--scale", "4", "--device", "cpu", "--model", "nearest", "-o", folder, *options]
+    process = forks.begin([folder, *asked], f"{HOOK}\narm(sys.argv.pop(1), 0)\n{COMMAND}")
+    assert process.end().returncode == KILLED
+
+
 @pytest.mark.parametrize("replacing", [False, True])
-def test_upscale(make_scene: Callable[..., Scene], replacing: bool, tmp_path: Path) -> None:
+def test_upscale(make_scene: Callable[..., Scene], forks: Forks, replacing: bool, tmp_path: Path) -> None:
     dn = np.random.default_rng(0).integers(1, 65535, (3, 40, 40)).astype(np.uint16)
     scene, begun = make_scene(dn).path, tmp_path / "begun"
     old = put(begun, replacing, *(f"scene_x4.{ending}" for ending in ("html", "json", "tif", "zarr")))
-    code = f"{HOOK}\narm(sys.argv.pop(1), 0)\nfrom rsup.pipeline.cli import main\nmain()"
-    asked = ["--scale", "4", "--device", "cpu", "--model", "nearest", "-o", begun, "--overwrite"]
-    first = subprocess.run([sys.executable, "-c", code, begun, "upscale", scene, *asked], check=False)
-    assert first.returncode == KILLED and digests(begun) == old
+    finish(forks, scene, begun, "--overwrite")
+    assert digests(begun) == old
 
     def again(folder: Path, **options: Any) -> dict[str, Any]:
         return upscale(replace(UpscaleRequest(scene, 4, folder, "nearest", device="cpu"), **options))
@@ -172,11 +176,13 @@ def test_fetch(archive: Archive, replacing: bool, tmp_path: Path) -> None:
         assert digests(folder) == new and os.listdir(folder) == ["s.zarr"]
 
 
-def test_a_file_that_comes_while_outputs_wait_is_not_replaced(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
+def test_a_file_that_comes_while_outputs_wait_is_not_replaced(
+    make_scene: Callable[..., Scene], forks: Forks, tmp_path: Path
+) -> None:
     scene = make_scene(np.full((3, 40, 40), 2000, np.uint16)).path
     request = UpscaleRequest(scene, 4, tmp_path / "out", "nearest", device="cpu")
     (tmp_path / "out").mkdir()
-    assert killed(lambda: upscale(request), tmp_path / "out", 0)
+    finish(forks, scene, tmp_path / "out")
     stranger = tmp_path / "out" / "scene_x4.json"
     stranger.write_text("mine")
     with pytest.raises(OutputError, match=r"scene_x4\.json (has come|exists)"):

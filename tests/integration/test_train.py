@@ -17,6 +17,7 @@ import psutil
 import pytest
 import rasterio
 import torch
+from forks import Forked, Forks
 from safetensors.torch import load_file
 
 from rsup.models.data import Batches, Images
@@ -38,7 +39,6 @@ RSD = (
 
 
 Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
-PROGRAM = (sys.executable, "-m", "rsup.pipeline.cli")
 
 
 def command(images: Path, output: Path, role: str, recipe: str, *settings: str) -> list[str]:
@@ -80,30 +80,31 @@ def test_a_trained_student_upscales(
     assert list(tmp_path.glob("*_x4.tif"))
 
 
-def test_kill_9(rsup: Rsup, students: dict[str, Path], training_images: Path, tmp_path: Path) -> None:
+def test_kill_9(rsup: Rsup, forks: Forks, students: dict[str, Path], training_images: Path, tmp_path: Path) -> None:
     """Of the command, at a random moment after the teacher's first checkpoint."""
     output = tmp_path / "run"
     line = command(training_images, output, *RSD)
-    with subprocess.Popen([*PROGRAM, *line], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_for(output / "teacher/checkpoints", "step-*", process)
-        time.sleep(random.uniform(0, 1.2))
-        process.kill()
+    process = forks.begin(line)
+    wait_for(output / "teacher/checkpoints", "step-*", process)
+    time.sleep(random.uniform(0, 1.2))
+    process.kill()
+    process.end()
     trained(rsup, [*line, "--resume"])
     whole = students["rsd"].parent
     for name in ("validation.jsonl", "weights.safetensors", "teacher/validation.jsonl", "teacher/weights.safetensors"):
         assert (output / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_sigterm(rsup: Rsup, training_images: Path, tmp_path: Path) -> None:
+def test_sigterm(rsup: Rsup, forks: Forks, training_images: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     line = command(training_images, output, *TEACHER, "steps=2000", "checkpoint_every=2", "loaders=1")
-    with subprocess.Popen([*PROGRAM, *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(output / "checkpoints", "step-*", process)
-        process.send_signal(signal.SIGTERM)
-        out, complaints = process.communicate(timeout=60)
-    assert process.returncode == 0 and "Traceback" not in complaints, complaints
-    assert re.search(r"stopped at step \d+ of \d+: go on with --resume", complaints), complaints
-    result = json.loads(out)
+    process = forks.begin(line)
+    wait_for(output / "checkpoints", "step-*", process)
+    process.send_signal(signal.SIGTERM)
+    done = process.end(timeout=60)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert re.search(r"stopped at step \d+ of \d+: go on with --resume", done.stderr), done.stderr
+    result = json.loads(done.stdout)
     assert result["stopped"] and (output / f"checkpoints/step-{result['steps']:08d}/state.json").exists()
     again = rsup(*line)
     assert again.returncode == 9 and again.stderr.startswith("rsup: ") and "--resume" in again.stderr
@@ -142,7 +143,7 @@ def test_a_loss_that_is_not_finite(rsup: Rsup, training_images: Path, tmp_path: 
     assert pair["low"].shape == (1, 3, 16, 16) and pair["high"].shape == (1, 3, 64, 64)
 
 
-def wait_for(folder: Path, pattern: str, process: "subprocess.Popen[Any]", seconds: float = 60) -> None:
+def wait_for(folder: Path, pattern: str, process: "subprocess.Popen[Any] | Forked", seconds: float = 60) -> None:
     """Until `folder` holds what fits the pattern, or the process has ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
