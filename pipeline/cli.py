@@ -31,6 +31,8 @@ FILES = 4096
 """Open files that are asked for: a worker has a dozen sockets and pipes, GDAL keeps many connections."""
 FEWEST_FILES = 256
 """Below, event loops wait for ever for sockets that they cannot open."""
+FEWEST_ADDRESSES = 2 << 30
+"""Bytes of address space below which libraries crash while they are loaded."""
 
 
 def main() -> None:
@@ -46,11 +48,14 @@ def main() -> None:
     from .progress import say
 
     try:
-        _raise_limit_of_files()
+        _check_limits()
         _run()
     except RsupError as error:
         say(f"rsup: {printable(public_text(str(error)))}")
         _leave(error.exit_code)
+    except MemoryError as error:
+        say(f"rsup: not enough memory ({printable(str(error)) or 'none is left'}): free some, or ask for less at once")
+        _leave(1)
     except BrokenPipeError:
         # The reader (head, less) went away: nothing left to say.
         _leave(1)
@@ -145,13 +150,22 @@ def _open_streams() -> None:
     sys.stderr = _Lines(_StandardError(2, "w", closefd=False))
 
 
-def _raise_limit_of_files() -> None:
-    """Let this process and its workers open FILES files, where it may; raises RsupError below FEWEST_FILES."""
+def _check_limits() -> None:
+    """Let this process and its workers open FILES files, where it may.
+
+    Raises RsupError below FEWEST_FILES and FEWEST_ADDRESSES.
+    """
+    from .errors import RsupError
+
+    addresses = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if addresses != resource.RLIM_INFINITY and addresses < FEWEST_ADDRESSES:
+        raise RsupError(
+            f"only {addresses / 1e9:.1f} GB of address space are allowed here, and rsup needs "
+            f"{FEWEST_ADDRESSES / 1e9:.1f} GB: raise it with ulimit -v"
+        )
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if wanted < FEWEST_FILES:
-        from .errors import RsupError
-
         raise RsupError(
             f"only {hard} files may be open at once here, and rsup needs {FEWEST_FILES}: raise it with ulimit -n"
         )

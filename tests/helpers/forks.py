@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
@@ -32,8 +31,6 @@ COMMAND = "import rsup.pipeline.cli as cli, sys; sys.modules['__main__'] = cli; 
 
 _NUMBER = 4
 """Bytes of a length, a process ID or an exit code."""
-_STARTING = 240.0
-"""Seconds that the server may take to import everything, on a busy machine."""
 
 
 class Forks:
@@ -44,9 +41,12 @@ class Forks:
 
     @classmethod
     def start(cls) -> Forks:
-        """Start a server, which ends with this process, or with `close`; it is ready when it answers."""
+        """Start a server, which ends with this process, or with `close`. Who asks waits until it has imported all."""
         forks = cls(str(Path(tempfile.mkdtemp(prefix="forks-")) / "socket"))
-        forks.server = subprocess.Popen([sys.executable, "-P", __file__, forks.address], stdin=subprocess.PIPE)
+        command = [sys.executable, "-P", __file__, forks.address]
+        forks.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert forks.server.stdout is not None
+        assert forks.server.stdout.readline() == b"listening\n"
         return forks
 
     server: subprocess.Popen[bytes] | None = None
@@ -77,17 +77,9 @@ class Forks:
         ours.ensure_running = adopt
 
     def _connect(self) -> socket.socket:
-        end = time.monotonic() + _STARTING
-        while True:
-            connection = socket.socket(socket.AF_UNIX)
-            try:
-                connection.connect(self.address)
-                return connection
-            except OSError:
-                connection.close()
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.1)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self.address)
+        return connection
 
 
 class Forked:
@@ -156,11 +148,8 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return data
 
 
-def _serve(address: str) -> dict[str, Any]:
+def _serve(listener: socket.socket) -> dict[str, Any]:
     """Answer until standard input ends. Returns in each command's own process, with what was asked."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
-    listener.listen()
     while True:
         ready, _, _ = select.select([0, listener], [], [])
         if 0 in ready:
@@ -210,6 +199,11 @@ def _start_workers_server() -> None:
 
 def main() -> None:
     """The server; and in the processes that it forks, the command."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(sys.argv[1])
+    listener.listen(100)
+    sys.stdout.write("listening\n")
+    sys.stdout.flush()
     os.environ |= {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}  # as rsup starts workers
     _start_workers_server()
     import rsup.models.evaluate
@@ -220,7 +214,7 @@ def main() -> None:
 
     gc.collect()
     gc.freeze()  # else each command would copy what its collector looks at
-    asked = _serve(sys.argv[1])
+    asked = _serve(listener)
     sys.argv = ["rsup", *asked["argv"]]
     os.chdir(asked["cwd"])
     os.environ.clear()

@@ -118,12 +118,12 @@ def test_killing_the_command_again_and_again(
 
 
 def test_killing_workers_all_along(scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    """One at each moment, both at once, and what they are forked from."""
+    """One at each moment, both at once, and, when a new one has done something, what they are forked from."""
     seen = set()
     with subprocess.Popen(
         [*PROGRAM, *command(scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
-        for moment, count in (("start", 1), (1, 1), (6, 2), (14, 0), ("last", 1)):
+        for moment, count in (("start", 1), (1, 1), (6, 2), (20, 0), ("last", 1)):
             wait_for(moment, tmp_path, process)
             workers = workers_of(process)
             while process.poll() is None and len(workers) < max(1, count):  # they must be up to be killed

@@ -18,11 +18,12 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 HEAVY = ("torch", "xarray", "dask", "distributed", "odc", "rasterio", "zarr", "diffusers", "scipy")
 
 
-def test_help_answers_within_half_a_second_and_without_torch(rsup: Run) -> None:
+def test_help_answers_within_half_a_second_and_without_torch() -> None:
+    program = [sys.executable, "-m", "rsup.pipeline.cli", "--help"]
     times: list[float] = []
     while len(times) < 10 and min(times, default=1.0) >= 0.5:  # a busy machine is not what this is about
         before = os.times()
-        assert "upscale" in rsup("--help").stdout
+        assert "upscale" in subprocess.run(program, capture_output=True, text=True, check=True).stdout
         after = os.times()
         times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert min(times) < 0.5
@@ -83,23 +84,34 @@ def test_the_number_of_a_closed_stream_goes_to_no_file(tmp_path: Path) -> None:
     assert int((tmp_path / "chunk").read_text()) > 2
 
 
+def limited(kind: int, soft: int, hard: int, code: str = "main()") -> "subprocess.CompletedProcess[str]":
+    """`rsup models list` where the system allows no more."""
+    program = f"from rsup.pipeline.cli import main; import sys; sys.argv[1:] = ['models', 'list']; {code}"
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(kind, (soft, hard)),
+    )
+
+
 def test_too_few_open_files_are_said_and_a_low_soft_limit_is_raised() -> None:
-    run = [sys.executable, "-m", "rsup.pipeline.cli", "models", "list"]
-
-    def limited(soft: int, hard: int) -> "subprocess.CompletedProcess[str]":
-        limit = (soft, hard)
-        return subprocess.run(
-            run,
-            capture_output=True,
-            text=True,
-            check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit),
-        )
-
-    refused = limited(20, 20)
+    refused = limited(resource.RLIMIT_NOFILE, 20, 20)
     assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
     assert "only 20 files" in refused.stderr and "ulimit -n" in refused.stderr
-    assert limited(20, 512).returncode == 0
+    assert limited(resource.RLIMIT_NOFILE, 20, 512).returncode == 0
+
+
+def test_too_little_memory_is_said() -> None:
+    refused = limited(resource.RLIMIT_AS, 10**9, 10**9)
+    assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 1
+    assert "only 1.0 GB of address space" in refused.stderr and "ulimit -v" in refused.stderr
+    # Enough to begin with, and then a library wants more.
+    code = "import rsup.models.upscaler as u; u.list_models = lambda: bytearray(1 << 42); main()"
+    spent = limited(resource.RLIMIT_AS, 1 << 32, 1 << 32, code)
+    assert spent.returncode == 1
+    assert spent.stderr.splitlines() == ["rsup: not enough memory (none is left): free some, or ask for less at once"]
 
 
 def test_ctrl_c_is_settled_before_anything_slow_is_imported() -> None:
