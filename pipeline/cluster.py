@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import tempfile
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
+from multiprocessing import forkserver
 from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -126,9 +128,18 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
             }
             running.enter_context(dask.config.set(config))
             get_mp_context().set_forkserver_preload(PRELOAD)  # after Dask's own choice, which it makes once
+            running.callback(_stop_forking)
             cluster = _start(specs, {"cls": _Scheduler, "options": options | {"port": 0}}, security)
             client = running.enter_context(Client(running.enter_context(cluster)))
         yield client
+
+
+def _stop_forking() -> None:
+    """End the process that workers were forked from, which would outlive this one by a second."""
+    server = forkserver._forkserver  # type: ignore[attr-defined]  # multiprocessing has no other way
+    if server._forkserver_pid is not None:
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
 
 
 @contextmanager

@@ -194,7 +194,8 @@ def _start_workers_server() -> None:
     pthread_sigmask(SIG_BLOCK, {SIGINT})  # as rsup starts its own
     forkserver.ensure_running()
     pthread_sigmask(SIG_UNBLOCK, {SIGINT})
-    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]  # it is no child of a command
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server.ensure_running, server._forkserver_pid = lambda: None, None  # it is no child of a command
 
 
 def main() -> None:

@@ -5,9 +5,11 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from rsup.pipeline import environment
@@ -38,6 +40,16 @@ def leftovers(tmp_path: Path) -> dict[str, str]:
             "GTIFF_WRITE_IMAGE_STRUCTURE_METADATA": "NO", "OSR_WKT_FORMAT": "WKT1"}  # fmt: skip
 
 
+def of_session(leader: int) -> list[psutil.Process]:
+    """The processes of a session, by the process that began it."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):
+            if os.getsid(process.pid) == leader:
+                found.append(process)
+    return found
+
+
 def test_the_mosaic_is_the_same_and_nothing_is_said(
     make_scene: Callable[..., Scene], leftovers: dict[str, str], tmp_path: Path
 ) -> None:
@@ -46,9 +58,13 @@ def test_the_mosaic_is_the_same_and_nothing_is_said(
     for name, more in (("clean", {}), ("left", leftovers)):
         command = [sys.executable, "-P", "-m", "rsup.pipeline.cli", "upscale", str(scene.path), "--scale", "4"]
         options = ["--model", "nearest", "--device", "cpu", "-o", str(tmp_path / name)]
-        done = subprocess.run([*command, *options], env=os.environ | more, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert all(line.startswith(("upscale:", "overviews:", "COG:")) for line in done.stderr.splitlines())
+        with subprocess.Popen(
+            [*command, *options], env=os.environ | more, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+        assert not of_session(process.pid), "something outlived the command"
+        assert all(line.startswith(("upscale:", "overviews:", "COG:")) for line in said.splitlines())
         files = [path for path in (tmp_path / name).rglob("*") if path.is_file() and ".rsup" not in path.parts]
         found[name] = {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in files}
     assert found["left"] == found["clean"] and len(found["clean"]) > 4
