@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 
@@ -12,12 +16,31 @@ import pytest
 
 from rsup.pipeline.demo.archive import Archive, make_archive
 from rsup.pipeline.demo.servers import published, serve, serve_assets, serve_stac
+from rsup.pipeline.grid import Window
 
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """The products of 640 m squared of made landscape (see acquisitions.ACQUISITIONS), and its truth."""
-    return make_archive(tmp_path_factory.mktemp("made") / "archive", seed=3, size=64)
+    """The products of 640 m squared of made landscape (see acquisitions.ACQUISITIONS), and its truth.
+
+    One for all processes of a session, which each have a folder beside the others'. Nobody writes in it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with open(folder / "archive.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = folder / "archive.json"
+        if not made.exists():
+            made.write_text(json.dumps(asdict(make_archive(folder / "archive", seed=3, size=64)), default=str))
+    found = json.loads(made.read_text())
+    return Archive(
+        Path(found["root"]),
+        Path(found["truth"]),
+        Window(**found["window"]),
+        tuple(found["bbox"]),
+        tuple(found["items"]),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from scenes import write_scene
 from rsup.pipeline.grid import Window
 from rsup.pipeline.scene import Scene
 
-MOMENTS = ["start", 6, "last", "finish"]
-"""Before the first chunk; after so many; after the last; while the outputs are made."""
+MOMENTS = ["start", 6, "finish"]
+"""Before the first chunk; after so many; while the outputs are made."""
 
 
 CHUNKS = 32

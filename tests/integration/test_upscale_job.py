@@ -99,10 +99,10 @@ def test_nearest_is_the_whole_scene_enlarged_and_every_output_says_so(
 def test_chunk_size_and_workers_cannot_show(
     make_scene: Callable[..., Scene], tiny_student: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    y, x = np.mgrid[:200, :190]
+    y, x = np.mgrid[:150, :140]
     rng = np.random.default_rng(0)
     dn = np.stack([2000 + 600 * np.sin(x / (9 + k)) * np.cos(y / 13) + rng.normal(0, 90, x.shape) for k in range(3)])
-    dn[:, 150:160, :100] = 0
+    dn[:, 100:110, :70] = 0
     scene = make_scene(dn.astype(np.uint16))
     mosaics = {}
     for chunk, workers in ((500, 1), (128, 2), (64, 4)):
@@ -131,7 +131,7 @@ def test_chunk_size_and_workers_cannot_show(
 def test_a_real_scene_keeps_its_radiometry_and_shows_no_seam(
     scale: int, real_scene: Scene, tiny_student: Callable[[int], Path], make_scene: Callable[..., Scene], tmp_path: Path
 ) -> None:
-    bands = ("red", "green", "blue", "nir")
+    bands = ("red", "green", "blue", "nir")[: 4 if scale == 4 else 3]
     window = Window(real_scene.window.row + 300, real_scene.window.col + 100, 160, 160)
     lr = real_scene.read(bands, window)
     scene = make_scene(lr, bands=bands, corner=(window.row, window.col))

@@ -56,7 +56,7 @@ UPSCALE = {
     "--model": value,
     "-o": value,
 }
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def outcome(arguments: list[str]) -> None:
