@@ -128,18 +128,24 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
             }
             running.enter_context(dask.config.set(config))
             get_mp_context().set_forkserver_preload(PRELOAD)  # after Dask's own choice, which it makes once
-            running.callback(_stop_forking)
+            if _forking() is None:  # else it is somebody else's as well
+                running.callback(_stop_forking)
             cluster = _start(specs, {"cls": _Scheduler, "options": options | {"port": 0}}, security)
             client = running.enter_context(Client(running.enter_context(cluster)))
         yield client
 
 
+def _forking() -> int | None:
+    """ID of the process that multiprocessing forks from, if there is one; of this, it says nothing in public."""
+    found: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return found
+
+
 def _stop_forking() -> None:
     """End the process that workers were forked from, which would outlive this one by a second."""
-    server = forkserver._forkserver  # type: ignore[attr-defined]  # multiprocessing has no other way
-    if server._forkserver_pid is not None:
-        os.kill(server._forkserver_pid, signal.SIGKILL)
-        server._stop()
+    if (pid := _forking()) is not None:
+        os.kill(pid, signal.SIGKILL)
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 @contextmanager
