@@ -72,7 +72,6 @@ def wait_for(moment: str | int, output: Path, process: "subprocess.Popen[bytes]"
         chunks = len([line for line in done(output) if '"key": "finished"' not in line])
         here = {
             "start": bool(psutil.Process(process.pid).children(recursive=True)) if process.poll() is None else True,
-            "last": chunks >= CHUNKS,
             "finish": any(work.glob(".mol_x4.tif.*")) or chunks > CHUNKS,
         }
         if process.poll() is not None or (chunks >= moment if isinstance(moment, int) else here[moment]):
@@ -123,7 +122,7 @@ def test_killing_workers_all_along(scene: Scene, undisturbed: dict[str, str], tm
     with subprocess.Popen(
         [*PROGRAM, *command(scene, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
-        for moment, count in (("start", 1), (1, 1), (6, 2), (20, 0), ("last", 1)):
+        for moment, count in (("start", 1), (1, 1), (6, 2), (20, 0)):
             wait_for(moment, tmp_path, process)
             workers = workers_of(process)
             while process.poll() is None and len(workers) < max(1, count):  # they must be up to be killed
