@@ -7,7 +7,7 @@ BIN     = $(VENV)/bin
 
 help:
 	@echo "make demo    set up, then run the main job on a made scene, offline"
-	@echo "make test    set up, then run the tests (about 10 minutes on 2 cores)"
+	@echo "make test    set up, then run the tests (about 12 minutes on 2 cores)"
 	@echo "make check   set up, then lint, type-check and check the layering"
 	@echo "make train-default IMAGES=FOLDER   train the shipped students again (hours on a CPU; goes on where it was)"
 	@echo "make clean   remove the virtual environment and the demo's output"

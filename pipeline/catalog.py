@@ -20,7 +20,7 @@ from .items import ItemReference, distinct
 from .public import public_address
 from .sentinel2 import BANDS, SCL, platform_of, processing_baseline, segment_of, tile_of
 from .stac_documents import CATALOG_FILE, Asset, Dated, Item, Node, problem
-from .stac_io import CatalogIO
+from .stac_io import CatalogIO, is_web
 from .stac_search import Question, features, resolve
 
 CATALOGS = {
@@ -84,7 +84,7 @@ def locate(catalog: str) -> tuple[str, Path | None]:
     """URL or path of a catalogue's root document, and the folder a local one may not leave."""
     url = CATALOGS.get(catalog, catalog)
     with suppress(ValueError, OSError):  # no URL, whatever it looks like; too long for a file name
-        if urlsplit(url).scheme in ("http", "https"):
+        if is_web(url):
             return url, None
         path = Path(catalog)
         path = path / CATALOG_FILE if path.is_dir() else path
@@ -170,7 +170,7 @@ def _self_address(document: dict[str, Any], found_in: str) -> str | None:
     for link in Node.model_validate({"links": document.get("links")}).to("self"):
         with suppress(ValueError):
             address: str = urljoin(found_in, link.href)
-            if urlsplit(address).scheme in ("http", "https"):
+            if is_web(address):
                 return address
     return None
 

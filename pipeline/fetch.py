@@ -177,7 +177,7 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
         publication.settle()
         overwrite = request.overwrite
         if PUBLISHED in ledger.done():  # a run was killed in its last moment: it is over now
-            overwrite = overwrite and _said(output, "request") != asked
+            overwrite = overwrite and _said(output).get("request") != asked
             ledger.forget()
         # Now, when nobody else can publish there, and not only before: a search takes its time.
         if _answers(output, asked, overwrite):
@@ -209,7 +209,8 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
 def _summary(plan: FetchPlan, *, already_done: bool) -> dict[str, Any]:
     """Of the finished store of a plan."""
     request = plan.request
-    valid, *doubts = (_said(request.output, name) or 0 for name in COUNTS)
+    said = _said(request.output)
+    valid, dark, zero = (said.get(name) or 0 for name in COUNTS)
     return {
         "scene": str(request.output),
         "already_done": already_done,
@@ -219,7 +220,8 @@ def _summary(plan: FetchPlan, *, already_done: bool) -> dict[str, Any]:
         "bands": request.bands,
         "items": [item.id for item in plan.items],
         "valid_percent": round(100 * valid / (plan.aoi.height * plan.aoi.width), 2),
-        **dict(zip(COUNTS[1:], doubts, strict=True)),
+        "dark_pixels": dark,
+        "zero_pixels": zero,
     }
 
 
@@ -234,7 +236,7 @@ def _answers(output: Path, asked: dict[str, Any], overwrite: bool) -> bool:
         if not (output / "zarr.json").is_file():
             raise OutputError(f"{output} is no scene store, which is all that --overwrite replaces; choose another -o")
         return False
-    made_for = _said(output, "request")
+    made_for = _said(output).get("request")
     if made_for == asked:
         return True
     known = made_for if isinstance(made_for, dict) else asked
@@ -269,13 +271,14 @@ def _fingerprint(plan: FetchPlan) -> dict[str, Any]:
     return json.loads(json.dumps(described))  # type: ignore[no-any-return]
 
 
-def _said(store: Path, name: str) -> Any:
-    """An attribute of a finished store; None where it does not say that, or is no store."""
+def _said(store: Path) -> dict[str, Any]:
+    """The attributes of a finished store; none where it is no store."""
     described = store / "zarr.json"
     try:
-        return json.loads(described.read_bytes())["attributes"][name] if described.is_file() else None
+        said = json.loads(described.read_bytes())["attributes"] if described.is_file() else None
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return None
+        said = None
+    return said if isinstance(said, dict) else {}
 
 
 def _inspect_all(plan: FetchPlan) -> list[Source]:

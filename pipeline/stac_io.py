@@ -58,6 +58,11 @@ class _BoundedRetry(Retry):
         return super().sleep_for_retry(response)
 
 
+def is_web(address: str) -> bool:
+    """Whether an address is an http(s) one; raises ValueError where it is none at all."""
+    return urlsplit(address).scheme in ("http", "https")
+
+
 def same_host(one: str, other: str) -> bool:
     """Whether two http(s) addresses lead to one server; http and https of their usual ports count as one."""
     try:
@@ -66,8 +71,12 @@ def same_host(one: str, other: str) -> bool:
     except ValueError:
         return False
     usual = {port in (80, 443) for port in ports}
-    web = all(place.scheme in ("http", "https") for place in places)
-    return web and places[0].hostname == places[1].hostname and (ports[0] == ports[1] or usual == {True})
+    return (
+        is_web(one)
+        and is_web(other)
+        and places[0].hostname == places[1].hostname
+        and (ports[0] == ports[1] or usual == {True})
+    )
 
 
 def is_inward(address: str) -> bool:
@@ -121,7 +130,7 @@ class CatalogIO:
     def get(self, address: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
         """The document behind an http(s) address or a path. Raises CatalogError."""
         self._account()
-        if urlsplit(address).scheme in ("http", "https"):
+        if is_web(address):
             return self._ask(address, lambda: self._send("GET", address, params=parameters))
         return _parse(_read(Path(address)), address)
 

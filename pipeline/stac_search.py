@@ -21,7 +21,7 @@ from .errors import CatalogError
 from .footprint import Box
 from .public import printable, public_address
 from .stac_documents import Link, Node, problem
-from .stac_io import CatalogIO, elsewhere, is_inward, same_host
+from .stac_io import CatalogIO, elsewhere, is_inward, is_web, same_host
 
 PAGE = 100
 """Items a page: Earth Search answers 500 above 267."""
@@ -82,7 +82,7 @@ def resolve(href: str, base: str, root: Path | None) -> str:
         if scheme in ("http", "https", "s3"):
             return href
         if root is None:
-            if scheme or href.startswith("/vsi") or urlsplit(joined).scheme not in ("http", "https"):
+            if scheme or href.startswith("/vsi") or not is_web(joined):
                 raise CatalogError(f"it points to {shown}; a remote catalogue may only name http(s) or s3 addresses")
             return joined
         path = unquote(urlsplit(href).path) if scheme == "file" else href
@@ -172,10 +172,6 @@ def _pages(io: CatalogIO, page: dict[str, Any], href: str, root: Path | None, bo
         page = io.get(href) if body is None else io.post(href, body)
 
 
-def _is_web(address: str) -> bool:
-    return urlsplit(address).scheme in ("http", "https")
-
-
 def _key(href: str, body: dict[str, Any] | None) -> str:
     return href + json.dumps(body, sort_keys=True)
 
@@ -203,7 +199,7 @@ def _walk(io: CatalogIO, document: dict[str, Any], href: str, root: Path | None,
         href, depth = waiting.pop()
         if depth:
             document = io.get(href)
-        folder = None if _is_web(href) else root  # a local catalogue may lead to a remote one
+        folder = None if is_web(href) else root  # a local catalogue may lead to a remote one
         node = _node(document, href)
         if node.type == "Feature":
             found = True

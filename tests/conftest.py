@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forks import Forks
+from forks import Forks, Rsup
 from numpy.typing import NDArray
 from scenes import write_scene
 
@@ -21,7 +21,6 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 WriteScene = Callable[..., Scene]
-Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 FORKS = "RSUP_TEST_FORKS"

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
@@ -29,12 +29,17 @@ HEAVY = ["rsup.pipeline.worker", "rsup.pipeline.upscale", "rsup.models.student"]
 COMMAND = "import rsup.pipeline.cli as cli, sys; sys.modules['__main__'] = cli; sys.argv[0] = cli.__file__; cli.main()"
 """What a process does that is told nothing else."""
 
+Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
+"""The fixture `rsup`."""
+
 _NUMBER = 4
 """Bytes of a length, a process ID or an exit code."""
 
 
 class Forks:
     """The server, as those see it who ask it."""
+
+    server: subprocess.Popen[bytes] | None = None
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -48,8 +53,6 @@ class Forks:
         assert forks.server.stdout is not None
         assert forks.server.stdout.readline() == b"listening\n"
         return forks
-
-    server: subprocess.Popen[bytes] | None = None
 
     def close(self) -> None:
         """End the server, if it was started here."""
@@ -85,6 +88,8 @@ class Forks:
 class Forked:
     """A process that was forked: what subprocess.Popen is, with captured text."""
 
+    returncode: int | None
+
     def __init__(self, connection: socket.socket, arguments: list[str], code: str) -> None:
         self.args, self.returncode = arguments, None
         self._connection = connection
@@ -92,8 +97,6 @@ class Forked:
         _say(connection, {"argv": arguments, "code": code, "cwd": os.getcwd(), "environ": dict(os.environ)})
         socket.send_fds(connection, [b"."], [stream.fileno() for stream in self._streams])
         self.pid = _number(connection)
-
-    returncode: int | None
 
     def poll(self) -> int | None:
         """Its exit code, or None while it runs."""

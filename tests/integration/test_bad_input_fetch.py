@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
-from forks import Forks
+from forks import Forks, Rsup
 
 from rsup.pipeline import reading, stac_io
 from rsup.pipeline.demo.archive import Archive
@@ -24,7 +23,6 @@ from rsup.pipeline.scene import open_scene
 
 JUNE = "2024-06"
 Faulty = Callable[..., str]
-Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class SmallDisk(Protocol):

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
+from forks import Rsup
 from numpy.typing import NDArray
 
 from rsup.pipeline.errors import OutputError
@@ -24,7 +25,6 @@ from rsup.pipeline.scene import Scene
 from rsup.pipeline.upscale_plan import UpscaleRequest
 
 Make = Callable[..., Scene]
-Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class SmallDisk(Protocol):
@@ -62,7 +62,7 @@ def records(output: Path, name: str) -> list[str]:
 
 
 def test_a_chunk_that_fails_is_told_the_others_are_done_and_a_rerun_mends_it(
-    make_scene: Make, rsup: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    make_scene: Make, rsup: Rsup, tmp_path: Path
 ) -> None:
     scene, output = make_scene(noise(300, 70)), tmp_path / "out"
     asked = ("upscale", scene.path, "--scale", 4, "--model", "nearest", "--chunk", 64, "-o", output, "--json")

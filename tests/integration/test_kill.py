@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from forks import Rsup
 from scenes import write_scene
 
 from rsup.pipeline.grid import Window
@@ -22,7 +22,6 @@ MOMENTS = ["start", 6, "finish"]
 
 
 CHUNKS = 32
-Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
 PROGRAM = [sys.executable, "-m", "rsup.pipeline.cli"]
 
 

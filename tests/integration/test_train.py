@@ -17,7 +17,7 @@ import psutil
 import pytest
 import rasterio
 import torch
-from forks import Forked, Forks
+from forks import Forked, Forks, Rsup
 from safetensors.torch import load_file
 
 from rsup.models.data import Batches, Images
@@ -36,9 +36,6 @@ RSD = (
     "validation_images=1", "train_teacher.batch=1", "train_teacher.steps=8", "train_teacher.checkpoint_every=3",
     "train_teacher.validate_every=4", "train_teacher.validation_images=1",
 )  # fmt: skip
-
-
-Rsup = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def command(images: Path, output: Path, role: str, recipe: str, *settings: str) -> list[str]:

@@ -10,10 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from forks import Rsup
 
 from rsup.pipeline.commands import _report
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 HEAVY = ("torch", "xarray", "dask", "distributed", "odc", "rasterio", "zarr", "diffusers", "scipy")
 
@@ -31,7 +30,7 @@ def test_help_answers_within_half_a_second_and_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_version_and_completion(rsup: Run) -> None:
+def test_version_and_completion(rsup: Rsup) -> None:
     assert rsup("--version").stdout == f"rsup {version('rsup')}\n"
     assert "--install-completion" in rsup("--help").stdout
     # What the installed script asks when somebody types "rsup ups" and presses tab.
@@ -41,7 +40,7 @@ def test_version_and_completion(rsup: Run) -> None:
     assert answer.stdout.split() == ["upscale"]
 
 
-def test_models_for_machines(rsup: Run, tiny_student: Callable[[int], Path]) -> None:
+def test_models_for_machines(rsup: Rsup, tiny_student: Callable[[int], Path]) -> None:
     names = {row["name"] for row in json.loads(rsup("models", "list", "--json").stdout)}
     assert {"nearest", "bicubic", "lanczos"} <= names
     lines = rsup("models", "list").stdout.splitlines()
@@ -51,7 +50,7 @@ def test_models_for_machines(rsup: Run, tiny_student: Callable[[int], Path]) -> 
 
 
 @pytest.mark.parametrize("command", ["fetch", "upscale", "demo"])
-def test_a_command_without_its_arguments_says_what_it_needs(command: str, rsup: Run) -> None:
+def test_a_command_without_its_arguments_says_what_it_needs(command: str, rsup: Rsup) -> None:
     result = rsup(command, "--no-such-option")
     assert result.returncode == 2 and "No such option" in result.stderr and "Traceback" not in result.stderr
 
@@ -120,7 +119,7 @@ def test_ctrl_c_is_settled_before_anything_slow_is_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True set()\n"
 
 
-def test_what_a_terminal_obeys_does_not_reach_it(rsup: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_terminal_obeys_does_not_reach_it(rsup: Rsup, capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "a\n\x1b[31m\u202eb\u2066"
     result = rsup("fetch", f"--{hostile}")
     assert result.returncode == 2 and "No such option" in result.stderr
