@@ -1,7 +1,7 @@
 """The student's halves around the UNet: image to feature map or latent at an eighth of its size, and back.
 
-Either TAESD (2.4 M) or Stable Diffusion's KL autoencoder (83.7 M), from diffusers, as a chain of modules whose tensor
-names are theirs. Without the convolutions at the 4-channel latent where those are fused with the UNet's (SlimDiffSR,
+Either TAESD (2.4 M) or Stable Diffusion's KL autoencoder (83.7 M), as a chain of modules whose tensor names are
+diffusers'. Without the convolutions at the 4-channel latent where those are fused with the UNet's (SlimDiffSR,
 section 3.3.1); with them, down to a latent of 4 channels, where they are not.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from diffusers.models.autoencoders.vae import Decoder, DecoderTiny, Encoder, EncoderTiny
 from torch import Tensor, nn
 
+from .blocks import tiny_decoder, tiny_encoder
 from .slim_unet import LATENT
 
 if TYPE_CHECKING:
@@ -56,12 +56,13 @@ def latent_width(config: StudentConfig) -> int:
 def encoder(config: StudentConfig) -> nn.Sequential:
     """Image [n, 3, h, w] in [-1, 1] -> feature map [n, latent_width, h/8, w/8], or [n, 4, h/8, w/8] without fusion."""
     if config.autoencoder == "taesd":
-        # Slicing keeps the published layer numbers in the tensor names, and taking the layers leaves TAESD's range
-        # scaling and tanh clamp behind, as the published student does; without fusion too, so that the comparison is
-        # of the convolutions alone.
-        widths = (config.autoencoder_channels,) * len(ENCODER_BLOCKS)
-        tiny: nn.Sequential = EncoderTiny(3, LATENT, ENCODER_BLOCKS, widths, act_fn="relu").layers
+        # Slicing keeps the published layer numbers in the tensor names. TAESD's range scaling and tanh clamp are left
+        # behind, as the published student does; without fusion too, so that the comparison is of the convolutions
+        # alone.
+        tiny = tiny_encoder(config.autoencoder_channels, LATENT, ENCODER_BLOCKS)
         return tiny[:-1] if config.fused else tiny
+
+    from diffusers.models.autoencoders.vae import Encoder
 
     widths = kl_widths(config)
     whole = Encoder(3, LATENT, ("DownEncoderBlock2D",) * len(widths), widths, KL_LAYERS, config.groups)
@@ -83,11 +84,10 @@ def encoder(config: StudentConfig) -> nn.Sequential:
 def decoder(config: StudentConfig) -> nn.Sequential:
     """The way back of `encoder`, to an image [n, 3, h, w], not clamped; its last module is a convolution."""
     if config.autoencoder == "taesd":
-        widths = (config.autoencoder_channels,) * len(DECODER_BLOCKS)
-        tiny: nn.Sequential = DecoderTiny(
-            LATENT, 3, DECODER_BLOCKS, widths, 2, act_fn="relu", upsample_fn="nearest"
-        ).layers
+        tiny = tiny_decoder(config.autoencoder_channels, LATENT, DECODER_BLOCKS)
         return tiny[1:] if config.fused else tiny
+
+    from diffusers.models.autoencoders.vae import Decoder
 
     widths = kl_widths(config)
     whole = Decoder(LATENT, 3, ("UpDecoderBlock2D",) * len(widths), widths, KL_LAYERS, config.groups)

@@ -10,13 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers.models.attention import FeedForward
-from diffusers.models.attention_processor import Attention
-from diffusers.models.downsampling import Downsample2D
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from .blocks import Downsample, FeedForward, SelfAttention, Upsample
 from .layers import DSC, FSC, QGAM
 
 if TYPE_CHECKING:
@@ -71,7 +68,7 @@ def _self_attention(channels: int, config: StudentConfig) -> nn.Module:
     heads = max(1, channels // config.head_channels)
     while channels % heads:
         heads -= 1
-    return Attention(channels, heads=heads, dim_head=channels // heads)
+    return SelfAttention(channels, heads)
 
 
 class TransformerBlock(nn.Module):
@@ -87,7 +84,7 @@ class TransformerBlock(nn.Module):
             QGAM(channels, config.queries, config.squeeze) if config.qgam else _self_attention(channels, config)
         )
         self.norm3 = nn.LayerNorm(channels)
-        self.ff = FeedForward(channels, activation_fn="geglu")
+        self.ff = FeedForward(channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.attn1(self.norm1(tokens))
@@ -128,9 +125,7 @@ class DownLevel(nn.Module):
         widths = [channels] + [out_channels] * (config.blocks - 1)
         self.resnets = nn.ModuleList(ResidualBlock(width, out_channels, config) for width in widths)
         self.attentions = _attentions(len(widths), out_channels, attends, config)
-        # name="op", as diffusers' own blocks do: the default registers the convolution twice.
-        samplers = [] if last else [Downsample2D(out_channels, use_conv=True, padding=1, name="op")]
-        self.downsamplers = nn.ModuleList(samplers)
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels)])
 
     def forward(self, x: Tensor) -> list[Tensor]:
         states: list[Tensor] = []
@@ -167,8 +162,7 @@ class UpLevel(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(ResidualBlock(width, out_channels, config) for width in widths)
         self.attentions = _attentions(len(widths), out_channels, attends, config)
-        samplers = [] if last else [Upsample2D(out_channels, use_conv=True)]
-        self.upsamplers = nn.ModuleList(samplers)
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(out_channels)])
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
         """`skips`: one map a residual block, in the order of use."""
