@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help install demo check test train-default clean
+.PHONY: help install demo check test test-all train-default clean
 
 help:
 	@echo "make demo    set up, then run the main job on a made scene, offline"
-	@echo "make test    set up, then run the tests (about 12 minutes on 2 cores)"
+	@echo "make test    set up, then run the tests but for the slow ones (8 minutes on 2 cores)"
+	@echo "make test-all    run the slow ones too, as continuous integration does"
 	@echo "make check   set up, then lint, type-check and check the layering"
 	@echo "make train-default IMAGES=FOLDER   train the shipped students again (hours on a CPU; goes on where it was)"
 	@echo "make clean   remove the virtual environment and the demo's output"
@@ -30,8 +31,13 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-all: install
+	$(PYTEST)
 
 # A run that was stopped goes on; a finished one is left as it is. Training that is told to stop leaves with 0, and the
 # next recipe must not start from half a run's weights then: awk passes the report on, and fails unless it says finished.

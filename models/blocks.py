@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 _CUDA_BATCH, _CUDA_ELEMENTS = 64, 2**31
-"""From where CUDA's nearest-neighbour kernel for channels_last fails or is wrong (diffusers issue 984, PyTorch issue 141831)."""
+"""From where CUDA's nearest-neighbour kernel for channels_last fails (diffusers issue 984, PyTorch issue 141831)."""
 
 
 class TinyBlock(nn.Module):

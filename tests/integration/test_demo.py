@@ -304,6 +304,7 @@ def test_what_the_demo_cannot_do_it_says_at_once(tmp_path: Path, wrong: dict[str
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.slow
 def test_the_demo_runs_the_public_commands_from_fetch_to_page(tmp_path: Path) -> None:
     result = run_demo(tmp_path / "demo", scale=4, size=32, seed=3)
     cog, truth = Path(result["cog"]), Path(result["truth"])

@@ -110,6 +110,7 @@ def test_overwrite_replaces_what_is_there(make_scene: Make, tmp_path: Path) -> N
     np.testing.assert_array_equal(stored(tmp_path / "scene_x4.zarr"), noise(44, 36, seed=2).repeat(4, 1).repeat(4, 2))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_loses_nothing_and_a_rerun_goes_on(
     make_scene: Make, small_disk: SmallDisk, tmp_path: Path
 ) -> None:
@@ -142,7 +143,9 @@ def test_a_disk_that_fills_up_loses_nothing_and_a_rerun_goes_on(
     assert published(request.output) == published(elsewhere.output)
 
 
-@pytest.mark.parametrize(("number", "moment"), [(signal.SIGINT, 0), (signal.SIGTERM, 3)])
+@pytest.mark.parametrize(
+    ("number", "moment"), [(signal.SIGINT, 0), pytest.param(signal.SIGTERM, 3, marks=pytest.mark.slow)]
+)
 def test_stopping_is_quick_and_quiet_and_a_rerun_goes_on(
     number: signal.Signals, moment: int, make_scene: Make, rsup: Rsup, tmp_path: Path
 ) -> None:

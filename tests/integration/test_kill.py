@@ -91,6 +91,7 @@ def workers_of(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
     return server.children() if server else []
 
 
+@pytest.mark.slow
 def test_killing_the_command_again_and_again(
     scene: Scene, undisturbed: dict[str, str], rsup: Rsup, tmp_path: Path
 ) -> None:
@@ -115,6 +116,7 @@ def test_killing_the_command_again_and_again(
     assert bytes_of(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_killing_workers_all_along(scene: Scene, undisturbed: dict[str, str], tmp_path: Path) -> None:
     """One at each moment, both at once, and, when a new one has done something, what they are forked from."""
     seen = set()

@@ -121,7 +121,7 @@ def finish(forks: Forks, scene: Path, folder: Path, *options: str) -> None:
     assert process.end().returncode == KILLED
 
 
-@pytest.mark.parametrize("replacing", [False, True])
+@pytest.mark.parametrize("replacing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_upscale(make_scene: Callable[..., Scene], forks: Forks, replacing: bool, tmp_path: Path) -> None:
     dn = np.random.default_rng(0).integers(1, 65535, (3, 40, 40)).astype(np.uint16)
     scene, begun = make_scene(dn).path, tmp_path / "begun"

@@ -64,6 +64,7 @@ def students(rsup: Rsup, training_images: Path, tmp_path_factory: pytest.TempPat
     return {"slimdiffsr": Path(slim["weights"]), "rsd": Path(rsd["weights"])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["slimdiffsr", "rsd"])
 def test_a_trained_student_upscales(
     kind: str, students: dict[str, Path], make_scene: Callable[..., Scene], rsup: Rsup, tmp_path: Path
@@ -107,6 +108,7 @@ def test_sigterm(rsup: Rsup, forks: Forks, training_images: Path, tmp_path: Path
     assert again.returncode == 9 and again.stderr.startswith("rsup: ") and "--resume" in again.stderr
 
 
+@pytest.mark.slow
 def test_make_train_default_ends_where_a_run_was_stopped(tmp_path: Path) -> None:
     """And does not start the next recipe, from weights that are half trained."""
     rng = np.random.default_rng(0)
@@ -151,6 +153,7 @@ def wait_for(folder: Path, pattern: str, process: "subprocess.Popen[Any] | Forke
     pytest.fail(f"{folder} never held {pattern}")
 
 
+@pytest.mark.slow
 def test_two_processes(training_images: Path, tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
     recipe = RECIPES / "rsd/smoke.toml"

@@ -127,7 +127,7 @@ def test_chunk_size_and_workers_cannot_show(
         assert np.abs(other - first).max() <= 1
 
 
-@pytest.mark.parametrize("scale", [4, 8])
+@pytest.mark.parametrize("scale", [4, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_real_scene_keeps_its_radiometry_and_shows_no_seam(
     scale: int, real_scene: Scene, tiny_student: Callable[[int], Path], make_scene: Callable[..., Scene], tmp_path: Path
 ) -> None:
@@ -157,6 +157,7 @@ def test_a_real_scene_keeps_its_radiometry_and_shows_no_seam(
     assert abs(with_tiles / without - 1) <= 0.02
 
 
+@pytest.mark.slow
 def test_a_cluster_that_stands_already_gives_the_same_mosaic(
     make_scene: Callable[..., Scene],
     tiny_student: Callable[[int], Path],

@@ -116,6 +116,7 @@ def test_with_the_true_answer_the_loss_is_zero_and_sampling_ends_at_the_truth() 
     assert model.training_loss(z_0, z_y, seeded()).item() == pytest.approx(0.01)
 
 
+@pytest.mark.slow
 def test_a_batch_is_learnt_by_heart() -> None:
     torch.manual_seed(0)
     model, g = ResShift(TINY, 3), seeded()

@@ -228,6 +228,7 @@ def test_the_head_gives_a_logit_a_place() -> None:
     assert Head(16, 8)(torch.zeros(2, 16, 4, 6)).shape == (2, 1, 4, 6)
 
 
+@pytest.mark.slow
 def test_distillation_brings_the_student_to_what_the_teacher_expects() -> None:
     """A teacher that knows one true image: alternating updates lead a student there that starts elsewhere."""
     torch.manual_seed(0)

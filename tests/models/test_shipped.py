@@ -42,6 +42,7 @@ def test_card_and_recipe_belong_to_the_file(path: Path) -> None:
     assert f"{recipe.steps:,} steps" in card and f"recipes/compact/{LAST[header.scale]}.toml" in card
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the imagery")
 @pytest.mark.parametrize(("scale", "gain"), [(4, 1.5), (8, 0.8)])
 def test_it_restores_what_the_sensor_lost(scale: int, gain: float) -> None:

@@ -96,7 +96,9 @@ def _content(path: Path) -> Any:
         return file.metadata(), {name: (str(tensor.dtype), tensor.tobytes()) for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize(("kind", "stop"), [("teacher", 3), ("teacher", 5), ("student", 3), ("rsd", 6)])
+@pytest.mark.parametrize(
+    ("kind", "stop"), [("teacher", 3), pytest.param("teacher", 5, marks=pytest.mark.slow), ("student", 3), ("rsd", 6)]
+)
 def test_a_killed_run_goes_on_bit_for_bit(
     kind: str, stop: int, go: Train, runs: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -252,6 +254,7 @@ def test_a_student_learns_from_a_student(go: Train, runs: dict[str, Path], tmp_p
         assert result["steps"] == 1
 
 
+@pytest.mark.slow
 def test_half_precision_on_a_cpu(go: Train, teacher: Path, tmp_path: Path) -> None:
     low = torch.rand(1, 3, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
@@ -333,6 +336,7 @@ def test_a_run_in_the_way(go: Train, runs: dict[str, Path]) -> None:
         assert bits(runs[kind]) == before
 
 
+@pytest.mark.slow
 def test_validation_falls(go: Train, tmp_path: Path) -> None:
     settings = ("steps=20", "estimator_steps=0", "validate_every=20", "checkpoint_every=20")
     go("teacher", tmp_path / "run", *settings, "validation_images=2")

@@ -76,6 +76,7 @@ def test_valid_and_the_store_s_numbers_on_the_store_s_grid(tmp_path: Path, bands
     assert [file.name for file in sorted(tmp_path.iterdir())] == ["a.tif", "a.zarr"]
 
 
+@pytest.mark.slow
 def test_equal_stores_give_equal_bytes_whatever_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "a.zarr", ("red", "green", "blue"))
     written = []

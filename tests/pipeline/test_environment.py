@@ -50,6 +50,7 @@ def of_session(leader: int) -> list[str]:
     return [line for line in found if "resource_tracker" not in line]
 
 
+@pytest.mark.slow
 def test_the_mosaic_is_the_same_and_nothing_is_said(
     make_scene: Callable[..., Scene], leftovers: dict[str, str], tmp_path: Path
 ) -> None:
