@@ -49,6 +49,7 @@ def clear(archive: Archive, item: str) -> NDArray[np.bool_]:
     return np.kron(np.isin(scl, CLEAR), np.ones((2, 2), bool))
 
 
+@pytest.mark.slow
 def test_an_archive_in_a_relative_folder_leads_to_its_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     archive = make_archive(Path("made/archive"), size=32)

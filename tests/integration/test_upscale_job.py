@@ -127,7 +127,8 @@ def test_chunk_size_and_workers_cannot_show(
         assert np.abs(other - first).max() <= 1
 
 
-@pytest.mark.parametrize("scale", [4, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [4, 8])
 def test_a_real_scene_keeps_its_radiometry_and_shows_no_seam(
     scale: int, real_scene: Scene, tiny_student: Callable[[int], Path], make_scene: Callable[..., Scene], tmp_path: Path
 ) -> None:

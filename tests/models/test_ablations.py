@@ -193,6 +193,7 @@ def test_settings_are_changed_in_recipes_only(tmp_path):
         show_model("absent.toml", ["student.qgam=false"])
 
 
+@pytest.mark.slow
 def test_a_recipe_shows_the_student_that_it_would_train(tmp_path, tiny):
     path = tmp_path / "no-pruning.toml"
     small = "channels = [16, 32]\ndeep_channels = 64\ngroups = 8\nqueries = 4\nsqueeze = 8\nautoencoder_channels = 8"
