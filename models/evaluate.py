@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from . import metrics
-from .comparison import Row, write_comparison
-from .data import SHORTEST, DataConfig, Images, Skipped
-from .degradation import PublishedDegradation
-from .errors import DataError
-from .judge import FIGURES, WHITE, Figures, Judge, Radiometry
-from .pairs import RadiometryConfig, make_pair
-from .rasters import UnusableError
-from .sensor import RESPONSES, BandName, SensorDegradation
-from .student import parameters
+from .base.errors import DataError
+from .data.images import SHORTEST, DataConfig, Images, Skipped
+from .data.rasters import UnusableError
+from .degradation.pairs import RadiometryConfig, make_pair
+from .degradation.real_esrgan import PublishedDegradation
+from .degradation.sensor import RESPONSES, BandName, SensorDegradation
+from .metrics import image as metrics
+from .metrics.judge import FIGURES, WHITE, Figures, Judge, Radiometry
+from .metrics.page import Row, write_comparison
+from .networks.slimdiffsr.student import parameters
 from .upscaler import load
 
 Progress = Callable[[int, int], None]

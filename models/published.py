@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .autoencoder import ENCODER_BLOCKS, kl_widths
-from .errors import ModelError
-from .regular import check_file
-from .slim_unet import LATENT
-from .student import Student, StudentConfig
-from .weights import Shapes, check_layout, check_scale, save_weights, sha256, student_header
+from .base.errors import ModelError
+from .base.regular import check_file
+from .networks.slimdiffsr.autoencoder import ENCODER_BLOCKS, kl_widths
+from .networks.slimdiffsr.student import Student, StudentConfig
+from .networks.slimdiffsr.unet import LATENT
+from .weights_file import Shapes, check_layout, check_scale, save_weights, sha256, student_header
 
 PREFIXES = {
     "encoder.": "vae.encoder.layers.",

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ModelError
-from .weights import SCALES, check_scale, classes_of, read_header, settings_of, sha256
+from .base.errors import ModelError
+from .weights_file import SCALES, check_scale, classes_of, read_header, settings_of, sha256
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .compact import CompactConfig
-    from .rsd_student import RsdStudentConfig
-    from .student import StudentConfig
+    from .networks.compact import CompactConfig
+    from .networks.resshift.one_step import RsdStudentConfig
+    from .networks.slimdiffsr.student import StudentConfig
 
 SHIPPED = Path(__file__).parent / "weights"
 """Where students that come with rsup lie: one safetensors file each, its model card beside it."""
@@ -158,7 +158,7 @@ def show_model(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, An
     if isinstance(found, str):
         import torch
 
-        from .interpolation import interpolator
+        from .networks.interpolation import interpolator
 
         with torch.device("meta"):
             cost = gmac(interpolator(found, SCALES[0]), torch.empty(1, 3, 128, 128))
@@ -181,7 +181,7 @@ def show_model(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, An
 
 
 def _show_recipe(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    from .recipe import StudentRecipe, load_recipe
+    from .training.recipe import StudentRecipe, load_recipe
 
     recipe = load_recipe(path, overrides)
     if not isinstance(recipe, StudentRecipe):
@@ -202,8 +202,8 @@ def student_counts(config: StudentConfig | CompactConfig | RsdStudentConfig) -> 
     """`parameters`, `parameters_as_published` and `gmac_512` of a student, without making its weights."""
     import torch
 
-    from .compact import CompactConfig
-    from .student import parameters
+    from .networks.compact import CompactConfig
+    from .networks.slimdiffsr.student import parameters
 
     with torch.device("meta"):
         student = classes_of(config.architecture)[1](config)

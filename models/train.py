@@ -9,14 +9,14 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
-from .errors import RecipeError, TrainingError, remedy
-from .recipe import Recipe, ResShiftRecipe, RsdRecipe, StudentRecipe, TeacherRecipe, load_recipe
-from .run_folder import check_run
-from .task import Task
-from .train_rsd import ResShiftTask, RsdTask, load_resshift, new_resshift
-from .train_student import StudentTask
-from .train_teacher import TeacherTask
-from .trainer import Report, fit
+from .base.errors import RecipeError, TrainingError, remedy
+from .methods.rsd import ResShiftTask, RsdTask, load_resshift, new_resshift
+from .methods.slimdiffsr_student import StudentTask
+from .methods.slimdiffsr_teacher import TeacherTask
+from .training.loop import Report, fit
+from .training.recipe import Recipe, ResShiftRecipe, RsdRecipe, StudentRecipe, TeacherRecipe, load_recipe
+from .training.run_folder import check_run
+from .training.task import Task
 
 TEACHER = "teacher"
 """Folder, in an RSD run that trains its own teacher, of that teacher's run."""

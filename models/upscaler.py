@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ModelError
+from .base.errors import ModelError
 from .registry import ModelDescriptor, descriptor_of, list_models, show_model
-from .weights import classes_of
+from .weights_file import classes_of
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ class Upscaler:
         """
         import torch
 
-        from .interpolation import interpolator
+        from .networks.interpolation import interpolator
 
         self.descriptor, self.device = descriptor, device
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
@@ -160,11 +160,11 @@ def load(
         )
     network: nn.Module
     if descriptor.metadata["kind"] == "student":
-        from .weights import load_student
+        from .weights_file import load_student
 
         network = load_student(Path(descriptor.metadata["path"]), descriptor.sha256)
     else:
-        from .interpolation import interpolator
+        from .networks.interpolation import interpolator
 
         network = interpolator(descriptor.name, scale)
     return Upscaler(descriptor, network, where, cores, arithmetic)

@@ -20,7 +20,7 @@ from pyproj import CRS
 from zarr.codecs import ZstdCodec
 from zarr.errors import ZarrUserWarning
 
-from rsup.models.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 BAND_ATTRIBUTES: dict[str, Any] = {
     "scale_factor": SCALE_FACTOR,

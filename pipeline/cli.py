@@ -44,8 +44,9 @@ def main() -> None:
 
     settle()  # before anything that is not Python's own is imported
 
+    from rsup.models.base.progress import say
+
     from .errors import RsupError
-    from .progress import say
 
     try:
         _check_limits()

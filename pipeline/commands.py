@@ -79,8 +79,8 @@ def fetch(
     as_json: Json = False,
 ) -> None:
     """Search a STAC catalogue and write one analysis-ready scene store."""
-    from .fetch import FetchRequest
-    from .job import fetch as run
+    from .jobs.fetch import FetchRequest
+    from .jobs.upscale import fetch as run
 
     request = FetchRequest(
         bbox=_numbers("--bbox", bbox),
@@ -130,8 +130,8 @@ def upscale(
     as_json: Json = False,
 ) -> None:
     """Super-resolve a scene into a mosaic: Zarr, COG, STAC item and a before/after page."""
-    from .job import upscale as run
-    from .upscale_plan import UpscaleRequest
+    from .jobs.upscale import upscale as run
+    from .jobs.upscale_plan import UpscaleRequest
 
     request = UpscaleRequest(
         scene=scene,
@@ -187,10 +187,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a teacher or a student from a recipe and a folder of images."""
+    from rsup.models.base.progress import progress, say
     from rsup.models.train import TrainRequest
     from rsup.models.train import train as run
-
-    from .progress import progress, say
 
     request = TrainRequest(role.value, recipe, data, output, tuple(settings or ()), resume)
     with progress(f"train {role.value}", "steps") as report:
@@ -241,10 +240,9 @@ def evaluate(
     channels = _names(bands) if bands is not None else None
     if channels is not None and len(channels) != 3:
         raise ArgumentError(f"--bands {bands}: give three, such as nir,red,green")
+    from rsup.models.base.progress import progress
     from rsup.models.evaluate import EvaluateRequest, table
     from rsup.models.evaluate import evaluate as run
-
-    from .progress import progress
 
     request = EvaluateRequest(
         model=model,

@@ -4,7 +4,7 @@ Exit codes: 1 anything else, 2 arguments and recipes, 3 models, 4 catalogue, 5 s
 or whose workers were lost; of rsup.models: 8 images to learn from, 9 training.
 """
 
-from rsup.models.errors import ModelError, RsupError
+from rsup.models.base.errors import ModelError, RsupError
 
 __all__ = [
     "ArgumentError",

@@ -17,8 +17,8 @@ from typing import IO, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rsup.models.atomic import foreign, refuse_links, sync
-from rsup.models.errors import unwritable
+from rsup.models.base.errors import unwritable
+from rsup.models.base.files import foreign, refuse_links, sync
 
 from .errors import OutputError
 from .public import printable, public_text

@@ -11,8 +11,8 @@ from forks import Forks, Rsup
 from numpy.typing import NDArray
 from scenes import write_scene
 
-from rsup.pipeline.grid import Window
-from rsup.pipeline.scene import Scene
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.scenes.scene import Scene
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 """Real imagery that may lie beside the project; no test needs it."""
@@ -119,8 +119,8 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pa
     """`tiny_student(scale)` -> weights of a small student with random numbers: the paper's operators, 256 px tiles."""
     import torch
 
-    from rsup.models.student import Student, StudentConfig
-    from rsup.models.weights import save_weights, student_header
+    from rsup.models.networks.slimdiffsr.student import Student, StudentConfig
+    from rsup.models.weights_file import save_weights, student_header
 
     folder = tmp_path_factory.mktemp("weights")
 
@@ -144,8 +144,8 @@ def quick_student(tmp_path: Path) -> Path:
     """Weights of a compact student of x4 that even emulated 16-bit types run through in no time: 24 px tiles."""
     import torch
 
-    from rsup.models.compact import CompactConfig, CompactStudent
-    from rsup.models.weights import save_weights, student_header
+    from rsup.models.networks.compact import CompactConfig, CompactStudent
+    from rsup.models.weights_file import save_weights, student_header
 
     config = CompactConfig(scale=4, channels=(8,), deep_channels=8, blocks=1, queries=2, squeeze=8, shuffled=8)
     torch.manual_seed(4)

@@ -11,13 +11,13 @@ import pytest
 import typer.main
 import xarray as xr
 
-from rsup.models import errors as model_errors
+from rsup.models.base import errors as model_errors
 from rsup.pipeline import errors
-from rsup.pipeline.cog import write_cog
 from rsup.pipeline.commands import app
-from rsup.pipeline.grid import Window
-from rsup.pipeline.mosaic import build_overviews, create_mosaic, write_chunk
-from rsup.pipeline.scene import Scene
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.mosaics.cog import write_cog
+from rsup.pipeline.mosaics.store import build_overviews, create_mosaic, write_chunk
+from rsup.pipeline.scenes.scene import Scene
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")

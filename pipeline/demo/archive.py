@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pyproj import Transformer
 
-from rsup.pipeline.grid import GSD, Window, snap
+from rsup.pipeline.lattice import GSD, Window, snap
 
 from .acquisitions import ACQUISITIONS, Acquisition
 from .catalogue import Product, write_catalogue

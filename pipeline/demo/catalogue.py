@@ -10,7 +10,7 @@ from typing import Any
 import pystac
 from pyproj import Transformer
 
-from rsup.pipeline.grid import GSD, Window
+from rsup.pipeline.lattice import GSD, Window
 
 from .acquisitions import Acquisition
 from .canvas import SUN_AZIMUTH, SUN_ELEVATION

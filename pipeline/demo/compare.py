@@ -11,7 +11,7 @@ import rasterio
 from rasterio.windows import Window as RasterWindow
 from rasterio.windows import from_bounds
 
-from rsup.models.radiometry import NODATA, SCALE_FACTOR
+from rsup.models.base.radiometry import NODATA, SCALE_FACTOR
 from rsup.pipeline.errors import SceneError
 
 if TYPE_CHECKING:

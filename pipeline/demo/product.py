@@ -10,8 +10,8 @@ import numpy as np
 from affine import Affine
 from pyproj import Transformer
 
-from rsup.models.radiometry import NODATA
-from rsup.pipeline.grid import Window
+from rsup.models.base.radiometry import NODATA
+from rsup.pipeline.lattice import Window
 
 from .acquisitions import Acquisition
 from .clouds import CLOUD_HIGH, CLOUD_MEDIUM, Sky

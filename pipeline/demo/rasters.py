@@ -13,8 +13,8 @@ import rasterio.shutil
 from affine import Affine
 from rasterio.windows import Window as RasterWindow
 
-from rsup.models.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, NODATA, SCALE_FACTOR
-from rsup.pipeline.grid import Window
+from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, NODATA, SCALE_FACTOR
+from rsup.pipeline.lattice import Window
 
 from .sensor import FINE
 from .spectra import BANDS

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rsup.pipeline.errors import ArgumentError, OutputError, RsupError
-from rsup.pipeline.upscale_plan import SCALES
+from rsup.pipeline.jobs.upscale_plan import SCALES
 
 from .archive import make_archive
 from .compare import DATA_RANGE, psnr

@@ -14,7 +14,7 @@ import numpy as np
 from pyproj import Transformer
 from scipy.special import ndtr
 
-from rsup.pipeline.grid import GSD, Window
+from rsup.pipeline.lattice import GSD, Window
 
 from .canvas import BARE, SAMPLE, VEGETATION, WATER
 from .landscape import CRS, Landscape

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsup.pipeline.grid import GSD, Window, chunks
+from rsup.pipeline.lattice import GSD, Window, chunks
 
 from .landscape import Landscape
 from .sensor import BAND_GSD, look

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from table import markdown, measure
 
-from rsup.models.errors import RsupError
+from rsup.models.base.errors import RsupError
 from rsup.models.registry import DEFAULT, descriptor_of
 from rsup.models.train import TrainRequest, train
 

@@ -14,14 +14,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsup.models.data import DataConfig, Images
-from rsup.models.degradation import PublishedDegradation
-from rsup.models.interpolation import interpolator
-from rsup.models.judge import WHITE
-from rsup.models.metrics import luma
-from rsup.models.pairs import RadiometryConfig, make_pair
-from rsup.models.sensor import SensorDegradation
-from rsup.models.task import seeded
+from rsup.models.data.images import DataConfig, Images
+from rsup.models.degradation.pairs import RadiometryConfig, make_pair
+from rsup.models.degradation.real_esrgan import PublishedDegradation
+from rsup.models.degradation.sensor import SensorDegradation
+from rsup.models.metrics.image import luma
+from rsup.models.metrics.judge import WHITE
+from rsup.models.networks.interpolation import interpolator
+from rsup.models.training.task import seeded
 
 CASES: tuple[tuple[Literal["published", "sentinel2"], int, float | None, int], ...] = (
     ("published", 4, None, 256),

@@ -17,8 +17,8 @@ import rasterio
 import rasterio.shutil
 from rasterio.windows import Window as RasterWindow
 
-from rsup.pipeline.footprint import box_of
-from rsup.pipeline.grid import Window
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.sources.footprint import box_of
 
 CRS = "EPSG:32633"
 CORNER = Window(-500_200, 40_000, 1, 1)

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rsup.models.student import Student, StudentConfig
+from rsup.models.networks.slimdiffsr.student import Student, StudentConfig
 from rsup.models.upscaler import load
-from rsup.models.weights import save_weights, student_header
-from rsup.pipeline.cluster import Pool
-from rsup.pipeline.grid import Window
-from rsup.pipeline.passes import tiling_of
-from rsup.pipeline.scene import create_scene
+from rsup.models.weights_file import save_weights, student_header
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.mosaics.passes import tiling_of
+from rsup.pipeline.scenes.scene import create_scene
+from rsup.pipeline.workers.cluster import Pool
 
 SCALE = 4
 

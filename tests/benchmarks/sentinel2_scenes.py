@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from scipy.ndimage import binary_erosion
 
-from rsup.models.radiometry import ADD_OFFSET, SCALE_FACTOR
+from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR
 
 BANDS = ("red", "green", "blue", "nir")
 OLD = "older than baseline 04.00: no offset"

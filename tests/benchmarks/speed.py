@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from rsup.models.student import Student
+from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.upscaler import load
 
 ROUNDS = 5

@@ -19,13 +19,13 @@ from typing import Any
 
 from baselines import baselines
 
-from rsup.models.errors import RsupError
+from rsup.models.base.errors import RsupError
 from rsup.models.evaluate import Enlarge, EvaluateRequest, evaluate
-from rsup.models.judge import FIGURES, Radiometry
+from rsup.models.metrics.judge import FIGURES, Radiometry
+from rsup.models.networks.slimdiffsr.student import parameters
 from rsup.models.registry import DEFAULT, descriptor_of
-from rsup.models.student import parameters
 from rsup.models.upscaler import load
-from rsup.models.weights import read_header
+from rsup.models.weights_file import read_header
 
 GSD = 10.0
 """Metres a Sentinel-2 pixel."""

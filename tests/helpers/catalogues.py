@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rsup.pipeline.catalog import Query
-from rsup.pipeline.footprint import Box
+from rsup.pipeline.sources.footprint import Box
+from rsup.pipeline.sources.stac.catalog import Query
 
 BOX = Box.of((15.0, 46.0, 15.1, 46.1))
 

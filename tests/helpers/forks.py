@@ -23,7 +23,7 @@ from pathlib import Path
 from signal import SIG_BLOCK, SIG_UNBLOCK, SIGINT, SIGKILL, default_int_handler, pthread_sigmask, signal
 from typing import Any
 
-HEAVY = ["rsup.pipeline.worker", "rsup.pipeline.upscale", "rsup.models.student"]
+HEAVY = ["rsup.pipeline.workers.model", "rsup.pipeline.mosaics.chunk", "rsup.models.networks.slimdiffsr.student"]
 """What workers have when they are forked: every architecture, where rsup itself sees to the usual one."""
 
 COMMAND = "import rsup.pipeline.cli as cli, sys; sys.modules['__main__'] = cli; sys.argv[0] = cli.__file__; cli.main()"
@@ -214,7 +214,7 @@ def main() -> None:
     import rsup.models.train
     import rsup.pipeline.cli
     import rsup.pipeline.commands
-    import rsup.pipeline.job  # noqa: F401
+    import rsup.pipeline.jobs.upscale  # noqa: F401
 
     gc.collect()
     gc.freeze()  # else each command would copy what its collector looks at

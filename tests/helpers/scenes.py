@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.scene import Scene, create_scene, open_scene
+from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.scenes.scene import Scene, create_scene, open_scene
 
 
 def write_scene(

@@ -16,7 +16,7 @@ import pytest
 
 from rsup.pipeline.demo.archive import Archive, make_archive
 from rsup.pipeline.demo.servers import published, serve, serve_assets, serve_stac
-from rsup.pipeline.grid import Window
+from rsup.pipeline.lattice import Window
 
 
 @pytest.fixture(scope="session")

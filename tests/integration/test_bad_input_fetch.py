@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from forks import Forks, Rsup
 
-from rsup.pipeline import reading, stac_io
 from rsup.pipeline.demo.archive import Archive
 from rsup.pipeline.errors import ArgumentError, CatalogError, OutputError, RsupError, SceneError
-from rsup.pipeline.job import fetch
-from rsup.pipeline.request import FetchRequest
-from rsup.pipeline.scene import open_scene
+from rsup.pipeline.jobs.upscale import fetch
+from rsup.pipeline.scenes.scene import open_scene
+from rsup.pipeline.sources import assets as reading
+from rsup.pipeline.sources.request import FetchRequest
+from rsup.pipeline.sources.stac import io as stac_io
 
 JUNE = "2024-06"
 Faulty = Callable[..., str]
@@ -256,8 +257,8 @@ def test_the_command_says_one_sentence_and_leaves_with_the_code_of_the_kind(
 DRIVER = """
 import sys
 from pathlib import Path
-from rsup.pipeline.job import fetch
-from rsup.pipeline.request import FetchRequest
+from rsup.pipeline.jobs.upscale import fetch
+from rsup.pipeline.sources.request import FetchRequest
 bbox = tuple(float(part) for part in sys.argv[1].split(","))
 fetch(FetchRequest(bbox, "2024-06", Path(sys.argv[3]), sys.argv[2], bands=("red", "nir"), chunk=128))
 """

@@ -19,11 +19,11 @@ import torch
 import xarray as xr
 
 from rsup.pipeline.errors import ArgumentError, ModelError, OutputError, RsupError, SceneError
-from rsup.pipeline.grid import Window
-from rsup.pipeline.job import upscale
+from rsup.pipeline.jobs.upscale import upscale
+from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
+from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
-from rsup.pipeline.scene import Scene, create_scene
-from rsup.pipeline.upscale_plan import UpscaleRequest
+from rsup.pipeline.scenes.scene import Scene, create_scene
 
 Make = Callable[..., Scene]
 Student = Callable[[int], Path]

@@ -20,9 +20,9 @@ from forks import Rsup
 from numpy.typing import NDArray
 
 from rsup.pipeline.errors import OutputError
-from rsup.pipeline.job import upscale
-from rsup.pipeline.scene import Scene
-from rsup.pipeline.upscale_plan import UpscaleRequest
+from rsup.pipeline.jobs.upscale import upscale
+from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
+from rsup.pipeline.scenes.scene import Scene
 
 Make = Callable[..., Scene]
 

@@ -14,8 +14,8 @@ import pytest
 from forks import Rsup
 from scenes import write_scene
 
-from rsup.pipeline.grid import Window
-from rsup.pipeline.scene import Scene
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.scenes.scene import Scene
 
 MOMENTS = ["start", 6, "finish"]
 """Before the first chunk; after so many; while the outputs are made."""

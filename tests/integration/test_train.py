@@ -20,12 +20,12 @@ import torch
 from forks import Forked, Forks, Rsup
 from safetensors.torch import load_file
 
-from rsup.models.data import Batches, Images
-from rsup.models.pairs import make_pair
-from rsup.models.recipe import RsdRecipe, load_recipe
-from rsup.models.task import Pair, seeded
-from rsup.models.train_rsd import ResShiftTask
-from rsup.pipeline.scene import Scene
+from rsup.models.data.images import Batches, Images
+from rsup.models.degradation.pairs import make_pair
+from rsup.models.methods.rsd import ResShiftTask
+from rsup.models.training.recipe import RsdRecipe, load_recipe
+from rsup.models.training.task import Pair, seeded
+from rsup.pipeline.scenes.scene import Scene
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes"

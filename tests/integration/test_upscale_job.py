@@ -13,17 +13,17 @@ import xarray as xr
 from numpy.typing import NDArray
 from rio_cogeo import cog_validate
 
-from rsup.models.errors import ModelError
+from rsup.models.base.errors import ModelError
 from rsup.models.upscaler import descriptor_of
-from rsup.pipeline import cluster
 from rsup.pipeline.errors import ArgumentError
-from rsup.pipeline.grid import Tiling, Window
-from rsup.pipeline.job import upscale
+from rsup.pipeline.jobs.upscale import upscale
+from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
+from rsup.pipeline.lattice import Tiling, Window
 from rsup.pipeline.ledger import Ledger
-from rsup.pipeline.passes import tiling_of
-from rsup.pipeline.quality import block_mean_error, spectral_angle
-from rsup.pipeline.scene import Scene
-from rsup.pipeline.upscale_plan import UpscalePlan, UpscaleRequest
+from rsup.pipeline.mosaics.passes import tiling_of
+from rsup.pipeline.mosaics.quality import block_mean_error, spectral_angle
+from rsup.pipeline.scenes.scene import Scene
+from rsup.pipeline.workers import cluster
 
 
 def coordinates(height: int, width: int) -> NDArray[np.uint16]:
@@ -204,7 +204,7 @@ def test_more_memory_than_there_is_is_refused_before_anything_is_written(
     make_scene: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = make_scene(coordinates(70, 64))
-    monkeypatch.setattr("rsup.pipeline.pool.free_memory", lambda: 10**8)
+    monkeypatch.setattr("rsup.pipeline.workers.pool.free_memory", lambda: 10**8)
     for dry_run in (True, False):
         with pytest.raises(
             ArgumentError, match=r"1 workers need 0\.\d GB .* 0\.1 GB are free: ask for a smaller --chunk$"

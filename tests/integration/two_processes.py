@@ -15,11 +15,11 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from rsup.models.recipe import RsdRecipe, load_recipe
-from rsup.models.task import Pair, Update
+from rsup.models.methods.rsd import ResShiftTask
 from rsup.models.train import TrainRequest, train
-from rsup.models.train_rsd import ResShiftTask
-from rsup.models.trainer import fit
+from rsup.models.training.loop import fit
+from rsup.models.training.recipe import RsdRecipe, load_recipe
+from rsup.models.training.task import Pair, Update
 
 SHORT = ("batch=1", "ema=0", "optimizer.clip_norm=1e9", "validate_every=1000", "validation_images=2")
 

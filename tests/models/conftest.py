@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rsup.models.networks.slimdiffsr.student import StudentConfig
 from rsup.models.published import import_published, published_layout
-from rsup.models.student import StudentConfig
 
 Draw = Callable[..., dict[str, Tensor]]
 SaveStudent = Callable[..., Path]

@@ -7,11 +7,11 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from rsup.models.errors import ModelError
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.slimdiffsr.student import Student, StudentConfig, parameters
 from rsup.models.published import parameters_as_published
 from rsup.models.registry import show_model, student_counts
-from rsup.models.student import Student, StudentConfig, parameters
-from rsup.models.weights import KEY, load_student, read_header, save_weights, student_header
+from rsup.models.weights_file import KEY, load_student, read_header, save_weights, student_header
 
 VARIANTS = [
     {"fused": False},

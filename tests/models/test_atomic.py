@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rsup.models import atomic
-from rsup.models.errors import remedy, unwritable
+from rsup.models.base import files as atomic
+from rsup.models.base.errors import remedy, unwritable
 
 
 def seen(folder: Path) -> dict[str, str]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from rsup.models.data import DataConfig, Images
-from rsup.models.interpolation import interpolator
-from rsup.models.judge import WHITE
-from rsup.models.metrics import eight_bits, psnr_y
-from rsup.models.radiometry import to_network
+from rsup.models.base.radiometry import to_network
+from rsup.models.data.images import DataConfig, Images
+from rsup.models.metrics.image import eight_bits, psnr_y
+from rsup.models.metrics.judge import WHITE
+from rsup.models.networks.interpolation import interpolator
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"

@@ -13,7 +13,14 @@ from diffusers.models.downsampling import Downsample2D
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from rsup.models.blocks import Downsample, FeedForward, SelfAttention, Upsample, tiny_decoder, tiny_encoder
+from rsup.models.networks.slimdiffsr.blocks import (
+    Downsample,
+    FeedForward,
+    SelfAttention,
+    Upsample,
+    tiny_decoder,
+    tiny_encoder,
+)
 
 DOWN, UP = (1, 3, 3, 3), (3, 3, 3, 1)
 MAP, TOKENS = (2, 16, 8, 12), (2, 40, 16)
@@ -68,7 +75,8 @@ def test_blocks_are_diffusers_own(
 
 def test_a_student_needs_none_of_diffusers() -> None:
     code = (
-        "import sys; from rsup.models import compact, student; compact.CompactStudent(compact.CompactConfig(scale=4)); "
+        "import sys; from rsup.models.networks import compact; from rsup.models.networks.slimdiffsr import student; "
+        "compact.CompactStudent(compact.CompactConfig(scale=4)); "
         "student.Student(student.StudentConfig(channels=(32,), deep_channels=32)); "
         "print({'diffusers', 'transformers', 'peft', 'scipy'} & set(sys.modules))"
     )

@@ -10,7 +10,7 @@ from scipy.ndimage import convolve
 from scipy.special import gamma
 from torch import Tensor
 
-from rsup.models.blur import (
+from rsup.models.degradation.blur import (
     KernelConfig,
     blur,
     draw_bell,
@@ -21,7 +21,7 @@ from rsup.models.blur import (
     sinc,
     squared_distance,
 )
-from rsup.models.draws import Draws
+from rsup.models.degradation.draws import Draws
 
 
 def moments(kernel: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from rsup.models.checkpoint import State, checkpoints, load_latest, save
-from rsup.models.errors import TrainingError
+from rsup.models.base.errors import TrainingError
+from rsup.models.training.checkpoint import State, checkpoints, load_latest, save
 
 
 def names(folder: Path) -> list[str]:

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from rsup.models.clouds import _fractal, clouded
-from rsup.models.draws import Draws
+from rsup.models.degradation.clouds import _fractal, clouded
+from rsup.models.degradation.draws import Draws
 
 
 def draws(seed: int) -> Draws:

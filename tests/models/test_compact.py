@@ -6,17 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rsup.models.compact import CompactConfig, CompactStudent
-from rsup.models.distillation import Distillation, DistillationConfig, FeatureTaps
-from rsup.models.errors import RecipeError
-from rsup.models.interpolation import interpolator
-from rsup.models.recipe import StudentRecipe, load_recipe
+from rsup.models.base.errors import RecipeError
+from rsup.models.losses.distillation import Distillation, DistillationConfig, FeatureTaps
+from rsup.models.methods.slimdiffsr_student import StudentTask
+from rsup.models.networks.compact import CompactConfig, CompactStudent
+from rsup.models.networks.interpolation import interpolator
+from rsup.models.networks.slimdiffsr.student import Student
+from rsup.models.networks.slimdiffsr.unet import PixelNorm
 from rsup.models.registry import descriptor_of, show_model, student_counts
-from rsup.models.slim_unet import PixelNorm
-from rsup.models.student import Student
-from rsup.models.train_student import StudentTask
+from rsup.models.training.recipe import StudentRecipe, load_recipe
 from rsup.models.upscaler import Upscaler, load
-from rsup.models.weights import load_student, save_weights, student_header
+from rsup.models.weights_file import load_student, save_weights, student_header
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/slimdiffsr/smoke-student.toml"
 

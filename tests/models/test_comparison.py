@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsup.models.comparison import Row, write_comparison
-from rsup.models.errors import DataError
+from rsup.models.base.errors import DataError
+from rsup.models.metrics.page import Row, write_comparison
 
 
 def rows():

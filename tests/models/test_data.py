@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from rsup.models.data import Batches, DataConfig, Images
-from rsup.models.errors import DataError
+from rsup.models.base.errors import DataError
+from rsup.models.data.images import Batches, DataConfig, Images
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 REAL = SHARED / "data/hr"

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from rsup.models import degradation as module
-from rsup.models.degradation import FirstStage, PublishedDegradation, SecondStage
-from rsup.models.draws import Draws
-from rsup.models.errors import RecipeError
-from rsup.models.interpolation import interpolator
+from rsup.models.base.errors import RecipeError
+from rsup.models.degradation import real_esrgan as module
+from rsup.models.degradation.draws import Draws
+from rsup.models.degradation.real_esrgan import FirstStage, PublishedDegradation, SecondStage
+from rsup.models.networks.interpolation import interpolator
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 QUIET: dict[str, Any] = {"gaussian_sigma": (0, 0), "poisson_scale": (0, 0), "jpeg_quality": (100, 100)}

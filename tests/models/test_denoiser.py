@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from rsup.models.denoiser import Denoiser, DenoiserConfig
+from rsup.models.networks.resshift.denoiser import Denoiser, DenoiserConfig
 
 TINY = DenoiserConfig(channels=(8, 16), blocks=1, head_channels=8, groups=4)
 

@@ -8,14 +8,14 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.functional import normalize
 from transformers import ViTConfig, ViTModel
 
-from rsup.models.discriminator import (
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.discriminators import (
     DinoDiscriminator,
     DiscriminatorConfig,
     PatchDiscriminator,
     augment,
     build_discriminator,
 )
-from rsup.models.errors import ModelError
 
 BACKBONES = ("tiny-random", "patch")
 

@@ -6,10 +6,10 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from rsup.models.distillation import Distillation, DistillationConfig, FeatureTaps, corresponding_levels
-from rsup.models.errors import ModelError
-from rsup.models.losses import mmd2
-from rsup.models.student import Student, StudentConfig
+from rsup.models.base.errors import ModelError
+from rsup.models.losses.distillation import Distillation, DistillationConfig, FeatureTaps, corresponding_levels
+from rsup.models.losses.terms import mmd2
+from rsup.models.networks.slimdiffsr.student import Student, StudentConfig
 
 CONFIG = StudentConfig(channels=(16, 32), deep_channels=64, queries=4, squeeze=8, groups=8, autoencoder_channels=8)
 

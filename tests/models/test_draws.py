@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from rsup.models.draws import Draws, Range
-from rsup.models.errors import RecipeError
+from rsup.models.base.errors import RecipeError
+from rsup.models.degradation.draws import Draws, Range
 
 
 def draws(seed: int) -> Draws:

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from rsup.models import metrics
-from rsup.models.errors import DataError, ModelError
+from rsup.models.base.errors import DataError, ModelError
+from rsup.models.base.radiometry import to_network
 from rsup.models.evaluate import EvaluateRequest, evaluate, table
-from rsup.models.interpolation import interpolator
-from rsup.models.judge import FIGURES, WHITE, Judge
-from rsup.models.niqe import FEATURES
-from rsup.models.radiometry import to_network
+from rsup.models.metrics import image as metrics
+from rsup.models.metrics.judge import FIGURES, WHITE, Judge
+from rsup.models.metrics.niqe import FEATURES
+from rsup.models.networks.interpolation import interpolator
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 NAIP = SHARED / "data/hr/naip_ca_0.6m"
@@ -30,7 +30,7 @@ PARAMETERS = SHARED / "data/weights/metrics/niqe_pris_params.npz"
 @pytest.fixture(autouse=True)
 def no_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("rsup.models.learned_metrics.CLIP", str(tmp_path / "clip"))
+    monkeypatch.setattr("rsup.models.metrics.learned.CLIP", str(tmp_path / "clip"))
 
 
 @pytest.fixture

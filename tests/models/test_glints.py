@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from rsup.models import glints
-from rsup.models.draws import Draws
-from rsup.models.glints import glinting
+from rsup.models.degradation import glints
+from rsup.models.degradation.draws import Draws
+from rsup.models.degradation.glints import glinting
 
 GROUND = torch.full((3, 64, 96), 0.1)
 

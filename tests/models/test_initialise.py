@@ -8,9 +8,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-from rsup.models.errors import ModelError
-from rsup.models.initialise import initialise
-from rsup.models.student import Student, StudentConfig
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.slimdiffsr.initialise import initialise
+from rsup.models.networks.slimdiffsr.student import Student, StudentConfig
 
 NEW = {
     "fsc": ("low_branch", "high_branch", "bottleneck"),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rsup.models.interpolation import interpolator
+from rsup.models.networks.interpolation import interpolator
 from rsup.models.registry import INTERPOLATORS
 
 PILLOW = {

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from rsup.models.jpeg import CHROMA_TABLE, LUMA_TABLE, jpeg, quantisation
+from rsup.models.degradation.jpeg import CHROMA_TABLE, LUMA_TABLE, jpeg, quantisation
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

@@ -12,8 +12,8 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
-from rsup.models.errors import ModelError
-from rsup.models.latents import Latents, LatentsConfig, load_latents
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.resshift.latents import Latents, LatentsConfig, load_latents
 
 
 def image(size: int = 32) -> Tensor:

@@ -10,10 +10,10 @@ from torchmetrics.functional.image import dists as torchmetrics_dists
 from torchvision.models import alexnet, vgg16
 from transformers import CLIPConfig, CLIPModel
 
-from rsup.models import learned_metrics
-from rsup.models.errors import ModelError
-from rsup.models.learned_metrics import ClipIqa, Dists, learned_measures
-from rsup.models.perceptual import backbone_file
+from rsup.models.base.errors import ModelError
+from rsup.models.losses.perceptual import backbone_file
+from rsup.models.metrics import learned as learned_metrics
+from rsup.models.metrics.learned import ClipIqa, Dists, learned_measures
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsup.models import losses
+from rsup.models.losses import terms as losses
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

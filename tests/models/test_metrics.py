@@ -8,9 +8,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.signal import convolve2d
 
-from rsup.models import metrics
-from rsup.models.radiometry import ADD_OFFSET, SCALE_FACTOR
-from rsup.pipeline import quality
+from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR
+from rsup.models.metrics import image as metrics
+from rsup.pipeline.mosaics import quality
 
 
 def picture(seed=0, height=96, width=80):

@@ -11,8 +11,8 @@ from scipy.signal import convolve2d
 from scipy.special import gamma
 from scipy.stats import gennorm
 
-from rsup.models import niqe
-from rsup.models.errors import ModelError
+from rsup.models.base.errors import ModelError
+from rsup.models.metrics import niqe
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PARAMETERS = SHARED / "data/weights/metrics/niqe_pris_params.npz"

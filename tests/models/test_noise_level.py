@@ -5,8 +5,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsup.models.errors import ModelError
-from rsup.models.noise_level import NoiseLevelPredictor, NoiseTable, PredictorConfig, matching_alpha_bar
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.slimdiffsr.noise_level import (
+    NoiseLevelPredictor,
+    NoiseTable,
+    PredictorConfig,
+    matching_alpha_bar,
+)
 
 
 def schedule() -> Tensor:

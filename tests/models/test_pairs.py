@@ -7,10 +7,10 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from rsup.models.degradation import PublishedDegradation
-from rsup.models.pairs import Degradation, RadiometryConfig, make_pair
-from rsup.models.radiometry import from_network, to_network
-from rsup.models.sensor import RESPONSES, SensorDegradation
+from rsup.models.base.radiometry import from_network, to_network
+from rsup.models.degradation.pairs import Degradation, RadiometryConfig, make_pair
+from rsup.models.degradation.real_esrgan import PublishedDegradation
+from rsup.models.degradation.sensor import RESPONSES, SensorDegradation
 
 PHOTOGRAPH, REFLECTANCE = RadiometryConfig(), RadiometryConfig(kind="reflectance")
 SHARP = SensorDegradation(mtf_spread=(0, 0), noise_level=(0, 0))

@@ -10,9 +10,9 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
-from rsup.models import parts as parts_module
-from rsup.models.parts import BLOCK, CELLS, LARGE, Part, area_mean, parts, site_of
-from rsup.models.rasters import Raster, UnusableError, open_raster
+from rsup.models.data import blocks as parts_module
+from rsup.models.data.blocks import BLOCK, CELLS, LARGE, Part, area_mean, parts, site_of
+from rsup.models.data.rasters import Raster, UnusableError, open_raster
 
 RGB = ("red", "green", "blue")
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.models import alexnet, vgg16
 
-from rsup.models.errors import ModelError
-from rsup.models.losses import frequency
-from rsup.models.perceptual import LpipsKind, Perceptual, backbone_file, perceptual_term
+from rsup.models.base.errors import ModelError
+from rsup.models.losses.perceptual import LpipsKind, Perceptual, backbone_file, perceptual_term
+from rsup.models.losses.terms import frequency
 
 TAPS = {"lpips-alex": (1, 4, 7, 9, 11), "lpips-vgg": (3, 8, 15, 22, 29)}
 """The ReLUs LPIPS reads, by their place in torchvision's `features`."""

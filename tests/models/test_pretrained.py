@@ -13,9 +13,9 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from rsup.models.errors import ModelError
-from rsup.models.pretrained import StableDiffusion, TinyConfig, load_dino, load_stable_diffusion, load_taesd
-from rsup.models.spatial_unet import SpatialUNet
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.pretrained import StableDiffusion, TinyConfig, load_dino, load_stable_diffusion, load_taesd
+from rsup.models.networks.slimdiffsr.spatial_unet import SpatialUNet
 
 KEYS = Path(__file__).resolve().parents[3] / "shared/parity/official_state_dict_keys.json"
 """The published student's tensors, where they are at hand."""

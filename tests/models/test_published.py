@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from rsup.models.errors import ModelError
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.slimdiffsr.student import StudentConfig
 from rsup.models.published import dead_shapes, import_published, published_layout
 from rsup.models.registry import show_model
-from rsup.models.student import StudentConfig
-from rsup.models.weights import load_student, read_header
+from rsup.models.weights_file import load_student, read_header
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
 needs_parity = pytest.mark.skipif(not PARITY.exists(), reason="the published forward pass is not at hand")

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from rsup.models.radiometry import KNEE, KNEE_VALUE, from_network, to_network
+from rsup.models.base.radiometry import KNEE, KNEE_VALUE, from_network, to_network
 
 ALL = np.arange(1, 65536, dtype=np.uint16)
 

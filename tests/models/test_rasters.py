@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import ColorInterp
 
-from rsup.models.rasters import UnusableError, open_raster
+from rsup.models.data.rasters import UnusableError, open_raster
 
 RGB = ("red", "green", "blue")
 WriteTiff = Callable[..., Path]

@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rsup.models.errors import RecipeError
-from rsup.models.recipe import OptimizerConfig, load_recipe, recipe_text
+from rsup.models.base.errors import RecipeError
+from rsup.models.training.recipe import OptimizerConfig, load_recipe, recipe_text
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 

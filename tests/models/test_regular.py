@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from rsup.models.data import DataConfig, Images
-from rsup.models.errors import RsupError
-from rsup.models.niqe import load_pristine
+from rsup.models.base.errors import RsupError
+from rsup.models.base.regular import check_file, check_store
+from rsup.models.data.images import DataConfig, Images
+from rsup.models.data.rasters import UnusableError, open_raster
+from rsup.models.metrics.niqe import load_pristine
 from rsup.models.published import import_published
-from rsup.models.rasters import UnusableError, open_raster
-from rsup.models.recipe import load_recipe
-from rsup.models.regular import check_file, check_store
-from rsup.models.weights import read_header
+from rsup.models.training.recipe import load_recipe
+from rsup.models.weights_file import read_header
 
 RGB = ("red", "green", "blue")
 READERS: dict[str, Callable[[Path], object]] = {

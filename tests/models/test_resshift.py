@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from rsup.models.denoiser import DenoiserConfig
-from rsup.models.resshift import ResShift, ResShiftConfig, Schedule, draw_noise, draw_steps
+from rsup.models.networks.resshift.denoiser import DenoiserConfig
+from rsup.models.networks.resshift.network import ResShift, ResShiftConfig, Schedule, draw_noise, draw_steps
 
 TINY = ResShiftConfig(denoiser=DenoiserConfig(channels=(8, 16), blocks=1, head_channels=8, groups=4))
 PUBLISHED = (

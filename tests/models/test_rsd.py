@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsup.models.denoiser import DenoiserConfig
-from rsup.models.latents import load_latents
-from rsup.models.losses import frequency
-from rsup.models.resshift import ResShift, ResShiftConfig
-from rsup.models.rsd import Head, Rsd, RsdConfig, fake_loss, fixed, one_step_student, student_loss, student_steps
+from rsup.models.losses.rsd import Head, Rsd, RsdConfig, fake_loss, fixed, one_step_student, student_loss, student_steps
+from rsup.models.losses.terms import frequency
+from rsup.models.networks.resshift.denoiser import DenoiserConfig
+from rsup.models.networks.resshift.latents import load_latents
+from rsup.models.networks.resshift.network import ResShift, ResShiftConfig
 
 TINY = ResShiftConfig(denoiser=DenoiserConfig(channels=(8, 16), blocks=1, head_channels=8, groups=4))
 ROOTS = [0.02 * 49.5 ** ((t / 14) ** 0.3) for t in range(15)]

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsup.models.denoiser import DenoiserConfig
-from rsup.models.errors import ModelError
-from rsup.models.latents import LatentsConfig, load_latents
+from rsup.models.base.errors import ModelError
+from rsup.models.losses.rsd import one_step_student
+from rsup.models.networks.resshift.denoiser import DenoiserConfig
+from rsup.models.networks.resshift.latents import LatentsConfig, load_latents
+from rsup.models.networks.resshift.network import ResShift, ResShiftConfig
+from rsup.models.networks.resshift.one_step import RsdStudent, RsdStudentConfig, assemble
 from rsup.models.registry import student_counts
-from rsup.models.resshift import ResShift, ResShiftConfig
-from rsup.models.rsd import one_step_student
-from rsup.models.rsd_student import RsdStudent, RsdStudentConfig, assemble
-from rsup.models.weights import load_student, save_weights, student_header
+from rsup.models.weights_file import load_student, save_weights, student_header
 
 TINY = ResShiftConfig(denoiser=DenoiserConfig(channels=(8, 16), blocks=1, head_channels=8, groups=4))
 

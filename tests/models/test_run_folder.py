@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rsup.models.errors import RecipeError, TrainingError
-from rsup.models.recipe import Recipe, load_recipe
-from rsup.models.run_folder import WEIGHTS, begin_run, check_run, load_state, recipe_of, save_state
+from rsup.models.base.errors import RecipeError, TrainingError
+from rsup.models.training.recipe import Recipe, load_recipe
+from rsup.models.training.run_folder import WEIGHTS, begin_run, check_run, load_state, recipe_of, save_state
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from rsup.models.errors import RecipeError
-from rsup.models.interpolation import interpolator
-from rsup.models.sensor import RESPONSES, BandName, SensorDegradation, sigma_of
+from rsup.models.base.errors import RecipeError
+from rsup.models.degradation.sensor import RESPONSES, BandName, SensorDegradation, sigma_of
+from rsup.models.networks.interpolation import interpolator
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 EXACT = SensorDegradation(mtf_spread=(0, 0), noise_level=(0, 0))

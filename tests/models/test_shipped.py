@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rsup.models.base.radiometry import from_network, to_network
 from rsup.models.evaluate import EvaluateRequest, evaluate
-from rsup.models.radiometry import from_network, to_network
-from rsup.models.recipe import load_recipe
 from rsup.models.registry import SHIPPED, descriptor_of, show_model
+from rsup.models.training.recipe import load_recipe
 from rsup.models.upscaler import load
-from rsup.models.weights import read_header
+from rsup.models.weights_file import read_header
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 RECIPES = Path(__file__).resolve().parents[2] / "recipes/compact"

@@ -6,9 +6,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
-from rsup.models.errors import ModelError
-from rsup.models.pretrained import StableDiffusion, load_stable_diffusion
-from rsup.models.spatial_unet import SpatialResidualBlock, SpatialUNet
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.pretrained import StableDiffusion, load_stable_diffusion
+from rsup.models.networks.slimdiffsr.spatial_unet import SpatialResidualBlock, SpatialUNet
 
 
 @pytest.fixture(scope="module")

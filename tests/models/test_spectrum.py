@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from rsup.models import metrics
-from rsup.models.spectrum import radial_spectrum
+from rsup.models.losses.spectrum import radial_spectrum
+from rsup.models.metrics import image as metrics
 
 
 def hann(n: int) -> NDArray[np.float64]:

@@ -10,10 +10,10 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rsup.models.errors import ModelError
-from rsup.models.noise_level import PredictorConfig
-from rsup.models.pretrained import StableDiffusion, load_stable_diffusion
-from rsup.models.teacher import Teacher, TeacherConfig
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.pretrained import StableDiffusion, load_stable_diffusion
+from rsup.models.networks.slimdiffsr.noise_level import PredictorConfig
+from rsup.models.networks.slimdiffsr.teacher import Teacher, TeacherConfig
 
 SMALL = TeacherConfig(unet_rank=4, decoder_rank=2)
 

@@ -11,17 +11,17 @@ from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from rsup.models.discriminator import DinoDiscriminator
-from rsup.models.errors import ModelError, RecipeError, RsupError, TrainingError
-from rsup.models.interpolation import interpolator
-from rsup.models.pairs import make_pair
-from rsup.models.recipe import ResShiftRecipe, RsdRecipe, StudentRecipe, TeacherRecipe, load_recipe
-from rsup.models.task import Pair, Task, seeded
+from rsup.models.base.errors import ModelError, RecipeError, RsupError, TrainingError
+from rsup.models.degradation.pairs import make_pair
+from rsup.models.methods.rsd import RsdTask, new_resshift
+from rsup.models.methods.slimdiffsr_student import StudentTask
+from rsup.models.methods.slimdiffsr_teacher import TeacherTask, load_teacher
+from rsup.models.networks.discriminators import DinoDiscriminator
+from rsup.models.networks.interpolation import interpolator
 from rsup.models.train import TrainRequest, train
-from rsup.models.train_rsd import RsdTask, new_resshift
-from rsup.models.train_student import StudentTask
-from rsup.models.train_teacher import TeacherTask, load_teacher
-from rsup.models.weights import load_student, read_header
+from rsup.models.training.recipe import ResShiftRecipe, RsdRecipe, StudentRecipe, TeacherRecipe, load_recipe
+from rsup.models.training.task import Pair, Task, seeded
+from rsup.models.weights_file import load_student, read_header
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 OFTEN = ("batch=1", "validate_every=2", "checkpoint_every=2", "validation_images=1")

@@ -18,14 +18,14 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from rsup.models.checkpoint import State, save
-from rsup.models.data import Batches, Images
-from rsup.models.errors import DataError, TrainingError
-from rsup.models.pairs import make_pair
-from rsup.models.recipe import OptimizerConfig, RunConfig
-from rsup.models.rsd import fixed
-from rsup.models.task import Pair, Task, Update, seeded
-from rsup.models.trainer import fit
+from rsup.models.base.errors import DataError, TrainingError
+from rsup.models.data.images import Batches, Images
+from rsup.models.degradation.pairs import make_pair
+from rsup.models.losses.rsd import fixed
+from rsup.models.training.checkpoint import State, save
+from rsup.models.training.loop import fit
+from rsup.models.training.recipe import OptimizerConfig, RunConfig
+from rsup.models.training.task import Pair, Task, Update, seeded
 
 Fit = Callable[..., dict[str, Any]]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from rsup.models.uncertainty import EstimatorConfig, UncertaintyEstimator
+from rsup.models.networks.slimdiffsr.uncertainty import EstimatorConfig, UncertaintyEstimator
 
 
 def test_layout_is_four_blocks_of_two_convolutions() -> None:

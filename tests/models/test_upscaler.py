@@ -13,8 +13,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from rsup.models import registry
 from rsup.models import upscaler as upscalers
-from rsup.models.errors import ModelError
-from rsup.models.interpolation import interpolator
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.interpolation import interpolator
 from rsup.models.upscaler import arithmetic_on, descriptor_of, list_models, load, reduced_precision, show_model
 
 

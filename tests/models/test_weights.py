@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from rsup.models.errors import ModelError
+from rsup.models.base.errors import ModelError
+from rsup.models.networks.slimdiffsr.student import Student, StudentConfig
 from rsup.models.registry import show_model
-from rsup.models.student import Student, StudentConfig
-from rsup.models.weights import (
+from rsup.models.weights_file import (
     KEY,
     LARGEST_TILE,
     WeightsHeader,

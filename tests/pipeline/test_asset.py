@@ -18,12 +18,13 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rsup.pipeline import reading, remote
-from rsup.pipeline.asset import check_whole, read_coarse, read_header
-from rsup.pipeline.catalog import ItemReference
 from rsup.pipeline.errors import SceneError
-from rsup.pipeline.grid import Window
-from rsup.pipeline.reading import inspect, quiet, read
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.sources import assets as reading
+from rsup.pipeline.sources import remote
+from rsup.pipeline.sources.asset_file import check_whole, read_coarse, read_header
+from rsup.pipeline.sources.assets import inspect, quiet, read
+from rsup.pipeline.sources.stac.catalog import ItemReference
 
 CRS, CORNER = "EPSG:32633", (500_000, 5_100_000)
 SIDE = 512

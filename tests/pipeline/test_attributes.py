@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rsup.pipeline.attributes import SceneAttributes, interval, moment
+from rsup.pipeline.scenes.attributes import SceneAttributes, interval, moment
 
 
 @pytest.mark.parametrize(

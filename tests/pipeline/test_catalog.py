@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from catalogues import item, query, write_static
 
-from rsup.pipeline import stac_io
-from rsup.pipeline.catalog import search
 from rsup.pipeline.errors import ArgumentError, CatalogError
-from rsup.pipeline.footprint import Box, Footprint
-from rsup.pipeline.items import ItemReference, distinct
-from rsup.pipeline.stac_search import resolve
+from rsup.pipeline.sources.footprint import Box, Footprint
+from rsup.pipeline.sources.stac import io as stac_io
+from rsup.pipeline.sources.stac.catalog import search
+from rsup.pipeline.sources.stac.items import ItemReference, distinct
+from rsup.pipeline.sources.stac.search import resolve
 
 
 def test_a_static_catalogue_is_filtered_and_sorted(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_full_disk_behind_standard_output_is_one_sentence(command: tuple[str, 
 
 def test_a_full_disk_behind_standard_error_does_not_end_the_work(capfd: pytest.CaptureFixture[str]) -> None:
     code = "from rsup.pipeline.cli import _open_streams; _open_streams()\n"
-    code += "from rsup.pipeline.progress import say; say('news'); print('the work goes on')"
+    code += "from rsup.models.base.progress import say; say('news'); print('the work goes on')"
     with open("/dev/full", "w") as full:
         subprocess.run([sys.executable, "-c", code], stderr=full, check=True)
     assert capfd.readouterr().out == "the work goes on\n"

@@ -21,13 +21,13 @@ import pytest
 from distributed import Client, Security
 from safetensors.torch import load_file
 
-from rsup.models.errors import ModelError
+from rsup.models.base.errors import ModelError
 from rsup.models.upscaler import descriptor_of
-from rsup.models.weights import read_header, save_weights
-from rsup.pipeline import cluster, vigil
-from rsup.pipeline.cluster import Pool
+from rsup.models.weights_file import read_header, save_weights
 from rsup.pipeline.errors import ArgumentError, ChunkError, OutputError
-from rsup.pipeline.worker import ModelPlugin, worker_model
+from rsup.pipeline.workers import cluster, vigil
+from rsup.pipeline.workers.cluster import Pool
+from rsup.pipeline.workers.model import ModelPlugin, worker_model
 
 # Workers cannot import this file: they get copies of its functions, whole, instead of their names.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

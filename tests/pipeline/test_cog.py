@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
-from rsup.pipeline.cog import write_cog
 from rsup.pipeline.errors import OutputError
-from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.mosaic import create_mosaic, write_chunk
+from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.mosaics.cog import write_cog
+from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
 
 CRS = "EPSG:32721"
 WINDOW, SCALE, CHUNK = Window(-801_234, 50_003, 150, 201), 8, 50

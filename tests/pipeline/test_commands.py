@@ -13,9 +13,9 @@ import typer.main
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rsup.models.errors import RsupError
+from rsup.models.base.errors import RsupError
 from rsup.pipeline.commands import app
-from rsup.pipeline.scene import Scene
+from rsup.pipeline.scenes.scene import Scene
 
 ODD = [
     "",

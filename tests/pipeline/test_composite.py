@@ -10,10 +10,10 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from rsup.pipeline.catalog import ItemReference
-from rsup.pipeline.composite import REACH, Chunk, first, median
-from rsup.pipeline.grid import Window
-from rsup.pipeline.reading import Source, inspect
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.sources.assets import Source, inspect
+from rsup.pipeline.sources.composite import REACH, Chunk, first, median
+from rsup.pipeline.sources.stac.catalog import ItemReference
 
 CRS, WEST, NORTH, SIDE = "EPSG:32633", 500_000, 5_100_000, 64
 WINDOW = Window(-NORTH // 10, WEST // 10, SIDE, SIDE)

@@ -9,7 +9,7 @@ from rsup.pipeline.demo.canvas import SAMPLE
 from rsup.pipeline.demo.landscape import CRS, ORIGIN, Landscape
 from rsup.pipeline.demo.sensor import BAND_GSD, MTF_AT_NYQUIST, SNR, look, noise, response
 from rsup.pipeline.demo.spectra import BANDS
-from rsup.pipeline.grid import Window, snap
+from rsup.pipeline.lattice import Window, snap
 
 CENTRE = snap((*ORIGIN, *ORIGIN))
 HERE = Window(CENTRE.row // 2 * 2, CENTRE.col // 2 * 2, 32, 32)

@@ -15,7 +15,7 @@ import pytest
 from rsup.pipeline import environment
 from rsup.pipeline.environment import check_libraries, settle
 from rsup.pipeline.errors import RsupError
-from rsup.pipeline.scene import Scene
+from rsup.pipeline.scenes.scene import Scene
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ import zarr
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from rsup.pipeline import reading
-from rsup.pipeline.composite import median_of_valid
 from rsup.pipeline.errors import ArgumentError, OutputError, SceneError
-from rsup.pipeline.fetch import MARGIN, FetchRequest, plan, run
-from rsup.pipeline.footprint import Box, box_of, window_in
-from rsup.pipeline.grid import Window
-from rsup.pipeline.job import upscale
-from rsup.pipeline.scene import Scene, open_scene
-from rsup.pipeline.upscale_plan import UpscaleRequest
+from rsup.pipeline.jobs.fetch import MARGIN, FetchRequest, plan, run
+from rsup.pipeline.jobs.upscale import upscale
+from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.scenes.scene import Scene, open_scene
+from rsup.pipeline.sources import assets as reading
+from rsup.pipeline.sources.composite import median_of_valid
+from rsup.pipeline.sources.footprint import Box, box_of, window_in
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sentinel2"
 PRODUCTS = REAL / "mapchete_eo" / "full_products" / "sentinel-2-l2a"
@@ -303,7 +303,7 @@ def test_the_median_is_numpy_s_over_valid_pixels(tmp_path: Path, monkeypatch: py
     scene = fetch(tmp_path, composite="median")
     cut = (slice(None), *scene.window.within(GROUND))
     np.testing.assert_array_equal(scene.read(scene.bands, scene.window), expected[cut])
-    monkeypatch.setattr("rsup.pipeline.composite.STACK_BYTES", 160_000)  # strips of a few rows
+    monkeypatch.setattr("rsup.pipeline.sources.composite.STACK_BYTES", 160_000)  # strips of a few rows
     strips = fetch(tmp_path, composite="median", output=tmp_path / "strips.zarr")
     np.testing.assert_array_equal(strips.read(scene.bands, scene.window), expected[cut])
 

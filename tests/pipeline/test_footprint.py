@@ -8,8 +8,8 @@ import pytest
 from pyproj import Transformer
 
 from rsup.pipeline.errors import ArgumentError
-from rsup.pipeline.footprint import Box, Footprint, box_of, window_in
-from rsup.pipeline.grid import Window
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.sources.footprint import Box, Footprint, box_of, window_in
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sentinel2"
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from rsup.models.upscaler import load
 from rsup.pipeline.errors import ArgumentError, SceneError
-from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.scene import Scene, SceneWriter, create_scene, open_scene
-from rsup.pipeline.upscale import upscale_chunk
-from rsup.pipeline.upscale_plan import UpscalePlan, UpscaleRequest
+from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
+from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.mosaics.chunk import upscale_chunk
+from rsup.pipeline.scenes.scene import Scene, SceneWriter, create_scene, open_scene
 
 CRS, BANDS = "EPSG:32633", ("red", "green", "blue")
 WINDOW = Window(-580_000, 38_000, 40, 52)

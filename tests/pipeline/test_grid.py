@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from rsup.pipeline.grid import Tiling, Window, chunks, count_chunks, geobox, snap, window_of
+from rsup.pipeline.lattice import Tiling, Window, chunks, count_chunks, geobox, snap, window_of
 
 TILINGS = [
     Tiling(128, 0, 0),

@@ -21,8 +21,8 @@ import zarr
 from numpy.typing import NDArray
 
 from rsup.pipeline.errors import OutputError
-from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.mosaic import bands_of, build_overviews, create_mosaic, has_valid_pixel, write_chunk
+from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.mosaics.store import bands_of, build_overviews, create_mosaic, has_valid_pixel, write_chunk
 
 CRS = "EPSG:32633"
 WINDOW = Window(-500_123, 40_007, 75, 131)
@@ -153,7 +153,7 @@ def test_a_writer_killed_in_mid_chunk_leaves_nothing_behind(tmp_path: Path) -> N
     program = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from rsup.pipeline.mosaic import write_chunk\n"
+        "from rsup.pipeline.mosaics.store import write_chunk\n"
         "data = np.random.default_rng(0).integers(1, 65536, (2, 256, 256), dtype=np.uint16)\n"
         "print('go', flush=True)\n"
         "while True:\n"

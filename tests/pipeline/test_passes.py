@@ -1,7 +1,7 @@
 """Which bands go through the network together."""
 
 from rsup.models.upscaler import descriptor_of
-from rsup.pipeline.passes import Pass, false_colour, passes
+from rsup.pipeline.mosaics.passes import Pass, false_colour, passes
 
 RGB = ("red", "green", "blue")
 

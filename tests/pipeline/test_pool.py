@@ -5,9 +5,9 @@ import resource
 
 import pytest
 
-from rsup.pipeline import pool
 from rsup.pipeline.errors import ArgumentError
-from rsup.pipeline.pool import CACHE_BYTES, WORKER_BYTES, Pool
+from rsup.pipeline.workers import pool
+from rsup.pipeline.workers.pool import CACHE_BYTES, WORKER_BYTES, Pool
 
 
 def test_pool_on_the_cpu_shares_the_cores() -> None:

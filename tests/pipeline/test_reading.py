@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rsup.pipeline import reading
-from rsup.pipeline.catalog import ItemReference
 from rsup.pipeline.errors import SceneError
-from rsup.pipeline.grid import Window
-from rsup.pipeline.reading import inspect, quiet, read, read_classes
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.sources import assets as reading
+from rsup.pipeline.sources.assets import inspect, quiet, read, read_classes
+from rsup.pipeline.sources.stac.catalog import ItemReference
 
 CRS, WEST, NORTH = "EPSG:32633", 500_000, 5_100_000
 NATIVE = Affine(10, 0, WEST, 0, -10, NORTH)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rsup.models.upscaler import ModelDescriptor, load
-from rsup.pipeline.quality import block_means
+from rsup.pipeline.mosaics.quality import block_means
 
 HERE = Path(__file__).resolve()
 SENTINEL2 = HERE.parents[3] / "shared/data/sentinel2"

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rsup.pipeline.errors import OutputError
-from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.mosaic import build_overviews, create_mosaic, write_chunk
-from rsup.pipeline.pictures import DETAIL, SHARP, Stretch, data_uri, details, ground, overview, shown_bands
-from rsup.pipeline.report import write_page
-from rsup.pipeline.scene import Scene, create_scene, open_scene
+from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.mosaics.page import write_page
+from rsup.pipeline.mosaics.pictures import DETAIL, SHARP, Stretch, data_uri, details, ground, overview, shown_bands
+from rsup.pipeline.mosaics.store import build_overviews, create_mosaic, write_chunk
+from rsup.pipeline.scenes.scene import Scene, create_scene, open_scene
 
 BANDS = ("red", "green", "blue", "nir")
 WINDOW = Window(-512_000, 31_000, 300, 420)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rsup.pipeline.errors import ArgumentError
-from rsup.pipeline.request import FetchRequest
+from rsup.pipeline.sources.request import FetchRequest
 
 
 def request(**options: Any) -> FetchRequest:
@@ -90,7 +90,7 @@ def test_a_given_zone_is_taken() -> None:
 
 
 def test_a_request_is_light() -> None:
-    code = "import sys; from rsup.pipeline.request import FetchRequest; print(*sys.modules)"
+    code = "import sys; from rsup.pipeline.sources.request import FetchRequest; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "xarray", "rasterio", "zarr", "odc"} & set(loaded)
 

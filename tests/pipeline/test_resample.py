@@ -5,8 +5,8 @@ import pytest
 import rasterio.warp
 from numpy.typing import NDArray
 
-from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.resample import Grid, resample
+from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.sources.resample import Grid, resample
 
 ZONE_33, ZONE_32 = "EPSG:32633", "EPSG:32632"
 WINDOW = Window(row=-509_400, col=50_030, height=70, width=90)

@@ -15,8 +15,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from rsup.pipeline.errors import OutputError, SceneError
-from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.scene import create_scene, open_scene
+from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.scenes.scene import create_scene, open_scene
 
 CRS = "EPSG:32633"
 BANDS = ("red", "green", "nir")

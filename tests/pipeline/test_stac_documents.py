@@ -11,11 +11,11 @@ from catalogues import item, query
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rsup.pipeline.catalog import search
 from rsup.pipeline.errors import CatalogError
-from rsup.pipeline.items import ItemReference
 from rsup.pipeline.sentinel2 import asset_field
-from rsup.pipeline.stac_documents import Asset
+from rsup.pipeline.sources.stac.catalog import search
+from rsup.pipeline.sources.stac.documents import Asset
+from rsup.pipeline.sources.stac.items import ItemReference
 
 GOOD = item(
     "S2A_33UUQ_20240610_0_L2A",

@@ -24,8 +24,8 @@ from shapely.geometry import Point, Polygon, shape
 from rsup.models.upscaler import descriptor_of
 from rsup.pipeline.demo.servers import serve_assets
 from rsup.pipeline.errors import OutputError
-from rsup.pipeline.grid import Window
-from rsup.pipeline.stac_item import stac_item, write_item
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.mosaics.stac_item import stac_item, write_item
 
 CRS = "EPSG:32633"
 WINDOW = Window(-580_000, 40_000, 256, 300)

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from catalogues import item, query, write_static
 
-from rsup.pipeline import stac_io, stac_search
-from rsup.pipeline.catalog import search
 from rsup.pipeline.errors import CatalogError
+from rsup.pipeline.sources.stac import io as stac_io
+from rsup.pipeline.sources.stac import search as stac_search
+from rsup.pipeline.sources.stac.catalog import search
 
 Answer = tuple[int, dict[str, str], bytes]
 

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsup.models.radiometry import to_network
+from rsup.models.base.radiometry import to_network
 from rsup.models.upscaler import ModelDescriptor
 from rsup.pipeline.errors import ModelError
-from rsup.pipeline.grid import Window, chunks
-from rsup.pipeline.passes import Pass, passes, tiling_of
-from rsup.pipeline.quality import seam_ratio
-from rsup.pipeline.upscale import TileCache, fill_nodata, match_block_means, project, upscale_chunk
+from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.mosaics.chunk import TileCache, fill_nodata, match_block_means, project, upscale_chunk
+from rsup.pipeline.mosaics.passes import Pass, passes, tiling_of
+from rsup.pipeline.mosaics.quality import seam_ratio
 
 RGB = ("red", "green", "blue")
 

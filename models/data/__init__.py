@@ -1,0 +1,1 @@
+"""Images to learn from, as they lie on disk: read, divided without leaks, put together in batches."""

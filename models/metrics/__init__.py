@@ -1,0 +1,1 @@
+"""What a network is measured by, and the page that shows it."""

@@ -1,0 +1,103 @@
+"""Every figure of one super-resolved image: the network's values of it and of its truth in, numbers by name out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR, from_network
+
+from . import image as metrics
+from .learned import learned_measures
+from .niqe import load_pristine, niqe
+
+Figures = dict[str, float | None]
+Radiometry = Literal["photograph", "reflectance"]
+
+FIGURES = (
+    "psnr_y",
+    "ssim_y",
+    "psnr_1",
+    "psnr_2",
+    "psnr_3",
+    "lpips",
+    "dists",
+    "niqe",
+    "musiq",
+    "maniqa",
+    "clip_iqa",
+    "spectrum_rmse",
+    "sam_deg",
+    "reflectance_error",
+    "block_mean_dn",
+    "shift_px",
+)
+"""Every figure of an image, in the order in which they are shown; psnr_1 to psnr_3 are those of the three channels."""
+
+WHITE = 0.425
+"""Reflectance at 1, for every image: the middle of what training draws, so that figures of two runs can be compared."""
+
+
+class Judge:
+    """Measures super-resolved images against their truth; says in `notes` what it cannot measure."""
+
+    notes: dict[str, str]
+    """One sentence by figure."""
+
+    def __init__(
+        self,
+        scale: int,
+        radiometry: Radiometry,
+        device: torch.device,
+        niqe_parameters: Path | None = None,
+    ) -> None:
+        """Raises ModelError where `niqe_parameters` is no such file."""
+        self.scale, self.radiometry = scale, radiometry
+        self._measures, self.notes = learned_measures(device)
+        self._pristine = load_pristine(niqe_parameters) if niqe_parameters else None
+        if self._pristine is None:
+            self.notes["niqe"] = (
+                "name the file niqe_pris_params.npz (of the BasicSR repository, Apache-2.0) with --niqe-parameters "
+                "or in RSUP_NIQE_PARAMETERS"
+            )
+
+    def numbers(self, image: Tensor) -> Tensor:
+        """Network's values -> stored numbers, float64. White of a photograph counts as reflectance WHITE."""
+        if self.radiometry == "photograph":
+            return ((image.double().clamp(-1, 1) + 1) / 2 * WHITE - ADD_OFFSET) / SCALE_FACTOR
+        return from_network(image).double()
+
+    def shown(self, image: Tensor) -> Tensor:
+        """Network's values -> brightness, reflectance WHITE being 1: what all figures but those in DN are taken of."""
+        return metrics.reflectance(self.numbers(image)) / WHITE
+
+    def niqe(self, image: Tensor) -> float | None:
+        """NIQE of one image [3, y, x] in the network's range; None without parameters or on less than two blocks."""
+        if self._pristine is None:
+            return None
+        plane = metrics.luma(metrics.eight_bits(self.shown(image))).round()
+        return niqe(plane.cpu().numpy(), self._pristine)
+
+    def __call__(self, image: Tensor, high: Tensor, low: Tensor) -> Figures:
+        """Every name of FIGURES for one `image`, its truth `high` [3, y, x] and the pixels `low` it was made of."""
+        seen, true = self.shown(image), self.shown(high)
+        saved, wanted = metrics.eight_bits(seen), metrics.eight_bits(true)
+        found: Figures = dict.fromkeys(FIGURES)
+        found["psnr_y"] = metrics.psnr_y(saved, wanted, self.scale)
+        found["ssim_y"] = metrics.ssim_y(saved, wanted, self.scale)
+        for channel, (ours, theirs) in enumerate(zip(saved, wanted, strict=True), 1):
+            found[f"psnr_{channel}"] = metrics.psnr(ours, theirs, self.scale)
+        found["niqe"] = self.niqe(image)
+        for name, measure in self._measures.items():
+            found[name] = measure(saved, wanted)
+        found["spectrum_rmse"] = metrics.spectrum_rmse(seen, true)
+        found["sam_deg"] = metrics.spectral_angle(seen, true)
+        dn = self.numbers(image)
+        found["reflectance_error"] = metrics.reflectance_error(dn, self.numbers(high))
+        found["block_mean_dn"] = metrics.block_mean_error(dn, self.numbers(low), self.scale)
+        found["shift_px"] = math.hypot(*metrics.displacement(seen, true, self.scale))
+        return found

@@ -1,0 +1,1 @@
+"""What runs: a network a file or a folder, and what all of them need."""

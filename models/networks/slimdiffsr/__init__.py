@@ -1,0 +1,1 @@
+"""SlimDiffSR: the uncertainty-guided one-step teacher and the pruned student."""

@@ -1,0 +1,1 @@
+"""The order in which `fetch` and `upscale` do what they do."""

@@ -1,0 +1,238 @@
+"""The order of things: what `rsup fetch` and `rsup upscale` do first, next and last. No other file knows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsup.models.base.errors import remedy, unwritable
+from rsup.models.base.files import refuse_links
+from rsup.models.base.progress import progress, say
+from rsup.pipeline.errors import ChunkError, OutputError, RsupError, SceneError
+from rsup.pipeline.lattice import Window, count_chunks
+from rsup.pipeline.ledger import Ledger
+from rsup.pipeline.mosaics import cog, stac_item
+from rsup.pipeline.mosaics import page as report
+from rsup.pipeline.mosaics import store as mosaic
+from rsup.pipeline.mosaics.check import consistency, count_pixels
+from rsup.pipeline.public import printable
+from rsup.pipeline.scenes.scene import Scene
+from rsup.pipeline.workers import cluster
+from rsup.pipeline.workers.model import ModelPlugin, give_back_memory, worker_model
+
+from .publishing import PUBLISHED, Publication, clear
+from .upscale_plan import UpscalePlan, UpscaleRequest, check_room, forecast
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from rsup.pipeline.sources.request import FetchRequest
+
+ARITHMETIC = "arithmetic"
+"""The record that says what the chunks were computed in."""
+
+
+def fetch(request: FetchRequest, *, dry_run: bool = False) -> dict[str, Any]:
+    """Search, then read, fuse and write every chunk of one scene store; a rerun goes on where an earlier one stopped.
+
+    Returns what was fetched, or with `dry_run` what would be. Raises an RsupError where it cannot be done.
+    """
+    from . import fetch as fetching  # here: upscale and its workers can do without what reads catalogues
+
+    plan = fetching.plan(request)
+    if dry_run:
+        return plan.to_dict()
+    with progress("fetch", "chunks") as report_progress:
+        return fetching.run(plan, report_progress)
+
+
+def upscale(request: UpscaleRequest, *, dry_run: bool = False) -> dict[str, Any]:
+    """Super-resolve a scene into a published mosaic; a rerun goes on where an earlier one stopped.
+
+    Returns the plan's summary, what was done and the consistency figures. Raises an RsupError where it could not be
+    done; ChunkError where some chunks failed three times, after all others are done.
+    """
+    start = time.monotonic()
+    plan = UpscalePlan.make(request)
+    if dry_run:
+        return plan.summary() | forecast(plan)
+    if plan.false_colour:
+        say(f"{', '.join(plan.false_colour)}: in false colour through a network made for {', '.join(plan.model.bands)}")
+    try:
+        figures = _carry_out(plan)
+    except OSError as error:  # of no output: who writes one says which
+        helps = remedy(error) or "mend that"
+        raise RsupError(
+            f"the work stopped ({str(error) or type(error).__name__}): {helps}, and run the same command again to go on"
+        ) from error
+    if figures is None:
+        return plan.summary() | {"already_done": True}
+    seconds = round(time.monotonic() - start, 2)
+    return plan.summary() | {"already_done": False, "consistency": figures, "seconds": seconds}
+
+
+def _carry_out(plan: UpscalePlan) -> dict[str, float] | None:
+    """Compute and publish what is not there yet; the consistency figures, or None where all was."""
+    request = plan.request
+    for folder in (plan.work.parent, plan.work):
+        _own(folder, inside=False)
+    with Ledger.open(plan.work / "ledger.jsonl") as ledger:
+        _own(plan.work)
+        moves = {plan.work / name: request.output / name for name in plan.artefacts()}
+        publication = Publication(ledger, moves, overwrite=request.overwrite)
+        ended = publication.settle() and ledger.belongs_to(plan.fingerprint())
+        ledger.begin(plan.fingerprint(), overwrite=request.overwrite and not ended)
+        if PUBLISHED in ledger.done():
+            if all(final.exists() for final in moves.values()):
+                return None
+            publication.standing()  # refused before the ledger forgets whose they are
+            ledger.restart()  # somebody took the outputs away
+        if not ledger.done():
+            publication.standing()
+            for path in plan.work.iterdir():  # what an abandoned run left
+                if path != ledger.path:
+                    clear(path)
+        if "finished" not in ledger.done():
+            _compute(plan, ledger)
+            ledger.record("finished", "done", figures=_finish(plan))
+        publication.publish()
+        return ledger.info("finished").figures
+
+
+def _own(path: Path, *, inside: bool = True) -> None:
+    """Raise OutputError where a link, pipe or device stands in what is the command's own."""
+    try:
+        refuse_links(path, inside=inside)
+    except OSError as error:
+        raise OutputError(unwritable(error.filename or path, error)) from error
+
+
+def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
+    """Every chunk that is not done yet, on the workers."""
+    request, scene = plan.request, plan.scene
+    store = plan.work / f"{plan.name}.zarr"
+    if not store.exists():
+        check_room(plan)
+    mosaic.create_mosaic(store, plan.window, scene.crs, request.scale, request.bands, request.chunk, _provenance(plan))
+    total = count_chunks(plan.window, request.chunk)
+    finished = ledger.done()
+    done = sum(key in finished for key in plan.keys())
+    if done == total:
+        return
+    pending = (key for key in plan.keys() if key not in finished)
+    with _client(plan, ledger) as (client, held), progress("upscale", "chunks") as report_progress:
+        task = partial(_chunk_task, scene, store, request.bands, request.chunk, plan.window, held)
+        report_progress(done, total)
+
+        def on_done(key: str, _: None) -> None:
+            nonlocal done
+            done += 1
+            ledger.record(key, "done")
+            report_progress(done, total)
+
+        def on_failed(key: str, reason: str) -> None:
+            ledger.record(key, "failed", reason=reason)
+
+        cluster.run(client, task, pending, cluster.in_flight(client), on_done, on_failed)
+    if failed := ledger.failed():
+        key, record = next(iter(failed.items()))
+        raise ChunkError(
+            f"{len(failed)} of {total} chunks failed (chunk {key}: {record.reason}); the others are done: "
+            "run the same command again to try the failed ones"
+        )
+
+
+@contextmanager
+def _client(plan: UpscalePlan, ledger: Ledger) -> Iterator[tuple[Client, tuple[str, str]]]:
+    """Workers that hold the network: under which name, and in which arithmetic all of them compute.
+
+    A run that goes on keeps the arithmetic it was begun in: chunks in bfloat16 and in float32 are up to 4 DN apart.
+    """
+    request, pool = plan.request, plan.pool
+    if request.scheduler is not None:
+        connection = cluster.remote_client(request.scheduler, plan.security)
+    else:
+        assert pool is not None  # make() planned it
+        connection = cluster.local_client(pool, plan.threads())
+    plugin = ModelPlugin(sha256(str(plan.work).encode()).hexdigest()[:16], plan.model, pool)
+    with connection as client, cluster.holding(client, plugin):
+        arithmetic = ledger.settled(ARITHMETIC)
+        if arithmetic is None:
+            arithmetic = cluster.common_arithmetic(client, plugin)
+            ledger.record(ARITHMETIC, "settled", value=arithmetic)
+        yield client, (plugin.name, arithmetic)
+
+
+def _chunk_task(
+    scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, window: Window, held: tuple[str, str], key: str
+) -> None:
+    """On a worker: read, upscale and write the chunk `key` ("row.column"); `held` is what _client gave."""
+    from rsup.pipeline.mosaics.chunk import upscale_chunk  # on the worker: the command itself needs no torch
+
+    index = tuple(int(part) for part in key.split("."))
+    row, col = window.row + index[0] * chunk, window.col + index[1] * chunk
+    part = Window(row, col, chunk, chunk).intersect(window)
+    assert part is not None  # keys() cuts the window itself
+    name, arithmetic = held
+    plugin = worker_model(name)
+    model = plugin.upscaler(arithmetic)  # first: it settles what the cache may hold
+    data = upscale_chunk(scene.read, scene.bands, part, bands, model, plugin.lock, plugin.cache)
+    try:
+        mosaic.write_chunk(store, bands, (index[0], index[1]), data)
+    except OSError as error:
+        raise OutputError(f"{unwritable(store, error)}; the same command then goes on") from error
+    del data
+    give_back_memory()
+
+
+def _finish(plan: UpscalePlan) -> dict[str, float]:
+    """From the full-resolution chunks to every output, in the work folder. Returns the consistency figures."""
+    request, scene, model = plan.request, plan.scene, plan.model
+    page, item, tif, store = (plan.work / name for name in plan.artefacts())
+    with progress("overviews", "chunks") as report_progress:
+        mosaic.build_overviews(store, report_progress)
+    if not mosaic.has_valid_pixel(store):
+        raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
+    with progress("COG", "chunks") as report_progress:
+        cog.write_cog(store, tif, report_progress)
+    figures = consistency(scene, store, request.bands, request.scale) | count_pixels(scene, request.bands)
+    if figures["lost_pixels"]:
+        say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
+    about = {"name": model.name, "sha256": model.sha256, "metadata": model.metadata}
+    assets = dict(zip(("page", "cog", "zarr"), (page.name, tif.name, store.name), strict=True))
+    document = stac_item.stac_item(
+        plan.name,
+        plan.window,
+        scene.crs,
+        request.scale,
+        request.bands,
+        about,
+        plan.sources,
+        assets,
+        interval=scene.interval,
+        false_colour=plan.false_colour,
+    )
+    stac_item.write_item(document, item)
+    report.write_page(page, scene, store, request.bands, about, figures)
+    return figures
+
+
+def _provenance(plan: UpscalePlan) -> dict[str, Any]:
+    """What the mosaic says of its making. No times and no paths: the same input gives the same bytes.
+
+    No addresses either: the item has those of its sources.
+    """
+    return {
+        "title": printable(plan.name),
+        "model": plan.model.name,
+        "model_sha256": plan.model.sha256,
+        "scale": plan.request.scale,
+        "software": f"rsup {version('rsup')}",
+        "items": [{key: value for key, value in item.items() if key != "href"} for item in plan.sources],
+    }

@@ -1,0 +1,214 @@
+"""What `rsup upscale` was asked for, and what that comes to: checked against the scene, the model and this machine.
+
+In: a request. Out: a plan, its summary for people and machines, and a forecast of its time; nothing is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from rsup.models.upscaler import descriptor_of, load
+from rsup.pipeline.environment import check_libraries
+from rsup.pipeline.errors import ArgumentError, OutputError
+from rsup.pipeline.lattice import Window, chunks, count_chunks
+from rsup.pipeline.mosaics import store as mosaic
+from rsup.pipeline.mosaics.passes import false_colour, passes, tiling_of
+from rsup.pipeline.scenes.scene import Scene, open_scene
+from rsup.pipeline.sentinel2 import common_name
+from rsup.pipeline.workers import cluster
+from rsup.pipeline.workers.model import is_network
+from rsup.pipeline.workers.pool import Pool
+
+if TYPE_CHECKING:
+    from distributed import Security
+
+    from rsup.models.upscaler import ModelDescriptor
+
+SCALES = (4, 8)
+LARGE = 10**10
+"""Bytes of pixels from which a disk that is too small is said at once; less fills it soon enough."""
+PACKED = 4
+"""Times smaller than its pixels no mosaic with ground in most of it becomes; its COG comes on top."""
+
+
+@dataclass(frozen=True)
+class UpscaleRequest:
+    """What `rsup upscale` was asked for."""
+
+    scene: Path
+    scale: int
+    output: Path = Path()
+    model: str = "default"
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    device: str = "auto"
+    workers: int | None = None
+    scheduler: str | None = None
+    tls_ca: Path | None = None
+    """In PEM, for a scheduler behind tls://: the authority both sides trust, and this side's certificate and key."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    chunk: int = 512
+    """Side of a mosaic chunk, in scene pixels: what one task computes and one file a band holds."""
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class UpscalePlan:
+    """A request that was checked against the scene and the model; nothing is written yet."""
+
+    request: UpscaleRequest
+    scene: Scene
+    model: ModelDescriptor
+    pool: Pool | None
+    """The workers of this machine; None where a scheduler has them."""
+    security: Security | None
+    """What is shown to that scheduler."""
+
+    @classmethod
+    def make(cls, request: UpscaleRequest) -> UpscalePlan:
+        """Raises ArgumentError, SceneError or ModelError where the request cannot be carried out."""
+        if request.scale not in SCALES:
+            raise ArgumentError(f"--scale {request.scale}: choose 4 (2.5 m) or 8 (1.25 m)")
+        if not 64 <= request.chunk <= 4096:
+            raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
+        # Absolute: workers of a standing cluster have a working folder of their own.
+        scene = open_scene(request.scene.resolve())
+        request = replace(request, bands=tuple(map(common_name, request.bands)))
+        absent = [band for band in request.bands if band not in scene.bands]
+        if absent or not request.bands:
+            raise ArgumentError(
+                f"--bands {','.join(request.bands)}: {request.scene} has {', '.join(scene.bands)}; choose from these"
+            )
+        if len(set(request.bands)) < len(request.bands):
+            raise ArgumentError(f"--bands {','.join(request.bands)}: a band is named twice")
+        if unfit := [band for band in request.bands if not mosaic.is_name(band)]:
+            raise ArgumentError(f"--bands {unfit[0]}: no array of a mosaic can be called that; rename it in the scene")
+        pool, security, tls = None, None, (request.tls_ca, request.tls_cert, request.tls_key)
+        if request.scheduler is None:
+            if any(tls):
+                raise ArgumentError("--tls-ca, --tls-cert and --tls-key are for a cluster that --scheduler names")
+            pool = Pool.plan(request.device, request.workers)
+        elif request.workers is not None or request.device != "auto":
+            raise ArgumentError("--scheduler names a cluster that stands already; leave out --workers and --device")
+        else:
+            security = cluster.credentials(request.scheduler, *tls)
+        plan = cls(request, scene, descriptor_of(request.model, request.scale), pool, security)
+        if pool is not None:
+            plan.threads()
+        check_libraries(scene.crs)
+        return plan
+
+    @property
+    def name(self) -> str:
+        """Name of every output, without its ending."""
+        return f"{self.request.scene.resolve().stem}_x{self.request.scale}"
+
+    @property
+    def window(self) -> Window:
+        """The ground the mosaic covers."""
+        return self.scene.aoi
+
+    @property
+    def work(self) -> Path:
+        """Folder of the unfinished outputs and the ledger, hidden beside the finished ones."""
+        return self.request.output.resolve() / ".rsup" / self.name
+
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """The items the scene was made of; none where it does not say, as a user's own GeoTIFF."""
+        items = self.scene.attributes.get("items")
+        return items if isinstance(items, list) else []
+
+    @property
+    def false_colour(self) -> list[str]:
+        """The bands that the network sees in the place of others."""
+        return false_colour(self.request.bands, self.scene.bands, self.model)
+
+    def keys(self) -> Iterator[str]:
+        """The ledger key of every chunk of the mosaic, one by one: there may be millions."""
+        return (f"{i}.{j}" for (i, j), _ in chunks(self.window, self.request.chunk))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What two runs must share for their chunks to belong to one mosaic."""
+        tiling = tiling_of(self.model)
+        return {
+            "scene": self.scene.fingerprint(),
+            "model": self.model.sha256,
+            "scale": self.request.scale,
+            "bands": list(self.request.bands),
+            "chunk": self.request.chunk,
+            "lattice": [tiling.size, tiling.halo, tiling.overlap, tiling.ramp],
+            "version": version("rsup"),
+        }
+
+    def task_bytes(self) -> int:
+        """Memory one chunk in flight needs at most: its float32 sum, one band's projection, its result, its input."""
+        height, width = (min(self.request.chunk, side) for side in (self.window.height, self.window.width))
+        cover = tiling_of(self.model).cover(Window(0, 0, height, width))
+        return (
+            height * width * self.request.scale**2 * (len(self.request.bands) * (4 + 2) + 4 * 6)
+            + cover.height * cover.width * 2 * 4
+        )
+
+    def threads(self) -> int:
+        """Chunks a worker of this machine may have in flight; raises ArgumentError where not one fits its memory."""
+        assert self.pool is not None
+        return self.pool.threads(self.task_bytes(), is_network(self.model))
+
+    def summary(self) -> dict[str, Any]:
+        """The plan for people and machines: what would be computed and written."""
+        tiling, scale, window = tiling_of(self.model), self.request.scale, self.window
+        steps = passes(self.request.bands, self.scene.bands, self.model.bands)
+        return {
+            "scene": str(self.request.scene),
+            "model": self.model.name,
+            "sha256": self.model.sha256,
+            "scale": scale,
+            "bands": list(self.request.bands),
+            "false_colour": self.false_colour,
+            "crs": self.scene.crs,
+            "bounds": list(window.bounds),
+            "shape": [window.height * scale, window.width * scale],
+            "chunks": count_chunks(window, self.request.chunk),
+            "tiles": tiling.count(window) * len(steps),
+            "bytes": window.height * window.width * scale**2 * 2 * len(self.request.bands),
+            "outputs": [str(self.request.output / name) for name in self.artefacts()],
+        }
+
+    def artefacts(self) -> list[str]:
+        """Names of the outputs in the order they are published: the store last, for it marks the end."""
+        return [f"{self.name}.{ending}" for ending in ("html", "json", "tif", "zarr")]
+
+
+def forecast(plan: UpscalePlan) -> dict[str, Any]:
+    """Where the work would run, and the seconds the network would take by the time one tile takes here."""
+    request, pool = plan.request, plan.pool
+    if pool is None:
+        return {"workers": request.scheduler}
+    import torch
+
+    model = load(request.model, request.scale, pool.device, pool.cores)
+    tile = torch.zeros(model.batch, 3, plan.model.tile, plan.model.tile)
+    model(tile).cpu()  # the first call also chooses kernels and fills caches
+    start = time.monotonic()
+    model(tile).cpu()
+    each = (time.monotonic() - start) / model.batch
+    workers = [pool.device if pin is None else f"{pool.device}:{pin}" for pin in pool.pins]
+    return {"workers": workers, "network_seconds": round(plan.summary()["tiles"] * each / len(workers), 1)}
+
+
+def check_room(plan: UpscalePlan) -> None:
+    """Raise OutputError where the mosaic cannot fit on the disk, however well it is packed."""
+    needed, free = plan.summary()["bytes"], psutil.disk_usage(str(plan.work)).free
+    if needed > max(LARGE, PACKED * free):
+        raise OutputError(
+            f"the mosaic of {plan.request.scene} has {needed / 1e9:,.0f} GB of pixels, and {plan.request.output} has "
+            f"{free / 1e9:,.0f} GB free; cut the scene, free some space or choose another --output"
+        )

@@ -1,0 +1,1 @@
+"""From a chunk's pixels to the outputs: store, GeoTIFF, STAC item, page."""

@@ -1,0 +1,55 @@
+"""Which bands go through the network together, and on which tiles: what a plan must know of a model, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rsup.pipeline.lattice import Tiling
+
+if TYPE_CHECKING:
+    from rsup.models.upscaler import ModelDescriptor
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of the network over a chunk: which bands go in, and which output channel is which band."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[tuple[int, str], ...]
+    """(channel, band) pairs that are kept."""
+
+
+def tiling_of(descriptor: ModelDescriptor) -> Tiling:
+    """The lattice of a model's tiles."""
+    return Tiling(descriptor.tile, descriptor.halo, descriptor.overlap)
+
+
+def false_colour(bands: Sequence[str], available: Sequence[str], model: ModelDescriptor) -> list[str]:
+    """Those of `bands` that a network sees in the place of another; none of an interpolator, to which all are alike."""
+    if model.metadata["kind"] == "interpolation":
+        return []
+    steps = passes(bands, available, model.bands)
+    return [band for step in steps if step.inputs != tuple(model.bands) for _, band in step.outputs]
+
+
+def passes(bands: Sequence[str], available: Sequence[str], model_bands: Sequence[str]) -> list[Pass]:
+    """How to get `bands` out of a network made for `model_bands`, given what the scene has.
+
+    The model's own bands go through together where the scene has all of them. Any other band goes through a
+    false-colour triple: the band first, where the network saw red, then the model's first bands as guides (nir, red,
+    green: the colour-infrared composite), or the band itself where the scene lacks them.
+    """
+    result = []
+    natural = tuple(band for band in model_bands if band in bands)
+    if natural and set(model_bands) <= set(available):
+        result.append(Pass(tuple(model_bands), tuple((model_bands.index(band), band) for band in natural)))
+    else:
+        natural = ()
+    for band in bands:
+        if band not in natural:
+            guides = [guide for guide in model_bands if guide in available and guide != band]
+            inputs = (band, *guides, *[band] * len(model_bands))[: len(model_bands)]
+            result.append(Pass(inputs, ((0, band),)))
+    return result

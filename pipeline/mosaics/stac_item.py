@@ -1,0 +1,258 @@
+"""The STAC item of a mosaic: where it lies, what its numbers mean, which model and sources made it.
+
+In: the mosaic's window, bands, model and sources. Out: a STAC 1.1 item (GeoJSON feature) as a dictionary, and
+the file. Extensions: projection 2.0, raster 2.0, processing 1.2, file 2.1, machine learning model (mlm) 1.4.
+It holds no date of its own making: equal input gives an equal item.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pystac
+from pyproj import Transformer
+from pystac.utils import datetime_to_str
+
+from rsup.models.base.errors import unwritable
+from rsup.models.base.files import replacing
+from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+from rsup.pipeline.errors import OutputError
+from rsup.pipeline.lattice import GSD, Window
+from rsup.pipeline.public import printable, public_address
+from rsup.pipeline.scenes.attributes import LAUNCH, moment
+
+EXTENSIONS = [
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/mlm/v1.4.0/schema.json",
+]
+
+ASSETS: dict[str, dict[str, Any]] = {
+    "cog": {
+        "title": "Mosaic as cloud-optimised GeoTIFF",
+        "media_type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "roles": ["data"],
+    },
+    "zarr": {
+        "title": "Mosaic as multiscale Zarr store",
+        "media_type": "application/vnd.zarr; version=3",
+        "roles": ["data"],
+    },
+    "page": {"title": "Before and after", "media_type": "text/html", "roles": ["overview"]},
+}
+"""What is said of each file by its key."""
+
+OPEN = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""The end of a range that nothing ends: STAC wants a date, or a range with both ends."""
+
+
+def stac_item(
+    name: str,
+    window: Window,
+    crs: str,
+    scale: int,
+    bands: Sequence[str],
+    model: dict[str, Any],
+    sources: list[dict[str, Any]],
+    assets: dict[str, str],
+    *,
+    interval: tuple[datetime, datetime] | None = None,
+    false_colour: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The item `name` of a mosaic that covers `window` with `scale` times the lattice's pixels.
+
+    `model`: name, sha256 (hex), metadata (of a descriptor: its weights' header has architecture and bands).
+    `sources`: the scene's items; of each the id, datetime and href (its STAC document), whichever is there. `assets`:
+    names of files beside the item, by the keys of `ASSETS`. `interval`: when the scene was taken, where no source says.
+    `false_colour`: the bands that went through the network in the place of others.
+    """
+    geometry, bbox = _footprint(window, crs)
+    described = _bands(bands)
+    transform = window.transform(scale)
+    properties = {
+        **_dates(sources, interval),
+        "title": f"{printable(name)}: Sentinel-2 super-resolved to {GSD / scale:g} m",
+        "gsd": GSD / scale,
+        "bands": described,
+        **({"proj:code": crs} if crs.startswith("EPSG:") else {"proj:code": None, "proj:wkt2": crs}),
+        "proj:shape": [window.height * scale, window.width * scale],
+        "proj:transform": list(transform)[:6],
+        "proj:bbox": list(window.bounds),
+        "processing:level": "L4",  # a model's output, by the levels the extension refers to
+        "processing:lineage": _lineage(scale, model, sources),
+        "processing:software": {"rsup": version("rsup")},
+        **_mlm(bands, model),
+        "rsup:scale": scale,
+        "rsup:false_colour": list(false_colour),
+        "rsup:model_sha256": model["sha256"],
+        "rsup:sources": _ids(sources),
+    }
+    item = pystac.Item(
+        id=printable(name),
+        geometry=geometry,
+        bbox=bbox,
+        datetime=moment(properties["datetime"]),
+        properties=properties,
+        stac_extensions=EXTENSIONS,
+    )
+    for key, file in assets.items():
+        extra = {"bands": described} if "data" in ASSETS[key]["roles"] else {}
+        # A reference (RFC 3986), whatever the file's name: "#" would start a fragment.
+        item.add_asset(key, pystac.Asset(quote(os.fsencode(file)), **ASSETS[key], extra_fields=extra))
+    item.add_asset("model", _model_asset(model))
+    for source in sources:
+        if href := _public(source.get("href")):
+            title = printable(str(source.get("id") or href))
+            item.add_link(pystac.Link("derived_from", href, "application/geo+json", title))
+    return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def write_item(item: dict[str, Any], path: Path) -> None:
+    """Write the item as JSON; `path` appears whole or not at all. Raises OutputError where the disk refuses."""
+    try:
+        with replacing(path) as fresh, fresh.open("w", encoding="utf-8") as file:
+            json.dump(item, file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+    except OSError as error:
+        raise OutputError(f"{unwritable(path, error)}; the same command then goes on") from error
+
+
+def _footprint(window: Window, crs: str) -> tuple[dict[str, Any], list[float]]:
+    """The window's edge in degrees, with a vertex every 10 km or less, cut at the antimeridian; and its bbox.
+
+    RFC 7946: rings anticlockwise, coordinates to 7 digits (1 cm), a bbox across the antimeridian has its west
+    above its east.
+    """
+    west, south, east, north = window.bounds
+    corners = np.array([(west, south), (east, south), (east, north), (west, north), (west, south)])
+    steps = max(8, math.ceil(max(east - west, north - south) / 10_000))
+    t = np.arange(4 * steps + 1) / steps
+    x, y = (np.interp(t, range(5), corners[:, axis]) for axis in (0, 1))
+    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+    lon = np.unwrap(lon, period=360)
+    lon = lon + 360 if lon.min() < -180 else lon
+    ring = list(zip(lon.tolist(), lat.tolist(), strict=True))
+    if lon.max() <= 180:
+        parts = [ring]
+    else:
+        parts = [_clip(ring, 180, -1), [(lon - 360, lat) for lon, lat in _clip(ring, 180, 1)]]
+    rounded = [[[round(lon, 7), round(lat, 7)] for lon, lat in part] for part in parts]
+    lats = [point[1] for part in rounded for point in part]
+    bbox = [
+        min(point[0] for point in rounded[0]),
+        min(lats),
+        max(point[0] for point in rounded[-1]),
+        max(lats),
+    ]
+    if len(rounded) == 1:
+        return {"type": "Polygon", "coordinates": rounded}, bbox
+    return {"type": "MultiPolygon", "coordinates": [[part] for part in rounded]}, bbox
+
+
+def _clip(ring: list[tuple[float, float]], meridian: float, side: int) -> list[tuple[float, float]]:
+    """The part of a closed ring with side * (lon - meridian) >= 0 (one edge of Sutherland and Hodgman, 1974)."""
+    kept: list[tuple[float, float]] = []
+    for a, b in pairwise(ring):
+        inside_a, inside_b = (side * (point[0] - meridian) >= 0 for point in (a, b))
+        if inside_a:
+            kept.append(a)
+        if inside_a != inside_b:
+            t = (meridian - a[0]) / (b[0] - a[0])
+            kept.append((meridian, a[1] + t * (b[1] - a[1])))
+    return [*kept, kept[0]]
+
+
+def _bands(bands: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": band,
+            "data_type": "uint16",
+            "nodata": NODATA,
+            "raster:scale": SCALE_FACTOR,
+            "raster:offset": ADD_OFFSET,
+        }
+        for band in bands
+    ]
+
+
+def _dates(sources: list[dict[str, Any]], interval: tuple[datetime, datetime] | None) -> dict[str, Any]:
+    """One moment where all sources share it, else the range they span; without any, what the scene says."""
+    moments = sorted(taken for source in sources if (taken := moment(source.get("datetime"))))
+    first, last = map(datetime_to_str, (moments[0], moments[-1]) if moments else interval or (LAUNCH, OPEN))
+    if first == last:
+        return {"datetime": first}
+    return {"datetime": None, "start_datetime": first, "end_datetime": last}
+
+
+def _ids(sources: list[dict[str, Any]]) -> list[str]:
+    return [printable(str(source["id"])) for source in sources if source.get("id")]
+
+
+def _lineage(scale: int, model: dict[str, Any], sources: list[dict[str, Any]]) -> str:
+    ids = _ids(sources)
+    return (
+        f"Super-resolved from {GSD} m to {GSD / scale:g} m with the model {model['name']} "
+        f"(SHA-256 {model['sha256']}), then projected so that block means equal the {GSD} m pixels."
+        + (f" Sources: {', '.join(ids)}." if ids else "")
+    )
+
+
+def _mlm(asked: Sequence[str], model: dict[str, Any]) -> dict[str, Any]:
+    """The network's own interface; that of an interpolator, which has no header, is whatever bands are asked for."""
+    header = model["metadata"].get("header") or {}
+    bands = list(header.get("bands", asked))
+    tasks, order = ["super-resolution"], ["batch", "channel", "height", "width"]
+    tensor = {"shape": [-1, len(bands), -1, -1], "dim_order": order, "data_type": "float32"}
+    return {
+        "mlm:name": _mlm_name(str(model["name"])),
+        "mlm:architecture": str(header.get("architecture", model["name"])),
+        "mlm:framework": "PyTorch",
+        "mlm:tasks": tasks,
+        "mlm:input": [{"name": "10 m tile", "bands": bands, "input": tensor}],
+        "mlm:output": [{"name": "super-resolved tile", "tasks": tasks, "result": tensor}],
+    }
+
+
+def _mlm_name(name: str) -> str:
+    """What the extension allows: letters, digits and _.- between a letter and a letter or digit."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(name).name).strip("_.-")
+    allowed = re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]+[A-Za-z0-9]", plain)
+    return plain if allowed else f"model-{plain or 'unnamed'}"
+
+
+def _model_asset(model: dict[str, Any]) -> pystac.Asset:
+    """The weights by their digest (RFC 6920): the item must not tell where they lay on somebody's disk."""
+    digest = bytes.fromhex(model["sha256"])
+    name = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    extra = {
+        "file:checksum": f"1220{digest.hex()}",  # multihash: SHA-256, 32 bytes
+        "mlm:artifact_type": "rsup",
+    }
+    return pystac.Asset(
+        f"ni:///sha-256;{name}",
+        title=f"Model {model['name']}",
+        media_type="application/octet-stream",
+        roles=["mlm:model"],
+        extra_fields=extra,
+    )
+
+
+def _public(href: Any) -> str | None:
+    """An http(s) href without login, query and fragment, where secrets may be; None for anything else."""
+    if not isinstance(href, str) or not re.match(r"https?://", href, re.IGNORECASE):
+        return None
+    return printable(public_address(href))

@@ -1,0 +1,287 @@
+"""The mosaic store: a multiscale Zarr 3 group that many processes fill, one chunk a task.
+
+In: finished chunks, uint16 [band, y, x]. Out: one [y, x] array a band at the root, and halved copies in the
+child groups "2", "4", "8", ... down to 512 px, each a CF dataset of its own (cf.py). Equal input gives equal
+bytes, however often and in whatever order chunks are written.
+Conventions: zarr-conventions `multiscales`, `spatial` and `proj:` (GeoZarr), version 1, beside CF.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+
+from rsup.models.base.errors import unwritable
+from rsup.models.base.files import replacing, sync_tree
+from rsup.pipeline.cf import add_array, add_grid, consolidate, sync_chunk
+from rsup.pipeline.errors import OutputError
+from rsup.pipeline.lattice import Window
+
+SMALLEST_OVERVIEW = 512
+"""Overviews are halved until the longer side is at most this many pixels."""
+
+
+def _convention(uuid: str, name: str, repository: str, description: str) -> dict[str, str]:
+    return {
+        "uuid": uuid,
+        "name": name,
+        "schema_url": f"https://raw.githubusercontent.com/{repository}/refs/tags/v1/schema.json",
+        "spec_url": f"https://github.com/{repository}/blob/v1/README.md",
+        "description": description,
+    }
+
+
+CONVENTIONS = [
+    _convention(
+        "d35379db-88df-4056-af3a-620245f8e347",
+        "multiscales",
+        "zarr-conventions/multiscales",
+        "Multiscale layout of zarr datasets",
+    ),
+    _convention(
+        "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+        "spatial",
+        "zarr-conventions/spatial",
+        "Spatial coordinate information",
+    ),
+    _convention(
+        "f17cb550-5864-4468-aeb7-f3180cfb622f",
+        "proj:",
+        "zarr-experimental/geo-proj",
+        "Coordinate reference system information for geospatial data",
+    ),
+]
+"""What the root attribute `zarr_conventions` declares."""
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One resolution of the pyramid; group "." is the root, at full resolution."""
+
+    group: str
+    source: str | None
+    """Group it is averaged from."""
+    transform: Affine
+    shape: tuple[int, int]
+
+
+def create_mosaic(
+    path: Path,
+    window: Window,
+    crs: str,
+    scale: int,
+    bands: Sequence[str],
+    chunk: int,
+    attributes: dict[str, Any],
+) -> None:
+    """Create the store with all its levels, every pixel nodata; nothing happens where this very store exists.
+
+    `chunk` is the side of a chunk in lattice pixels, so chunk (i, j) of the store is chunk (i, j) of
+    `grid.chunks(window, chunk)`. `attributes` go to the root. The store appears whole or not at all.
+    Raises OutputError where `path` holds something else or cannot be written.
+    """
+    try:
+        if path.exists():
+            with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+                _create(Path(folder) / "new", window, crs, scale, bands, chunk, attributes)
+                if _metadata(path) != _metadata(Path(folder) / "new"):
+                    raise OutputError(f"{path} holds another mosaic; remove it or choose another output folder")
+        else:
+            with replacing(path) as fresh:
+                _create(fresh, window, crs, scale, bands, chunk, attributes)
+                sync_tree(fresh)
+    except OSError as error:
+        raise OutputError(unwritable(path, error)) from error
+
+
+def write_chunk(path: Path, bands: Sequence[str], index: tuple[int, int], data: NDArray[np.uint16]) -> None:
+    """Write chunk `index` (row, column of the chunk grid): uint16 [band, y, x], the chunk's whole extent.
+
+    On the disk (fsync) when it returns. No other chunk is read or written, so any number of processes may
+    write different chunks. Raises ValueError for data of another shape, OSError where the disk refuses.
+    """
+    group = zarr.open_group(path, mode="r+")
+    for band, plane in zip(bands, data, strict=True):
+        array = _array(group, band)
+        _check_plane(array, index, plane)
+        # A write of the whole chunk: zarr neither reads what stood there nor touches a neighbour.
+        array.set_block_selection(index, plane)
+    sync_chunk(path, list(bands), index)
+
+
+def build_overviews(path: Path, progress: Callable[[int, int], None]) -> None:
+    """Fill the overview groups, each from the next finer one; rerun at will.
+
+    A pixel is the mean of the up to four valid ones it covers, rounded half up; 0 where none is valid. Holds
+    one chunk and its halves at a time, whatever the mosaic's size. `progress(done, total)` counts chunks.
+    Also clears away what writers killed in mid-chunk left, so it must run after the last of them.
+    Raises OutputError where the disk refuses, or a chunk that was written cannot be read any more.
+    """
+    root = zarr.open_group(path, mode="r+")
+    layout: Any = root.attrs["multiscales"]
+    jobs = [
+        (level["derived_from"], level["asset"], band, (row, col))
+        for level in layout["layout"]
+        if "derived_from" in level
+        for band in bands_of(path)
+        for row, col in product(*map(range, _array(root, f"{level['asset']}/{band}").cdata_shape))
+    ]
+    try:
+        for leftover in path.rglob("*.partial"):
+            leftover.unlink(missing_ok=True)
+        for done, (source, target, band, index) in enumerate(jobs):
+            progress(done, len(jobs))
+            array = _array(root, f"{target}/{band}")
+            array.set_block_selection(index, _halved(_array(root, f"{source}/{band}"), array, index))
+            sync_chunk(path / target, [band], index)
+    except OSError as error:
+        raise OutputError(f"{unwritable(path, error)}; the same command then goes on") from error
+    progress(len(jobs), len(jobs))
+
+
+def bands_of(path: Path) -> tuple[str, ...]:
+    """The mosaic's bands, in the order they were asked for."""
+    names: Any = zarr.open_group(path, mode="r").attrs["bands"]
+    return tuple(names)
+
+
+def is_name(band: str) -> bool:
+    """Whether a band of that name can stand in a mosaic, beside the grid's arrays and the overviews' groups."""
+    return not (re.fullmatch(r"x|y|spatial_ref|\d+|\.+|__.*", band) or re.search(r"[/\\\0]", band))
+
+
+def has_valid_pixel(path: Path) -> bool:
+    """Whether any band has a pixel that is not nodata; asks the coarsest overview, which keeps every valid one."""
+    root = zarr.open_group(path, mode="r")
+    layout: Any = root.attrs["multiscales"]
+    coarsest = layout["layout"][-1]["asset"]
+    return any(np.asarray(_array(root, f"{coarsest}/{band}")[:]).any() for band in bands_of(path))
+
+
+def _create(
+    path: Path,
+    window: Window,
+    crs: str,
+    scale: int,
+    bands: Sequence[str],
+    chunk: int,
+    attributes: dict[str, Any],
+) -> None:
+    levels = _levels(window, scale)
+    described = {
+        **attributes,
+        "Conventions": "CF-1.11",
+        "bands": list(bands),
+        "zarr_conventions": CONVENTIONS,
+        "multiscales": {"layout": [_layout(level) for level in levels], "resampling_method": "average"},
+        **({"proj:code": crs} if crs.startswith("EPSG:") else {"proj:wkt2": crs}),
+        "spatial:dimensions": ["y", "x"],
+        "spatial:bbox": list(window.bounds),
+        "spatial:transform": list(levels[0].transform)[:6],
+        "spatial:shape": list(levels[0].shape),
+    }
+    root = zarr.create_group(path, attributes=described)
+    for level in levels:
+        group = root if level.source is None else root.create_group(level.group, attributes={"Conventions": "CF-1.11"})
+        add_grid(group, level.transform, level.shape, crs)
+        for band in bands:
+            add_array(group, band, level.shape, chunk * scale)
+    for level in reversed(levels):  # the root last: its copy holds the children's
+        consolidate(path / level.group)
+
+
+def _levels(window: Window, scale: int) -> list[_Level]:
+    """The pyramid, finest first. Odd sides round up: the last pixel then reaches past the mosaic's edge."""
+    transform, shape = window.transform(scale), (window.height * scale, window.width * scale)
+    levels = [_Level(".", None, transform, shape)]
+    factor = 1
+    while max(shape) > SMALLEST_OVERVIEW:
+        factor *= 2
+        shape = (-(-shape[0] // 2), -(-shape[1] // 2))
+        coarser = Affine(transform.a * factor, 0.0, transform.c, 0.0, transform.e * factor, transform.f)
+        levels.append(_Level(str(factor), levels[-1].group, coarser, shape))
+    return levels
+
+
+def _layout(level: _Level) -> dict[str, Any]:
+    derived = {"derived_from": level.source, "transform": {"scale": [2.0, 2.0], "translation": [0.0, 0.0]}}
+    return {
+        "asset": level.group,
+        **(derived if level.source else {}),
+        "spatial:shape": list(level.shape),
+        "spatial:transform": list(level.transform)[:6],
+    }
+
+
+def _halved(source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, int]) -> NDArray[np.uint16]:
+    """Chunk `index` of `target`, averaged from the up to four chunks of `source` under it, one at a time."""
+    height, width = source.chunks
+    rows, cols = _extent(target, index)
+    out = np.zeros((rows.stop - rows.start, cols.stop - cols.start), np.uint16)
+    starts = product(
+        range(2 * rows.start, min(2 * rows.stop, source.shape[0]), height),
+        range(2 * cols.start, min(2 * cols.stop, source.shape[1]), width),
+    )
+    for row, col in starts:
+        try:
+            fine = np.asarray(source[row : row + height, col : col + width])
+        except Exception as error:  # every codec has errors of its own
+            raise OutputError(
+                f"{source.store_path} cannot be read back ({error}): pass --overwrite to start afresh"
+            ) from error
+        half = _mean_of_valid(fine)
+        top, left = row // 2 - rows.start, col // 2 - cols.start
+        out[top : top + half.shape[0], left : left + half.shape[1]] = half
+    return out
+
+
+def _mean_of_valid(fine: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Half as many pixels [y, x] (rounded up) a side: the mean of the valid ones, 0 where there is none."""
+    height, width = fine.shape
+    total = np.zeros((-(-height // 2), -(-width // 2)), np.uint32)
+    valid = np.zeros(total.shape, np.uint8)
+    for row, col in product((0, 1), (0, 1)):
+        quarter = fine[row::2, col::2]
+        part = (slice(quarter.shape[0]), slice(quarter.shape[1]))
+        total[part] += quarter
+        valid[part] += quarter > 0
+    valid = np.maximum(valid, 1)
+    return ((total + valid // 2) // valid).astype(np.uint16)
+
+
+def _extent(array: zarr.Array[Any], index: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of chunk `index`, cut at the array's edge."""
+    rows, cols = (
+        slice(i * size, min((i + 1) * size, length))
+        for i, size, length in zip(index, array.chunks, array.shape, strict=True)
+    )
+    return rows, cols
+
+
+def _check_plane(array: zarr.Array[Any], index: tuple[int, int], plane: NDArray[Any]) -> None:
+    rows, cols = _extent(array, index)
+    expected = (rows.stop - rows.start, cols.stop - cols.start)
+    if plane.shape != expected or plane.dtype != np.uint16:
+        raise ValueError(f"chunk {index} is uint16 {expected}, not {plane.dtype} {plane.shape}")
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name.removeprefix("./")]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{name} is a group, not an array")
+    return array
+
+
+def _metadata(path: Path) -> dict[str, bytes]:
+    """What a store says of itself: every metadata document by its place in the store."""
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("zarr.json")}

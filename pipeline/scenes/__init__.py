@@ -1,0 +1,1 @@
+"""The scene store, its contract, and what is read from strangers' scenes."""

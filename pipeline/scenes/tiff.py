@@ -1,0 +1,89 @@
+"""A scene in a GeoTIFF: what its header says, and its numbers.
+
+In: a file. Out: a `Description` that keeps the contract, and windows of its bands. GDAL is held to its GTiff driver: a
+file of another kind, whatever its name, may lead it to other files and addresses.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from rsup.pipeline.errors import SceneError
+from rsup.pipeline.sentinel2 import SCL, common_name
+
+from . import remedies
+from .contract import check_chunks, check_crs, check_names, check_packing, check_size, check_type, check_window, reason
+from .store import Description
+
+DRIVER = "GTiff"
+"""Also of cloud-optimised GeoTIFFs."""
+
+
+def describe(path: Path) -> Description:
+    """Read a GeoTIFF's header and check it line by line. Raises SceneError with the broken line and its remedy."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said by the contract, with the remedy
+            with _open(path) as source:
+                return _describe(path, source)
+    except (RasterioError, UnicodeDecodeError) as error:
+        raise SceneError(
+            f"{path} is neither a Zarr store nor a raster that GDAL's GeoTIFF driver reads: {reason(error)}"
+        ) from error
+
+
+def read(path: Path, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]:
+    """Numbers [layer, y, x] of some bands, counted from 1."""
+    with _open(path) as source:
+        return np.asarray(source.read(list(layers), window=RasterWindow.from_slices(rows, cols)))
+
+
+def lost(path: Path, layer: Any, rows: slice, cols: slice, where: NDArray[np.bool_]) -> str | None:
+    """The block that is absent at one of the pixels `where` [y, x] of a window; None where all are there."""
+    with _open(path) as source:
+        tall, wide = source.block_shapes[layer - 1]
+        down, along = np.nonzero(where)
+        blocks = np.unique(np.stack([(rows.start + down) // tall, (cols.start + along) // wide]), axis=1)
+        for row, col in blocks.T:
+            if source.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=layer) is None:
+                return f"block {row}, {col} of band {layer}"
+    return None
+
+
+def _open(path: Path) -> rasterio.DatasetReader:
+    return rasterio.open(path, driver=DRIVER)
+
+
+def _describe(path: Path, source: rasterio.DatasetReader) -> Description:
+    names: tuple[str, ...] = source.descriptions
+    if not all(names) or len(set(names)) < len(names):
+        raise SceneError(
+            f"{path}: every band needs a name of its own as its description; "
+            f"give it those of its bands, in their order: {remedies.name_bands(path)}"
+        )
+    check_size(path, source.shape)
+    layers = {name: number for number, name in enumerate(names, 1)}
+    classes = next((layers.pop(name) for name in names if common_name(name) == SCL.name), None)
+    if not layers:
+        raise SceneError(f"{path} has no band; rsup needs red, green and blue, or what --bands names")
+    bands = check_names(path, tuple(layers))
+    for name, number in layers.items():
+        dtype, scale, offset, nodata = (
+            values[number - 1] for values in (source.dtypes, source.scales, source.offsets, source.nodatavals)
+        )
+        check_type(path, name, dtype, (scale, offset))
+        check_packing(path, name, scale, offset, nodata)
+        check_chunks(path, name, source.block_shapes[number - 1], source.shape, np.dtype(dtype).itemsize)
+    crs = check_crs(path, source.crs.to_wkt() if source.crs else None)
+    window = check_window(path, source.transform, source.shape, crs)
+    words = {**source.tags(), **source.tags(ns="IMAGERY")}
+    return Description(crs, window, bands, tuple(layers.values()), classes, None, words)

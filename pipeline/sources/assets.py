@@ -1,0 +1,316 @@
+"""One item on one window of the lattice: an item reference in, its pixels as stored numbers out.
+
+The files' own headers say where their pixels lie, never the catalogue. Each band is read on its own native grid,
+converted to stored numbers there, and only then brought onto the lattice: numbers that wrapped around (see
+sentinel2) would bleed into their neighbours otherwise. Pixels already on the lattice are copied, not resampled.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from rsup.pipeline.errors import SceneError
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.sentinel2 import (
+    BANDS,
+    SCL,
+    Offset,
+    OffsetDecision,
+    asset_offset,
+    dark_level,
+    decide_offset,
+    product_offset,
+)
+
+from .asset_file import GDAL_OPTIONS, Header, check_whole, read_coarse, read_header, read_window
+from .packing import Packing, classes, nodata_of
+from .remote import scheme_of, text
+from .resample import Method, resample
+from .stac.items import ItemReference
+
+__all__ = ["GDAL_OPTIONS", "WAITS", "Pixels", "Source", "inspect", "quiet", "read", "read_classes"]
+
+WAITS = (1.0, 2.0, 4.0)
+"""Seconds before the second and later attempts to read an asset."""
+PATIENCE = 120.0
+"""Seconds after which a failing read is not begun again."""
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An item that has been looked at: where its pixels lie and what their numbers mean."""
+
+    item: ItemReference
+    headers: dict[str, Header]
+    """Of the assets of every band and of `scl`."""
+    packings: dict[str, Packing]
+    """Of every band."""
+    decision: OffsetDecision
+    sign: bool
+    """Its hrefs need Planetary Computer's signature, made anew at each read because it expires."""
+
+    def zero(self, band: str) -> int:
+        """The stored number of a 0 that is no nodata."""
+        return self.packings[band].zero(self.decision)
+
+    @property
+    def coarse(self) -> dict[str, float]:
+        """Bands whose pixels are larger than Sentinel-2's, and how large, in metres."""
+        return {
+            band: self.headers[band].grid.pixel
+            for band in self.packings
+            if self.headers[band].grid.pixel > BANDS[band].gsd * (1 + 1e-6)
+        }
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One band of an item on a window."""
+
+    numbers: NDArray[np.uint16]
+    """[y, x], stored numbers; 0 where there is none."""
+    zero: NDArray[np.bool_]
+    """[y, x], where the file has a plain 0: nodata, or the darkest number. One band alone does not tell."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence, around threads that read, a warning of rasterio: an asset without georeference is an error here.
+
+    Around them, not in them: filters of warnings are the process's, so that threads would undo each other's.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+def inspect(item: ItemReference, wanted: Offset, sign: bool) -> Source:
+    """Look at an item: the headers of its assets, whether they belong together, its dark pixels for the offset.
+
+    The look is at the whole item, coarsely, so that the decision is the same whatever ground is fetched.
+    Raises SceneError where an asset cannot be read or used, or the offset cannot be decided.
+    """
+    headers: dict[str, Header] = {}
+    packings: dict[str, Packing] = {}
+    for band in item.hrefs:
+        label = _label(item, band)
+        headers[band] = _persevere(item, band, lambda fresh, band=band: _look(item, band, sign, fresh))  # type: ignore[misc]
+        with _named(label):
+            if band == SCL.name:
+                nodata_of(headers[band].nodata, item.assets[band])
+            else:
+                header = headers[band]
+                packings[band] = Packing.of(header.dtype, header.packing, header.nodata, item.assets[band])
+    _check_together(item, headers)
+    return Source(item, headers, packings, _decide(item, headers, packings, wanted, sign), sign)
+
+
+def _look(item: ItemReference, band: str, sign: bool, fresh: bool) -> Header:
+    href, label = _href(item, band, sign), _label(item, band)
+    header = read_header(label, href, fresh)
+    check_whole(label, href, item.assets[band])
+    return header
+
+
+def _check_together(item: ItemReference, headers: dict[str, Header]) -> None:
+    """The bands of an item have one CRS, one ground, and pixels of Sentinel-2's sizes, or all of them larger ones."""
+    first = headers[item.evidence_band].grid
+    sizes = {band: header.grid.pixel for band, header in headers.items() if band != SCL.name}
+    for band, header in headers.items():
+        grid, pair = header.grid, f"item {item.id}: its {item.evidence_band} and {band} assets"
+        remedy = "correct its item, or leave it out by --date"
+        if grid.crs != first.crs:
+            raise SceneError(f"{pair} lie in {first.crs[:60]} and {grid.crs[:60]}, not in one CRS; {remedy}")
+        apart = max(abs(a - b) for a, b in zip(grid.bounds, first.bounds, strict=True))
+        if apart > max(grid.pixel, first.pixel) * (1 + 1e-6):
+            raise SceneError(f"{pair} do not cover the same ground (their edges are {apart:g} m apart); {remedy}")
+        native = SCL.gsd if band == SCL.name else BANDS[band].gsd
+        finest = min(sizes, key=lambda other: sizes[other])
+        if grid.pixel > max(native, sizes[finest]) * (1 + 1e-6):
+            raise SceneError(
+                f"{_label(item, band)}: its pixels are {grid.pixel:g} m wide, not {native} m, while those of {finest} "
+                f"are {sizes[finest]:g} m; {remedy}"
+            )
+
+
+def _decide(
+    item: ItemReference, headers: dict[str, Header], packings: dict[str, Packing], wanted: Offset, sign: bool
+) -> OffsetDecision:
+    """Which offset the item's numbers of the product carry: one for all its bands."""
+    of_product = [band for band in (item.evidence_band, *packings) if packings[band].scale is None]
+    if not of_product:
+        band = item.evidence_band
+        declared = packings[band]
+        offset = round((declared.offset or 0) * 10000) if wanted == "auto" else int(wanted)
+        said = f"the {band} asset declares scale {declared.scale:g} and offset {declared.offset or 0:g}"
+        user = wanted != "auto"
+        evidence = (said, *((f"decided by --offset {wanted}",) if user else ()))
+        return OffsetDecision(offset, False, item.baseline, evidence, user)
+    band = of_product[0]
+    claims = {name: _claims(item, packings[name], name) for name in of_product}
+    other = next((name for name in of_product if claims[name] and claims[band] and claims[name] != claims[band]), None)
+    if other and wanted == "auto":
+        raise SceneError(
+            f"item {item.id}: its {band} and {other} assets declare different offsets ({sorted(claims[band])} and "
+            f"{sorted(claims[other])}); decide with --offset 0 or --offset -1000"
+        )
+    values = _persevere(item, band, lambda fresh: read_coarse(_href(item, band, sign), headers[band], fresh))
+    dark = dark_level(packings[band].coarse(values))
+    product = _product_offset(item) if item.baseline is None else None
+    return decide_offset(
+        item.id, item.properties, item.assets[band], dark, product, wanted, header=packings[band].claim
+    )
+
+
+def _claims(item: ItemReference, packing: Packing, band: str) -> set[int]:
+    return {claim for claim in (packing.claim, asset_offset(item.assets[band])) if claim is not None}
+
+
+def read(source: Source, band: str, window: Window, crs: str) -> Pixels:
+    """A band on `window` in the lattice of `crs`, bilinear where it is not on the lattice.
+
+    Raises SceneError, naming item and band.
+    """
+
+    def convert(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        numbers, zero = source.packings[band].stored(values, source.decision)
+        return numbers, zero.astype(np.uint16)
+
+    numbers, zero = _on_lattice(source, band, window, crs, convert, ("bilinear", "nearest"))
+    return Pixels(numbers, zero > 0)
+
+
+def read_classes(source: Source, window: Window, crs: str) -> NDArray[np.uint8]:
+    """Scene classes [y, x] on `window` in the lattice of `crs`, by nearest neighbour; 0 where there is none.
+
+    Raises SceneError, naming the item.
+    """
+    nodata = nodata_of(source.headers[SCL.name].nodata, source.item.assets[SCL.name])
+
+    def convert(values: NDArray[Any]) -> tuple[NDArray[np.uint16]]:
+        return (classes(values, nodata).astype(np.uint16),)
+
+    return _on_lattice(source, SCL.name, window, crs, convert, ("nearest",))[0].astype(np.uint8)
+
+
+def _on_lattice(
+    source: Source,
+    band: str,
+    window: Window,
+    crs: str,
+    convert: Callable[[NDArray[Any]], tuple[NDArray[np.uint16], ...]],
+    methods: tuple[Method, ...],
+) -> list[NDArray[np.uint16]]:
+    """What `convert` makes of the file's own numbers, each brought onto the lattice by its method."""
+    header = source.headers[band]
+    grid, place = header.grid, header.grid.on_lattice(crs)
+    with _named(_label(source.item, band)):
+        if place:
+            native = Window(window.row - place.row, window.col - place.col, window.height, window.width)
+        else:
+            native = grid.around(window, crs)
+        planes = [np.zeros((native.height, native.width), np.uint16) for _ in methods]
+        inside = native.intersect(Window(0, 0, grid.height, grid.width))
+        if inside:
+            rows, cols = inside.within(Window(0, 0, grid.height, grid.width))
+            values = _persevere(
+                source.item,
+                band,
+                lambda fresh: read_window(_href(source.item, band, source.sign), header, rows, cols, fresh),
+            )
+            for plane, part in zip(planes, convert(values), strict=True):
+                plane[inside.within(native)] = part
+    if place:
+        return planes
+    nothing = np.zeros((window.height, window.width), np.uint16)
+    return [
+        resample(plane, native, grid, window, crs, method) if plane.any() else nothing
+        for plane, method in zip(planes, methods, strict=True)
+    ]
+
+
+def _label(item: ItemReference, band: str) -> str:
+    return f"item {item.id}, band {band}"
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Make a ValueError, which knows why an asset cannot be used, a SceneError that says which."""
+    try:
+        yield
+    except ValueError as error:
+        raise SceneError(f"{label}: its asset cannot be used: {error}") from error
+
+
+def _href(item: ItemReference, band: str, sign: bool) -> str:
+    href = item.hrefs[band]
+    if not sign:
+        return href
+    import planetary_computer
+
+    return str(planetary_computer.sign_url(href))
+
+
+def _persevere(item: ItemReference, band: str, action: Callable[[bool], T]) -> T:
+    """Try a read some times, with `True` (past every cache) after the first; SceneError where none succeeds."""
+    start = time.monotonic()
+    for attempt, wait in enumerate((*WAITS, None)):
+        try:
+            return action(attempt > 0)
+        except (RasterioError, OSError) as error:  # of requests too, when signing
+            reason = _words(error)
+            remedy = _hopeless(reason)
+            if remedy or wait is None or time.monotonic() - start > PATIENCE:
+                local = not scheme_of(item.hrefs[band])
+                again = (
+                    "it is damaged, cut off or another file: get it anew"
+                    if local
+                    else ("run the same command again to go on from here")
+                )
+                raise SceneError(
+                    f"{_label(item, band)}: its asset cannot be read ({reason}); {remedy or again}"
+                ) from error
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def _hopeless(reason: str) -> str | None:
+    """What to do where another attempt would end the same; None where one may help."""
+    status = re.search(r"HTTP response code: (\d{3})", reason)
+    if "No such file" in reason or (status and status[1] in ("404", "410")):
+        return "it is not where its item says: leave the item out by --date or --max-cloud"
+    if status and status[1] in ("401", "403"):
+        return "its address needs credentials, or those in it have expired"
+    if "in redirect" in reason:
+        return "its server leads away from http(s)"
+    return None
+
+
+def _words(error: BaseException) -> str:
+    """The innermost reason, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if "not recognized as being in a supported file format" in str(error):
+        return "it is neither GeoTIFF nor JPEG 2000, or its server gives no ranges of it"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _product_offset(item: ItemReference) -> int | None:
+    """BOA_ADD_OFFSET from the product's own metadata, as far as it can be had."""
+    metadata = text(item.product_metadata) if item.product_metadata else None
+    return None if metadata is None else product_offset(metadata)

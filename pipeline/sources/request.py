@@ -1,0 +1,123 @@
+"""What `rsup fetch` was asked: options in, a checked request out, or an ArgumentError that names the option."""
+
+from __future__ import annotations
+
+import calendar
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, cast
+
+from rsup.pipeline.errors import ArgumentError
+from rsup.pipeline.public import public_address
+from rsup.pipeline.sentinel2 import BANDS, Offset, common_name
+
+from .footprint import Box, utm_of
+from .stac.documents import CATALOG_FILE
+
+Composite = Literal["first", "median"]
+
+
+@dataclass(frozen=True)
+class FetchRequest:
+    """Options of `rsup fetch`, as given; what follows from them is checked and worked out at once."""
+
+    bbox: tuple[float, ...]
+    """West, south, east, north in degrees; west > east crosses the antimeridian."""
+    date: str
+    """YYYY, YYYY-MM, YYYY-MM-DD, or two of them with a slash; `..` leaves an end open. UTC, ends included."""
+    output: Path
+    catalog: str = "earth-search"
+    collection: str = "sentinel-2-l2a"
+    max_cloud: float = 20.0
+    """Percent of the whole item."""
+    bands: tuple[str, ...] = ("red", "green", "blue")
+    composite: str = "first"
+    """`first`: each pixel from the least cloudy item that has it; `median`: of all items, band by band."""
+    mask_clouds: bool = False
+    """Leave out what SCL calls cloud, cirrus, shadow or saturated."""
+    crs: str | None = None
+    """Output UTM zone as "EPSG:32633"; None for that of the bbox's centre."""
+    offset: str = "auto"
+    """`auto`, or 0 or -1000 for all items, whatever they say."""
+    overwrite: bool = False
+    chunk: int = 1024
+    """Side of a chunk of the store, in pixels."""
+    box: Box = field(init=False, compare=False)
+    utm: str = field(init=False, compare=False)
+    start: datetime | None = field(init=False, compare=False)
+    end: datetime | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        def settle(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)  # the dataclass is frozen for everyone else
+
+        settle("box", Box.of(tuple(self.bbox)))
+        settle("utm", utm_of(self.box) if self.crs is None else _utm(self.crs))
+        start, end = _interval(self.date)
+        settle("start", start)
+        settle("end", end)
+        settle("bands", tuple(map(common_name, self.bands)))
+        unknown = [band for band in self.bands if band not in BANDS]
+        if unknown or not self.bands:
+            raise ArgumentError(f"--bands {','.join(unknown)}: choose from {', '.join(BANDS)}")
+        if len(set(self.bands)) < len(self.bands):
+            raise ArgumentError(f"--bands {','.join(self.bands)} names a band twice")
+        if self.composite not in ("first", "median"):
+            raise ArgumentError(f"--composite {self.composite}: choose first or median")
+        if self.offset not in ("auto", "0", "-1000"):
+            raise ArgumentError(f"--offset {self.offset}: choose auto, 0 or -1000")
+        if not 0 <= self.max_cloud <= 100:
+            raise ArgumentError(f"--max-cloud {self.max_cloud:g} is no percentage: choose 0 to 100")
+        if not 64 <= self.chunk <= 8192:
+            raise ArgumentError(f"--chunk {self.chunk}: choose 64 to 8192 pixels")
+
+    @property
+    def public_catalog(self) -> str:
+        """`catalog` as it may be stored: without secrets, and without the folders of this machine."""
+        if "://" in self.catalog:
+            return public_address(self.catalog)
+        return CATALOG_FILE if Path(self.catalog).is_dir() else Path(self.catalog).name
+
+    @property
+    def wanted_offset(self) -> Offset:
+        """`offset`, known to be one of the three."""
+        return cast(Offset, self.offset)
+
+
+def _utm(crs: str) -> str:
+    match = re.fullmatch(r"(?i:epsg:)?(32[67])(\d\d)", crs.strip())
+    if not match or not 1 <= int(match.group(2)) <= 60:
+        raise ArgumentError(f"--crs {crs}: give a UTM zone on WGS 84, EPSG:32601-32660 or EPSG:32701-32760")
+    return f"EPSG:{match.group(1)}{match.group(2)}"
+
+
+def _interval(text: str) -> tuple[datetime | None, datetime | None]:
+    """First and last moment of a date or a range of dates."""
+    parts = text.strip().split("/")
+    if len(parts) > 2:
+        raise ArgumentError(f"--date {text}: give one date, or two with a slash between")
+    first, last = parts[0], parts[-1]
+    if first in ("", "..") and last in ("", ".."):
+        raise ArgumentError(f"--date {text}: at least one end must be a date")
+    start = None if first in ("", "..") else _span(first, text)[0]
+    end = None if last in ("", "..") else _span(last, text)[1]
+    if start and end and start > end:
+        raise ArgumentError(f"--date {text} is reversed: it ends before it starts")
+    return start, end
+
+
+def _span(date: str, text: str) -> tuple[datetime, datetime]:
+    """First and last second of a year, month or day."""
+    match = re.fullmatch(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?", date.strip())
+    try:
+        if not match:
+            raise ValueError
+        year, month, day = (int(part) if part else None for part in match.groups())
+        last_month = month or 12
+        last_day = day or calendar.monthrange(cast(int, year), last_month)[1]
+        start = datetime(cast(int, year), month or 1, day or 1, tzinfo=UTC)
+        return start, datetime(cast(int, year), last_month, last_day, 23, 59, 59, 999999, tzinfo=UTC)
+    except ValueError:  # of the calendar as well: no 31st of June
+        raise ArgumentError(f"--date {text}: {date!r} is no date; write YYYY, YYYY-MM or YYYY-MM-DD") from None

@@ -1,0 +1,1 @@
+"""STAC catalogues: whatever others wrote in, references to distinct items out."""

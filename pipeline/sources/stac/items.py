@@ -1,0 +1,97 @@
+"""Sentinel-2 items as fetch knows them, and which of them are one acquisition seen twice."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Any
+
+from rsup.pipeline.sources.footprint import Footprint
+
+PASS = timedelta(minutes=30)
+"""A platform is over a tile again after an orbit, 100 minutes, at the earliest; parts of one pass lie closer."""
+TOGETHER = timedelta(seconds=5)
+"""Sensing times of one acquisition differ by a second or two between listings and baselines."""
+ALIKE = 0.5
+"""Footprints that share more of their ground than this are one part of a tile; parts of a pass meet at their edges."""
+
+
+@dataclass(frozen=True)
+class ItemReference:
+    """One Sentinel-2 item: what fetch needs of it."""
+
+    id: str
+    collection: str | None
+    datetime: str
+    """ISO 8601, UTC."""
+    cloud: float | None
+    """Percent; None where the item does not say."""
+    platform: str | None
+    """"2A" to "2D"."""
+    tile: str | None
+    segment: str | None
+    """Sensing start of the datastrip, YYYYMMDDTHHMMSS."""
+    baseline: str | None
+    geometry: Footprint | None
+    hrefs: dict[str, str]
+    """Where the asset of each band asked for is read, of the evidence band, and of `scl` where there is one: addresses
+    with whatever login and signature the catalogue gave them, or paths. Never to be stored."""
+    assets: dict[str, dict[str, Any]]
+    """What the item says of the same files: `raster:bands`, `file:size`, `file:checksum`, whichever it has."""
+    evidence_band: str
+    """Whose dark pixels and metadata say which offset the item carries; the same whatever bands are asked for."""
+    product_metadata: str | None
+    """Where MTD_MSIL2A.xml is read, if the item has it."""
+    properties: dict[str, Any]
+    """Those that speak of processing."""
+    public_href: str | None = None
+    """The item itself, to be stored: without secrets; relative to the catalogue where that is a folder."""
+    public_hrefs: dict[str, str] = field(default_factory=dict)
+    """`hrefs`, to be stored."""
+
+
+def distinct(items: Iterable[ItemReference]) -> list[ItemReference]:
+    """Drop items that show an acquisition that a better item shows: each has one vote, however often it is listed.
+
+    Better is the higher baseline, then the later product, then the later id. One acquisition is what a platform saw of
+    a tile in one pass; downlink segments, which share the tile's ground between them, are told apart by their
+    datastrips or else by their footprints.
+    """
+    kept: dict[str | None, list[ItemReference]] = defaultdict(list)
+    for item in sorted(items, key=_goodness, reverse=True):
+        near = chain(*kept.values()) if item.tile is None else chain(kept[item.tile], kept[None])
+        if not any(_same_acquisition(item, better) for better in near):
+            kept[item.tile].append(item)
+    return list(chain(*kept.values()))
+
+
+def _goodness(item: ItemReference) -> tuple[str, str, str, str]:
+    stamps = re.findall(r"\d{8}T\d{6}", str(item.properties.get("s2:product_uri", item.id)))
+    generated = str(item.properties.get("s2:generation_time", ""))
+    return item.baseline or "", generated, stamps[-1] if stamps else "", item.id
+
+
+def _same_acquisition(one: ItemReference, other: ItemReference) -> bool:
+    if one.id == other.id:
+        return True
+    apart = abs(datetime.fromisoformat(one.datetime) - datetime.fromisoformat(other.datetime))
+    if one.platform is None or other.platform is None:
+        near = apart <= TOGETHER
+    else:
+        near = apart <= PASS and one.platform == other.platform
+    if not near:
+        return False
+    alike = None
+    if one.geometry is not None and other.geometry is not None:
+        alike = one.geometry.overlap(other.geometry) > ALIKE
+    if one.tile is None or other.tile is None:
+        return bool(alike) and apart <= TOGETHER
+    if one.tile != other.tile:
+        return False
+    if one.segment is not None and other.segment is not None:
+        return abs(datetime.fromisoformat(one.segment) - datetime.fromisoformat(other.segment)) <= TOGETHER
+    return alike is not False
