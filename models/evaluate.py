@@ -7,47 +7,34 @@ whatever else is to stand beside them, and all are measured against the image it
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import re
 import statistics
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from .base.errors import DataError
-from .data.images import SHORTEST, DataConfig, Images, Skipped
-from .data.rasters import UnusableError
+from .base.progress import Report
+from .data.images import DataConfig, Images
+from .data.measured import TILE, splits_of, whole_images
 from .degradation.pairs import RadiometryConfig, make_pair
 from .degradation.real_esrgan import PublishedDegradation
 from .degradation.sensor import RESPONSES, BandName, SensorDegradation
-from .metrics import image as metrics
-from .metrics.judge import FIGURES, WHITE, Figures, Judge, Radiometry
-from .metrics.page import Row, write_comparison
-from .networks.slimdiffsr.student import parameters
+from .metrics.judge import FIGURES, WHITE, Figures, Judge, Radiometry, mean_of
+from .metrics.page import BASELINE, CROPS, Row, crops_of, summary_of, write_comparison
+from .networks.architectures import parameters
 from .upscaler import load
 
-Progress = Callable[[int, int], None]
 Enlarge = Callable[[Tensor], Tensor]
 """Images [1, 3, y, x] in [-1, 1] -> [1, 3, y * scale, x * scale]; an Upscaler is one."""
 
-BASELINE = "bicubic"
-SMALLEST = 32
-"""Side, in output pixels, under which an image is no image: SSIM's window and a border of 8 have to fit."""
-TILE = 512
-"""Side of the output tile whose time is measured, and the largest side of an image that is judged whole."""
 REPEATS = 5
-CROPS, CROP = 8, 192
-"""Rows of the page, and the side of their crops in output pixels."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +71,7 @@ class EvaluateRequest:
 
 def evaluate(
     request: EvaluateRequest,
-    progress: Progress = lambda done, total: None,
+    progress: Report = lambda done, total, note="": None,
     beside: Mapping[str, Enlarge] | None = None,
 ) -> dict[str, Any]:
     """Figures of the model, averaged over the images; beside them bicubic's (`bicubic`), unless the model is that.
@@ -106,31 +93,15 @@ def evaluate(
         "photograph" if request.degradation == "published" else "reflectance"
     )
     judge = Judge(request.scale, radiometry, upscaler.device, request.niqe_parameters)
-
-    found: dict[str, list[Figures]] = {key: [] for key in models}
-    truths: list[Figures] = []
-    rows: list[Row] = []
     red, green, blue = request.bands or upscaler.descriptor.bands
     reading = DataConfig(bands=(red, green, blue), gsd=request.gsd, white=request.white)
     degradation = _degradation(request, reading)
-    settings = RadiometryConfig(kind=radiometry, span=(WHITE, WHITE))
-    splits = _splits(request, reading, judge.notes)
-    number = sum(map(len, splits))
-    total = min(request.limit or number, number)
-    for title, sharp in _whole(splits, total, request.scale):
-        generator = _generator(request.seed, title)
-        low, high = make_pair(sharp.to(upscaler.device)[None], request.scale, degradation, settings, generator)
-        made = {key: model(low).clamp(-1, 1) for key, model in models.items()}
-        for key, image in made.items():
-            found[key].append(judge(image[0], high[0], low[0]))
-        truths.append({"niqe": judge.niqe(high[0])})
-        if request.page and len(rows) < CROPS:
-            rows.append(_row(title, request.scale, judge, low, made, high))
-        progress(len(truths), total)
+    splits = splits_of(request.data, reading, judge.notes, every=request.every)
+    judged = _judged(request, models, splits, degradation, judge, progress)
 
     notes = dict(judge.notes)
     means: dict[str, dict[str, Any]] = {
-        key: {**_mean(found[key], notes), "ms_per_tile": _milliseconds(model, request.scale, upscaler.device)}
+        key: {**mean_of(judged.figures[key], notes), "ms_per_tile": _milliseconds(model, request.scale, device)}
         for key, model in models.items()
     }
     result: dict[str, Any] = {
@@ -142,9 +113,9 @@ def evaluate(
         "radiometry": radiometry,
         "bands": [red, green, blue],
         "device": str(upscaler.device),
-        "images": len(truths),
+        "images": len(judged.truths),
         **means[name],
-        "niqe_truth": _mean(truths, {})["niqe"],
+        "niqe_truth": mean_of(judged.truths, {})["niqe"],
     }
     if name != BASELINE:
         result[BASELINE] = means[BASELINE]
@@ -154,10 +125,78 @@ def evaluate(
     if request.page:
         plain = re.sub(r"[^\w.-]", "_", name)
         page = request.page / f"evaluate-{plain}-x{request.scale}-{request.degradation}.html"
-        write_comparison(page, f"{name}, \u00d7{request.scale}, {request.degradation}", _summary(result), rows)
+        title = f"{name}, \u00d7{request.scale}, {request.degradation}"
+        write_comparison(page, title, summary_of(result), judged.rows)
     skipped = {str(each.path): each.reason for images in splits for each in images.skipped}
     listed = [{"path": path, "reason": reason} for path, reason in skipped.items()]
     return {**result, "skipped": listed, "notes": notes, "page": str(page) if page else None}
+
+
+class _Judged(NamedTuple):
+    figures: dict[str, list[Figures]]
+    """Of each image, by model."""
+    truths: list[Figures]
+    rows: list[Row]
+    """For the page."""
+
+
+def _judged(
+    request: EvaluateRequest,
+    models: Mapping[str, Enlarge],
+    splits: Sequence[Images],
+    degradation: PublishedDegradation | SensorDegradation,
+    judge: Judge,
+    device: torch.device,
+    progress: Report,
+) -> _Judged:
+    """Each image degraded once, enlarged by every model, and measured against itself."""
+    judged = _Judged({key: [] for key in models}, [], [])
+    settings = RadiometryConfig(kind=judge.radiometry, span=(WHITE, WHITE))
+    number = sum(map(len, splits))
+    total = min(request.limit or number, number)
+    for title, sharp in whole_images(splits, total, request.scale):
+        generator = _generator(request.seed, title)
+        low, high = make_pair(sharp.to(device)[None], request.scale, degradation, settings, generator)
+        made = {key: model(low).clamp(-1, 1) for key, model in models.items()}
+        for key, image in made.items():
+            judged.figures[key].append(judge(image[0], high[0], low[0]))
+        judged.truths.append({"niqe": judge.niqe(high[0])})
+        if request.page and len(judged.rows) < CROPS:
+            judged.rows.append(crops_of(title, request.scale, judge, low, made, high))
+        progress(len(judged.truths), total)
+    return judged
+
+
+def _degradation(request: EvaluateRequest, reading: DataConfig) -> PublishedDegradation | SensorDegradation:
+    if request.degradation == "published":
+        return PublishedDegradation()
+    known: dict[str, BandName] = {name: name for name in RESPONSES}
+    try:
+        first, second, third = (known[band.lower()] for band in reading.bands)
+    except KeyError as error:
+        raise DataError(
+            f"the sensor's {error.args[0]} is not known: give bands among {', '.join(known)}, or another degradation"
+        ) from None
+    return SensorDegradation(bands=(first, second, third))
+
+
+def _generator(seed: int, title: str) -> torch.Generator:
+    """By name: an image is degraded alike whatever else lies in the folder, and wherever that lies."""
+    digest = hashlib.sha256(os.fsencode(f"{seed}/{Path(title).name}")).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def _milliseconds(model: Enlarge, scale: int, device: torch.device) -> float:
+    side = TILE // scale
+    tile = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
+    times = []
+    for _ in range(REPEATS + 1):
+        start = time.perf_counter()
+        model(tile)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times[1:])  # the first one also fetches kernels and memory
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -181,123 +220,3 @@ def table(result: Mapping[str, Any]) -> str:
     if result["page"]:
         lines.append(f"page: {result['page']}")
     return "\n".join(lines)
-
-
-def _splits(request: EvaluateRequest, reading: DataConfig, notes: dict[str, str]) -> list[Images]:
-    """The images of the split or splits asked for; of all where none is for validation, which a note then says."""
-    found: list[Images] = []
-    problems: list[DataError] = []
-    splits: tuple[Literal["validation", "train"], ...] = ("validation", "train")
-    for split in splits:
-        try:
-            found.append(Images(request.data, split, reading, math.ceil(SMALLEST / SHORTEST)))
-        except DataError as error:
-            problems.append(error)
-        if found and not request.every:
-            break
-    if not found:
-        raise problems[0]
-    if problems and not request.every:
-        notes["images"] = "none falls into the validation split, so all were measured; training may have seen them"
-    return found
-
-
-def _whole(splits: Sequence[Images], count: int, scale: int) -> Iterator[tuple[str, Tensor]]:
-    """Up to `count` images, spread evenly, by title; of large ones the middle.
-
-    Those that cannot be used join their split's `skipped`. Raises DataError where that leaves none.
-    """
-    places, seen = [], Counter[str]()
-    for images in splits:
-        for index, name in enumerate(images.names()):
-            # The blocks of a large file share its name.
-            seen[name] += 1
-            places.append((images, index, name if seen[name] == 1 else f"{name} ({seen[name]})"))
-    order = np.linspace(0, len(places) - 1, count).round().astype(int).tolist()
-    given = 0
-    # The others stand by for those that cannot be used.
-    for images, index, title in (places[k] for k in dict.fromkeys([*order, *range(len(places))])):
-        try:
-            image = _middle(torch.from_numpy(images.image(index)), TILE)
-            if not image.isfinite().all():
-                raise UnusableError("lacks data in its middle")
-        except UnusableError as reason:
-            images.skipped.append(Skipped(images.folder.parent / images.names()[index], str(reason)))
-            continue
-        height, width = (side // scale * scale for side in image.shape[1:])
-        yield title, image[:, :height, :width]
-        given += 1
-        if given == count:
-            return
-    if not given:
-        raise DataError(f"{splits[0].folder}: no image can be read: look at the images")
-
-
-def _degradation(request: EvaluateRequest, reading: DataConfig) -> PublishedDegradation | SensorDegradation:
-    if request.degradation == "published":
-        return PublishedDegradation()
-    known: dict[str, BandName] = {name: name for name in RESPONSES}
-    try:
-        first, second, third = (known[band.lower()] for band in reading.bands)
-    except KeyError as error:
-        raise DataError(
-            f"the sensor's {error.args[0]} is not known: give bands among {', '.join(known)}, or another degradation"
-        ) from None
-    return SensorDegradation(bands=(first, second, third))
-
-
-def _generator(seed: int, title: str) -> torch.Generator:
-    """By name: an image is degraded alike whatever else lies in the folder, and wherever that lies."""
-    digest = hashlib.sha256(os.fsencode(f"{seed}/{Path(title).name}")).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-
-
-def _mean(figures: Iterable[Figures], notes: dict[str, str]) -> Figures:
-    """Over the images that have the figure; a note where they are not all."""
-    found = list(figures)
-    means: Figures = {}
-    for name in found[0]:
-        values = [value for each in found if (value := each[name]) is not None and math.isfinite(value)]
-        means[name] = statistics.fmean(values) if values else None
-        if len(values) < len(found) and name not in notes:
-            reason = " (it takes 192 x 192 pixels that are not flat)" if name == "niqe" else ""
-            notes[name] = f"{len(found) - len(values)} of {len(found)} images have none{reason}"
-    return means
-
-
-def _milliseconds(model: Enlarge, scale: int, device: torch.device) -> float:
-    side = TILE // scale
-    tile = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
-    times = []
-    for _ in range(REPEATS + 1):
-        start = time.perf_counter()
-        model(tile)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[1:])  # the first one also fetches kernels and memory
-
-
-def _row(title: str, scale: int, judge: Judge, low: Tensor, made: Mapping[str, Tensor], high: Tensor) -> Row:
-    """The middle of one image, small pixels repeated to the size of the others."""
-    names = [BASELINE, *(name for name in made if name != BASELINE)]
-    nearest = F.interpolate(low, scale_factor=scale, mode="nearest")
-    views = {"low resolution": nearest, **{name: made[name] for name in names}, "truth": high}
-    pictures = {caption: _picture(judge.shown(_middle(image[0], CROP))) for caption, image in views.items()}
-    return Row(title, pictures)
-
-
-def _picture(image: Tensor) -> NDArray[np.uint8]:
-    return (metrics.eight_bits(image) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
-
-
-def _middle(image: Tensor, side: int) -> Tensor:
-    """At most `side` pixels each way, around the centre of [..., y, x]."""
-    top, left = (max(0, length - side) // 2 for length in image.shape[-2:])
-    return image[..., top : top + side, left : left + side]
-
-
-def _summary(result: Mapping[str, Any]) -> str:
-    shown = ("psnr_y", "ssim_y", "lpips", "niqe", "spectrum_rmse", "sam_deg")
-    figures = ", ".join(f"{name} {result[name]:.4g}" for name in shown if result[name] is not None)
-    return f"Means over {result['images']} images: {figures}. Pixels of the low resolution are shown as squares."

@@ -17,8 +17,8 @@ from torch import Tensor
 from .base.errors import ModelError
 from .base.regular import check_file
 from .networks.slimdiffsr.autoencoder import ENCODER_BLOCKS, kl_widths
-from .networks.slimdiffsr.student import Student, StudentConfig
-from .networks.slimdiffsr.unet import LATENT
+from .networks.slimdiffsr.config import LATENT, StudentConfig
+from .networks.slimdiffsr.student import Student
 from .weights_file import Shapes, check_layout, check_scale, save_weights, sha256, student_header
 
 PREFIXES = {

@@ -1,33 +1,30 @@
 """Which models there are: a name or a file in, what callers may know of the model out, without building a network.
 
-Importing this module does not import torch; only `show_model` does.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import tomllib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from .base.errors import ModelError
-from .weights_file import SCALES, check_scale, classes_of, read_header, settings_of, sha256
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from .networks.compact import CompactConfig
-    from .networks.resshift.one_step import RsdStudentConfig
-    from .networks.slimdiffsr.student import StudentConfig
+from .networks.architectures import ARCHITECTURES
+from .weights_file import SCALES, check_scale, read_header, sha256
 
 SHIPPED = Path(__file__).parent / "weights"
 """Where students that come with rsup lie: one safetensors file each, its model card beside it."""
 
 DIGESTS = "SHA256SUMS"
 """File, beside the shipped students, of their digests, as sha256sum writes it."""
+
+INDEX = "index.toml"
+"""File, beside them, that lists them: a second family is a file and a line."""
 
 INTERPOLATORS = {"nearest": 0, "bicubic": 2, "lanczos": 3}
 """Halo, in low-resolution pixels, of each model that needs no weights: the support of its kernel."""
@@ -48,8 +45,6 @@ class ModelDescriptor:
     scale: int
     bands: tuple[str, ...]
     """The bands the model was made for, in the order of its channels."""
-    value_range: tuple[float, float]
-    """Range of the values that go in and come out."""
     tile: int
     """Side of a tile in low-resolution pixels."""
     halo: int
@@ -60,8 +55,19 @@ class ModelDescriptor:
     """The output sides of a tile are padded to multiples of this many pixels."""
     sha256: str
     """Digest of the weights file; of its definition for a model without weights."""
-    metadata: dict[str, Any]
-    """`kind`, `licence`, `path`, and the header of the weights file."""
+    kind: Literal["student", "interpolation"]
+    licence: str
+    architecture: str | None = None
+    """Of a student, one of ARCHITECTURES."""
+    path: str | None = None
+    """Of its weights file, absolute: a worker on another machine has a working folder of its own."""
+    header: dict[str, Any] | None = None
+    """Of its weights file."""
+
+    @property
+    def enlarged(self) -> bool:
+        """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
+        return self.architecture is not None and ARCHITECTURES[self.architecture].given == "enlarged"
 
 
 def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
@@ -77,13 +83,13 @@ def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
             name=found,
             scale=scale,
             bands=("red", "green", "blue"),
-            value_range=(-1.0, 1.0),
             tile=128,
             halo=INTERPOLATORS[found],
             overlap=0,
             multiple=1,
             sha256=_definition(found),
-            metadata={"kind": "interpolation", "licence": "Apache-2.0", "path": None},
+            kind="interpolation",
+            licence="Apache-2.0",
         )
     header, _ = read_header(found)
     if header.scale != scale:
@@ -94,19 +100,16 @@ def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
         name=found.stem,
         scale=scale,
         bands=header.bands,
-        value_range=header.value_range,
         tile=header.tile,
         halo=header.halo,
         overlap=header.overlap,
         multiple=header.multiple,
         sha256=_digest(found),
-        metadata={
-            "kind": "student",
-            "licence": header.licence,
-            # Absolute: a worker on another machine has a working folder of its own.
-            "path": str(found.resolve()),
-            "header": header.model_dump(),
-        },
+        kind="student",
+        licence=header.licence,
+        architecture=header.architecture,
+        path=str(found.resolve()),
+        header=header.model_dump(),
     )
 
 
@@ -143,90 +146,6 @@ def list_models() -> list[dict[str, Any]]:
     return rows
 
 
-def show_model(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """One model: parameters, the paper's count of them, cost of 512 x 512 output pixels in GMAC, its file's header.
-
-    A training recipe (a .toml file; `overrides`: `key=value`, as `--set` takes them) shows the student that it would
-    train. A model of both scales (an interpolator; `default`) is shown at scale 4. Raises ModelError for a model that
-    does not exist, a recipe without a student, and overrides of anything but a recipe.
-    """
-    found = _resolve(name_or_path, SCALES[0])
-    if isinstance(found, Path) and found.suffix == RECIPE:
-        return _show_recipe(found, overrides)
-    if overrides:
-        raise ModelError(f"--set changes settings of a recipe, and {name_or_path} is none: give a {RECIPE} file")
-    if isinstance(found, str):
-        import torch
-
-        from .networks.interpolation import interpolator
-
-        with torch.device("meta"):
-            cost = gmac(interpolator(found, SCALES[0]), torch.empty(1, 3, 128, 128))
-        # No dead tensors to count: both numbers are the same for a model without weights.
-        counts = {"parameters": 0, "parameters_as_published": 0, "gmac_512": cost}
-        about = {"kind": "interpolation", "scales": list(SCALES), "licence": "Apache-2.0", "path": None, "header": None}
-        return {"name": found, **counts, "sha256": _definition(found), **about}
-
-    header, _ = read_header(found)
-    return {
-        "name": found.stem,
-        **student_counts(settings_of(found, header)),
-        "sha256": _digest(found),
-        "kind": "student",
-        "scales": [header.scale],
-        "licence": header.licence,
-        "path": str(found),
-        "header": header.model_dump(),
-    }
-
-
-def _show_recipe(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    from .training.recipe import StudentRecipe, load_recipe
-
-    recipe = load_recipe(path, overrides)
-    if not isinstance(recipe, StudentRecipe):
-        raise ModelError(f"{path} is a recipe for {recipe.method}: give one for slimdiffsr-student, or a weights file")
-    return {
-        "name": path.stem,
-        **student_counts(recipe.student),
-        "sha256": None,
-        "kind": "recipe",
-        "scales": [recipe.scale],
-        "licence": None,
-        "path": str(path),
-        "header": None,
-    }
-
-
-def student_counts(config: StudentConfig | CompactConfig | RsdStudentConfig) -> dict[str, Any]:
-    """`parameters`, `parameters_as_published` and `gmac_512` of a student, without making its weights."""
-    import torch
-
-    from .networks.compact import CompactConfig
-    from .networks.slimdiffsr.student import parameters
-
-    with torch.device("meta"):
-        student = classes_of(config.architecture)[1](config)
-        side = 512 // config.scale if isinstance(config, CompactConfig) else 512
-        cost = gmac(student, torch.empty(1, 3, side, side))
-    live = parameters(student)
-    counted = live
-    if config.architecture == "slimdiffsr-student":
-        from .published import parameters_as_published
-
-        counted = parameters_as_published(config)
-    return {"parameters": live, "parameters_as_published": counted, "gmac_512": cost}
-
-
-def gmac(network: nn.Module, image: Any) -> float:
-    """Billions of multiply-adds, in convolutions and matrix products, of one forward pass; free on the meta device."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        network.requires_grad_(False)(image)
-    return round(int(counter.get_total_flops()) / 2e9, 3)
-
-
 def _resolve(name_or_path: str, scale: int) -> str | Path:
     """The name of an interpolator, or the path of a weights file or a recipe."""
     if name_or_path == DEFAULT:
@@ -245,8 +164,8 @@ def _resolve(name_or_path: str, scale: int) -> str | Path:
 
 
 def _default(scale: int) -> Path:
-    for path in _shipped().values():
-        if read_header(path)[0].scale == scale:
+    for student in _index():
+        if student["scale"] == scale and student["default"] and (path := _file_of(student)).is_file():
             return path
     raise ModelError(f"{SHIPPED} has no student for x{scale}, which comes with rsup: install it again")
 
@@ -263,7 +182,20 @@ def _digest(path: Path) -> str:
 
 
 def _shipped() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+    return {student["name"]: path for student in _index() if (path := _file_of(student)).is_file()}
+
+
+def _index() -> list[dict[str, Any]]:
+    """Name, scale, family and default of each shipped student."""
+    try:
+        students: list[dict[str, Any]] = tomllib.loads((SHIPPED / INDEX).read_text())["student"]
+    except OSError as error:
+        raise ModelError(f"{SHIPPED / INDEX} cannot be read ({error.strerror}): install rsup again") from error
+    return students
+
+
+def _file_of(student: dict[str, Any]) -> Path:
+    return SHIPPED / f"{student['name']}.safetensors"
 
 
 def _definition(name: str) -> str:

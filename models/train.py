@@ -10,13 +10,12 @@ import torch
 from accelerate import Accelerator
 
 from .base.errors import RecipeError, TrainingError, remedy
+from .base.progress import Report
+from .methods import METHODS
 from .methods.rsd import ResShiftTask, RsdTask, load_resshift, new_resshift
-from .methods.slimdiffsr_student import StudentTask
-from .methods.slimdiffsr_teacher import TeacherTask
-from .training.loop import Report, fit
-from .training.recipe import Recipe, ResShiftRecipe, RsdRecipe, StudentRecipe, TeacherRecipe, load_recipe
+from .training.loop import fit
+from .training.recipe import ResShiftRecipe, RsdRecipe, load_recipe
 from .training.run_folder import check_run
-from .training.task import Task
 
 TEACHER = "teacher"
 """Folder, in an RSD run that trains its own teacher, of that teacher's run."""
@@ -40,9 +39,9 @@ def train(request: TrainRequest, report: Report) -> dict[str, Any]:
     Raises RecipeError, ModelError, DataError and TrainingError before anything that existed is touched.
     """
     recipe = load_recipe(request.recipe, request.overrides)
-    teaching = isinstance(recipe, TeacherRecipe | ResShiftRecipe)
-    if teaching != (request.role == "teacher"):
-        raise RecipeError(f"{request.recipe} trains a {recipe.method}: use `rsup train {_role(teaching)}`")
+    method = METHODS[recipe.method]
+    if method.role != request.role:
+        raise RecipeError(f"{request.recipe} trains a {recipe.method}: use `rsup train {method.role}`")
     # Without being told, several processes on CPUs would each take themselves for the only one.
     accelerator = Accelerator(mixed_precision=recipe.precision, cpu=not torch.accelerator.is_available())
     if recipe.precision == "fp16" and accelerator.device.type == "cpu":
@@ -51,7 +50,7 @@ def train(request: TrainRequest, report: Report) -> dict[str, Any]:
     try:
         if isinstance(recipe, RsdRecipe) and recipe.train_teacher is not None:
             return _train_both(request, recipe, recipe.train_teacher, accelerator, report)
-        task = _task(recipe)
+        task = method.task(recipe)
         # No process makes the folder while another still looks whether it is there.
         accelerator.wait_for_everyone()
         return fit(task, request.data, request.output, accelerator, report)
@@ -77,22 +76,3 @@ def _train_both(
         return done
     accelerator.wait_for_everyone()
     return fit(RsdTask(recipe, *load_resshift(teacher)), request.data, request.output, accelerator, report)
-
-
-def _task(recipe: Recipe) -> Task:
-    if isinstance(recipe, TeacherRecipe):
-        return TeacherTask(recipe)
-    if isinstance(recipe, StudentRecipe):
-        return StudentTask(recipe)
-    if isinstance(recipe, ResShiftRecipe):
-        return ResShiftTask(recipe)
-    if recipe.teacher is None:
-        raise RecipeError(
-            "this recipe distils a residual-shifting teacher but names none: train one with "
-            "recipes/rsd/teacher.toml and give its run folder with --set teacher=RUN"
-        )
-    return RsdTask(recipe, *load_resshift(recipe.teacher))
-
-
-def _role(teaching: bool) -> str:
-    return "teacher" if teaching else "student"

@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .base.errors import ModelError
-from .registry import ModelDescriptor, descriptor_of, list_models, show_model
-from .weights_file import classes_of
+from .registry import ModelDescriptor, descriptor_of, list_models
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +24,8 @@ __all__ = [
     "Upscaler",
     "arithmetic_on",
     "descriptor_of",
-    "import_published",
     "list_models",
     "load",
-    "show_model",
 ]
 
 CUDA_BATCH = 4
@@ -69,12 +66,10 @@ class Upscaler:
 
         self.descriptor, self.device = descriptor, device
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
-        student = descriptor.metadata["kind"] == "student"
-        enlarged = student and classes_of(descriptor.metadata["header"]["architecture"])[0].enlarged
-        self._first = interpolator("bicubic", descriptor.scale).to(device) if enlarged else None
+        self._first = interpolator("bicubic", descriptor.scale).to(device) if descriptor.enlarged else None
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
         chosen = reduced_precision(device) if arithmetic is None else _precision(arithmetic, device)
-        self.precision = chosen if student else None
+        self.precision = chosen if descriptor.kind == "student" else None
         self.batch = CUDA_BATCH if device.type == "cuda" else cores
         self._pool: ThreadPoolExecutor | None = None
         if device.type == "cpu":
@@ -159,10 +154,10 @@ def load(
             f"{planned.sha256[:12]}...): put that file back on every machine and run the same command again"
         )
     network: nn.Module
-    if descriptor.metadata["kind"] == "student":
+    if descriptor.path is not None:
         from .weights_file import load_student
 
-        network = load_student(Path(descriptor.metadata["path"]), descriptor.sha256)
+        network = load_student(Path(descriptor.path), descriptor.sha256)
     else:
         from .networks.interpolation import interpolator
 
@@ -172,14 +167,7 @@ def load(
 
 def _identity(descriptor: ModelDescriptor) -> ModelDescriptor:
     """What of a descriptor decides the numbers: where the file lies does not, its header is under its digest."""
-    return replace(descriptor, metadata={})
-
-
-def import_published(src: Path, scale: int, out: Path) -> dict[str, Any]:
-    """Turn a published SlimDiffSR pickle into a weights file; see `published.import_published`."""
-    from .published import import_published as run
-
-    return run(src, scale, out)
+    return replace(descriptor, path=None, header=None, licence="")
 
 
 def reduced_precision(device: torch.device) -> torch.dtype | None:

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError, safe_open
 
-from .base.errors import ModelError, unwritable
-from .base.files import replacing
+from .base.errors import ModelError
+from .base.files import replacing, writing
 from .base.regular import check_file
 from .base.settings import first_problem
+from .networks.architectures import ARCHITECTURES, HALO, OVERLAP, TILE
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from .networks.compact import CompactConfig, CompactStudent
-    from .networks.resshift.one_step import RsdStudent, RsdStudentConfig
-    from .networks.slimdiffsr.student import Student, StudentConfig
+    from .networks.architectures import Settings
+
 
 KEY = "rsup"
 """The metadata entry that holds the header."""
@@ -34,11 +34,6 @@ KEY = "rsup"
 SCALES = (4, 8)
 """The scales models exist for."""
 
-TILE, HALO, OVERLAP = 512, 16, 48
-"""Of a student, in output pixels: side of its tiles, its training crop; context on each side; shared with the next."""
-
-STRIDE = TILE - 2 * HALO - OVERLAP
-"""Output pixels between the starts of neighbouring tiles."""
 
 LARGEST_TILE = 2048
 """Output pixels a side: sixteen tiles as students have them, which a machine that runs those still holds."""
@@ -59,9 +54,10 @@ class WeightsHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    architecture: Literal["slimdiffsr-student", "compact-student", "rsd-student"] = "slimdiffsr-student"
+    architecture: str = "slimdiffsr-student"
+    """One of ARCHITECTURES."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Fields of StudentConfig, CompactConfig or RsdStudentConfig."""
+    """Fields of its settings."""
     scale: Literal[4, 8]
     bands: tuple[_Band, _Band, _Band] = ("red", "green", "blue")
     value_range: tuple[float, float] = (-1.0, 1.0)
@@ -77,6 +73,13 @@ class WeightsHeader(BaseModel):
     recipe: dict[str, Any] | None = None
     data: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
+
+    @field_validator("architecture")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in ARCHITECTURES:
+            raise ValueError(f"rsup knows no {value}, but {', '.join(ARCHITECTURES)}")
+        return value
 
     @field_validator("value_range")
     @classmethod
@@ -106,9 +109,7 @@ class WeightsHeader(BaseModel):
         return self.tile - 2 * self.halo - self.overlap
 
 
-def student_header(
-    config: StudentConfig | CompactConfig | RsdStudentConfig, scale: int, *, licence: str, source: str, **more: Any
-) -> WeightsHeader:
+def student_header(config: Settings, scale: int, *, licence: str, source: str, **more: Any) -> WeightsHeader:
     """The header of a student, whose tiles are those of TILE, HALO and OVERLAP.
 
     `more`: other fields of WeightsHeader (recipe, data, metrics; of these the finite ones are kept). Raises ModelError
@@ -129,21 +130,6 @@ def student_header(
     # JSON has no infinity, which the PSNR of an image that was met exactly is.
     more["metrics"] = {name: value for name, value in more.get("metrics", {}).items() if math.isfinite(value)}
     return WeightsHeader.model_validate(fields | more)
-
-
-def classes_of(architecture: str) -> tuple[type[Any], type[Any]]:
-    """Of an architecture that a header names, the class of its settings and that of the network they build."""
-    if architecture == "compact-student":
-        from .networks.compact import CompactConfig, CompactStudent
-
-        return CompactConfig, CompactStudent
-    if architecture == "rsd-student":
-        from .networks.resshift.one_step import RsdStudent, RsdStudentConfig
-
-        return RsdStudentConfig, RsdStudent
-    from .networks.slimdiffsr.student import Student, StudentConfig
-
-    return StudentConfig, Student
 
 
 def check_scale(scale: int) -> None:
@@ -185,11 +171,10 @@ def _header(path: Path, metadata: Mapping[str, str]) -> WeightsHeader:
         raise ModelError(f"{path}: its header is not understood ({first_problem(error)}): update rsup") from error
 
 
-def settings_of(path: Path, header: WeightsHeader) -> StudentConfig | CompactConfig | RsdStudentConfig:
+def settings_of(path: Path, header: WeightsHeader) -> Settings:
     """What the network of a weights file is built from; raises ModelError where its header does not say it rightly."""
-    kind, _ = classes_of(header.architecture)
     try:
-        config: StudentConfig | CompactConfig | RsdStudentConfig = kind.model_validate(header.config)
+        config: Settings = ARCHITECTURES[header.architecture].settings.model_validate(header.config)
     except ValidationError as error:
         raise ModelError(f"{path}: its header describes no student ({first_problem(error)})") from error
     if header.multiple != config.multiple:
@@ -203,7 +188,7 @@ def settings_of(path: Path, header: WeightsHeader) -> StudentConfig | CompactCon
     return config
 
 
-def load_student(path: Path, digest: str | None = None) -> Student | CompactStudent | RsdStudent:
+def load_student(path: Path, digest: str | None = None) -> nn.Module:
     """The network of a weights file, on the CPU, in float32.
 
     Raises ModelError where file and header disagree, and where the SHA-256 of the bytes that are loaded is not
@@ -216,7 +201,7 @@ def load_student(path: Path, digest: str | None = None) -> Student | CompactStud
     config = settings_of(path, header)
     # Shapes are compared before anything is allocated, so a wrong file costs nothing.
     with torch.device("meta"):
-        student: Student | CompactStudent | RsdStudent = classes_of(header.architecture)[1](config)
+        student: nn.Module = ARCHITECTURES[header.architecture].network(config)
     check_layout(shapes, {name: tuple(t.shape) for name, t in student.state_dict().items()}, path)
     try:
         data = path.read_bytes()
@@ -253,11 +238,9 @@ def save_weights(path: Path, state: Mapping[str, Tensor], header: WeightsHeader)
 
     Raises ModelError where it cannot be written (no such folder, no permission, no space).
     """
-    try:
+    with writing(path, ModelError, SafetensorError):
         # One entry of metadata: safetensors writes several in random order, and equal weights are to be equal bytes.
         write_tensors(path, state, {KEY: header.model_dump_json()})
-    except (SafetensorError, OSError) as error:
-        raise ModelError(unwritable(path, error)) from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:

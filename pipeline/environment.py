@@ -11,7 +11,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from .errors import RsupError
+from rsup.models.base.errors import RsupError
 
 LIBRARIES = ("GDAL_", "GTIFF_", "TIFF_", "OGR_", "OSR_", "PROJ_", "COG_", "CPL_", "OPJ_", "ESRI_", "USE_TILE_AS_BLOCK")
 """How settings of GDAL and PROJ begin. They change what is read from a file and what is written in one."""

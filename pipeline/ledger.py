@@ -17,10 +17,9 @@ from typing import IO, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rsup.models.base.errors import unwritable
-from rsup.models.base.files import foreign, refuse_links, sync
+from rsup.models.base.errors import OutputError
+from rsup.models.base.files import foreign, refuse_links, sync, writing
 
-from .errors import OutputError
 from .public import printable, public_text
 
 Status = Literal["done", "failed", "settled"]
@@ -67,7 +66,7 @@ class Ledger:
         Raises OutputError where another process holds it, where a link or a pipe stands there, and where it cannot be
         written.
         """
-        try:
+        with writing(path, OutputError):
             refuse_links(path, inside=False)  # before it is opened: opening alone can wake a device
             path.parent.mkdir(parents=True, exist_ok=True)
             while True:
@@ -81,8 +80,6 @@ class Ledger:
                     file.close()
                     raise
                 file.close()
-        except OSError as error:
-            raise OutputError(unwritable(path, error)) from error
         ledger = cls(path, file)
         try:
             ledger._read()
@@ -141,18 +138,14 @@ class Ledger:
         fingerprint = self._fingerprint or {}
         self.forget()
         self._fingerprint = fingerprint
-        try:
+        with writing(self.path, OutputError):
             self._append(fingerprint)
             sync(self.path.parent)  # its name too: it may be new
-        except OSError as error:
-            raise OutputError(unwritable(self.path, error)) from error
 
     def forget(self) -> None:
         """Empty the file, which is then removed when it is closed. Raises OutputError where it cannot be written."""
-        try:
+        with writing(self.path, OutputError):
             self._file.truncate(0)
-        except OSError as error:
-            raise OutputError(unwritable(self.path, error)) from error
         self._fingerprint, self._records, self._damage = None, {}, None
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -180,10 +173,8 @@ class Ledger:
         """Write one record; call it only after what it speaks of is durable. Raises OutputError on a full disk."""
         said = None if reason is None else printable(public_text(reason))
         record = Record(key=key, status=status, reason=said, **info)
-        try:
+        with writing(self.path, OutputError):
             self._append(record.model_dump(exclude_none=True))
-        except OSError as error:
-            raise OutputError(unwritable(self.path, error)) from error
         self._records[key] = record
 
     def close(self) -> None:

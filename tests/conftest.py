@@ -119,7 +119,8 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Pa
     """`tiny_student(scale)` -> weights of a small student with random numbers: the paper's operators, 256 px tiles."""
     import torch
 
-    from rsup.models.networks.slimdiffsr.student import Student, StudentConfig
+    from rsup.models.networks.slimdiffsr.config import StudentConfig
+    from rsup.models.networks.slimdiffsr.student import Student
     from rsup.models.weights_file import save_weights, student_header
 
     folder = tmp_path_factory.mktemp("weights")

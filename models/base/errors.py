@@ -1,4 +1,17 @@
-"""The root of every failure a user can cause, the failures of models and weights, and what a disk's refusal means."""
+"""Failures a user can cause: one class a kind, one exit code a class; and what a disk's refusal means.
+
+| exit code | class | |
+|---|---|---|
+| 1 | RsupError | anything else |
+| 2 | ArgumentError, RecipeError | options, recipes |
+| 3 | ModelError | models |
+| 4 | CatalogError | catalogues |
+| 5 | SceneError | scenes |
+| 6 | OutputError | outputs |
+| 7 | ChunkError | chunks that failed, or whose workers were lost |
+| 8 | DataError | images to learn from, or to measure on |
+| 9 | TrainingError | training |
+"""
 
 from __future__ import annotations
 
@@ -15,16 +28,46 @@ class RsupError(Exception):
     exit_code = 1
 
 
-class ModelError(RsupError):
-    """A model that does not exist, does not fit the request, or whose file is damaged."""
+class ArgumentError(RsupError):
+    """An option's value makes no sense (bbox, date, scale, band, chunk size)."""
 
-    exit_code = 3
+    exit_code = 2
 
 
 class RecipeError(RsupError):
     """A training recipe that cannot be read, or settings in it that do not fit each other."""
 
     exit_code = 2
+
+
+class ModelError(RsupError):
+    """A model that does not exist, does not fit the request, or whose file is damaged."""
+
+    exit_code = 3
+
+
+class CatalogError(RsupError):
+    """A STAC catalogue that is unreachable, answers nonsense, or has nothing for the request."""
+
+    exit_code = 4
+
+
+class SceneError(RsupError):
+    """A scene (store, GeoTIFF or source asset) that cannot be read or breaks the scene contract."""
+
+    exit_code = 5
+
+
+class OutputError(RsupError):
+    """An output that cannot be written: no permission, no space, or it belongs to another run."""
+
+    exit_code = 6
+
+
+class ChunkError(RsupError):
+    """Some chunks failed for good or lost their workers; the others are done and a rerun goes on with the rest."""
+
+    exit_code = 7
 
 
 class DataError(RsupError):

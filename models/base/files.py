@@ -13,6 +13,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .errors import RsupError, unwritable
+
+
+@contextmanager
+def writing(
+    path: str | os.PathLike[str], kind: type[RsupError], *more: type[Exception], goes_on: bool = False
+) -> Iterator[None]:
+    """What the disk refuses in the block (OSError, and what libraries raise in its place) becomes a `kind`.
+
+    Its sentence says that `path` cannot be written, why, and what helps; with `goes_on` that the command can be run
+    again then.
+    """
+    try:
+        yield
+    except (OSError, *more) as error:
+        again = "; the same command then goes on" if goes_on else ""
+        raise kind(unwritable(path, error) + again) from error
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

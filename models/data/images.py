@@ -1,7 +1,7 @@
 """Images to learn from: a folder of files or a Zarr store in, sharp crops [3, y, x] in [0, 1] out.
 
 Which images are for validation follows from their names alone, so it never moves; which crop comes when follows from
-the seed and a number, so a run can go on where it was killed. What is in the files is rasters.py's and parts.py's.
+the seed and a number, so a run can go on where it was killed. What is in the files is rasters.py's and blocks.py's.
 """
 
 from __future__ import annotations
@@ -9,17 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from rsup.models.base.errors import DataError
 from rsup.models.base.settings import Config
@@ -171,27 +167,6 @@ class Images:
             return None
         down, across = (self.crop_size - side for side in crop.shape[1:])
         return np.pad(crop, ((0, 0), (0, down), (0, across)), "reflect") if down or across else crop
-
-
-class Batches(Dataset[Tensor]):
-    """Item n is batch n of this process: [batch, 3, crop, crop], a function of (seed, n, rank) alone."""
-
-    def __init__(self, images: Images, batch: int, seed: int, rank: int = 0) -> None:
-        self.images, self.batch, self.seed, self.rank = images, batch, seed, rank
-
-    def __getitem__(self, n: int) -> Tensor:
-        rng = np.random.default_rng((self.seed, n, self.rank))
-        return torch.from_numpy(np.stack([self.images.draw(rng) for _ in range(self.batch)]))
-
-
-class Turns(Dataset[Tensor]):
-    """Item n is item n of one of several sets of batches, which take turns."""
-
-    def __init__(self, sets: Sequence[Batches]) -> None:
-        self.sets = sets
-
-    def __getitem__(self, n: int) -> Tensor:
-        return self.sets[n % len(self.sets)][n]
 
 
 def _paths(folder: Path) -> list[Path]:

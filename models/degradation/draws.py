@@ -10,6 +10,7 @@ from typing import Annotated
 
 import torch
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from rsup.models.base.errors import RecipeError
 
@@ -62,3 +63,11 @@ class Draws:
         state gives the same noise on one kind of device, and other noise of the same strength on another.
         """
         return torch.Generator(device).manual_seed(self.integer(0, 2**62))
+
+
+def low_size(high: Tensor, scale: int) -> tuple[int, int]:
+    """Height and width of what `high` [..., h, w] becomes; RecipeError where its edges are no multiples of `scale`."""
+    h, w = high.shape[-2:]
+    if h % scale or w % scale:
+        raise RecipeError(f"Images of {h} x {w} pixels cannot be reduced x{scale}: choose a crop that {scale} divides.")
+    return h // scale, w // scale

@@ -15,11 +15,10 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from rsup.models.base.errors import RecipeError
 from rsup.models.base.settings import Config
 
 from .blur import KernelConfig, blur, draw_bell, draw_sinc
-from .draws import Draws, PositiveRange, Probability, Range, ordered
+from .draws import Draws, PositiveRange, Probability, Range, low_size, ordered
 from .jpeg import jpeg, luma
 
 _Quality = Annotated[int, Field(ge=1, le=100)]
@@ -61,14 +60,6 @@ class SecondStage(FirstStage):
     gaussian_sigma: Range = (1, 12)
     poisson_scale: Range = (0.05, 1)
     jpeg_quality: Qualities = (60, 100)
-
-
-def low_size(high: Tensor, scale: int) -> tuple[int, int]:
-    """Height and width of what `high` [..., h, w] becomes; RecipeError where its edges are no multiples of `scale`."""
-    h, w = high.shape[-2:]
-    if h % scale or w % scale:
-        raise RecipeError(f"Images of {h} x {w} pixels cannot be reduced x{scale}: choose a crop that {scale} divides.")
-    return h // scale, w // scale
 
 
 class PublishedDegradation(Config):

@@ -21,8 +21,7 @@ from rsup.models.base.errors import RecipeError
 from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, SCALE_FACTOR
 from rsup.models.base.settings import Config
 
-from .draws import Draws, Probability, Range
-from .real_esrgan import low_size
+from .draws import Draws, Probability, Range, low_size
 
 BandName = Literal["blue", "green", "red", "nir"]
 

@@ -41,7 +41,7 @@ class FeatureTaps:
 
     def __init__(self, unet: nn.Module, names: Sequence[str]) -> None:
         self._modules = [unet.get_submodule(name) for name in names]
-        self._names = tuple(names)
+        self.names = tuple(names)
         self._found: dict[int, Tensor] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -58,10 +58,10 @@ class FeatureTaps:
     @property
     def features(self) -> list[Tensor]:
         """Maps [n, c, h, w], gradients and all, in the order of the names; stays after the block."""
-        silent = [name for place, name in enumerate(self._names) if place not in self._found]
+        silent = [name for place, name in enumerate(self.names) if place not in self._found]
         if silent:
             raise RuntimeError(f"{silent[0]} has not been called inside the block")
-        return [self._found[place] for place in range(len(self._names))]
+        return [self._found[place] for place in range(len(self.names))]
 
     def _keeper(self, place: int) -> Any:
         def keep(module: nn.Module, _: Any, output: Any) -> None:

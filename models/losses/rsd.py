@@ -2,15 +2,13 @@
 
 Latents come in and losses go out. The fake network learns to restore what the student makes; the student makes what the
 fake network, so trained, restores as the teacher does. Unlike in variational score distillation, the student's gradient
-also passes through z_t into both networks, whose weights stay fixed.
+also passes through z_t into both networks, whose weights stay frozen.
 Source: "One-Step Residual Shifting Diffusion for Image Super-Resolution via Distillation" (2025).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import torch
@@ -21,8 +19,9 @@ from rsup.models.base.settings import Config
 from rsup.models.networks.resshift.latents import Latents
 from rsup.models.networks.resshift.network import ResShift, draw_noise, draw_steps
 
+from .adversarial import discriminator_gan, frozen, generator_gan
 from .perceptual import Term
-from .terms import PerceptualKind, Weight, discriminator_gan, generator_gan
+from .terms import PerceptualKind, Weight
 
 _Count = Annotated[int, Field(ge=1, le=1000)]
 
@@ -62,19 +61,6 @@ def one_step_student(teacher: ResShift) -> ResShift:
     return student.to(first.weight.device, first.weight.dtype)
 
 
-@contextmanager
-def fixed(*networks: nn.Module) -> Iterator[None]:
-    """What is computed inside passes gradients through the networks to their inputs, and none to their weights."""
-    learning = [tensor for network in networks for tensor in network.parameters() if tensor.requires_grad]
-    for tensor in learning:
-        tensor.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for tensor in learning:
-            tensor.requires_grad_(True)
-
-
 def fake_loss(fake: ResShift, z_hat: Tensor, z_y: Tensor, t: Tensor, noise: Tensor) -> Tensor:
     """Mean of |f_phi(z_t) - z_hat|^2 over elements, z_t drawn from the student's result z_hat [n, c, h, w] at t [n]."""
     z_hat = z_hat.detach()
@@ -92,7 +78,7 @@ def student_loss(
     Gradients reach z_hat directly and through z_t; neither network's weights get any. `normalise` divides each image's
     value by its mean |f*(z_t) - z_hat|, held constant, so that steps of all noise levels weigh alike.
     """
-    with fixed(teacher, fake):
+    with frozen(teacher, fake):
         z_t = teacher.schedule.shift(z_hat, z_y, t, noise)
         real, other = teacher(z_t, z_y, t), fake(z_t, z_y, t)
     # The difference of the two squares, factored: close squares would cancel to noise.
@@ -119,7 +105,7 @@ class Head(nn.Module):
 class Rsd(nn.Module):
     """The four networks of the distillation, and one loss a term for each of the two alternating updates.
 
-    `teacher` is held fixed and gets no gradient; `student` is to be trained with `student_terms`, `fake` and `head`
+    `teacher` is held frozen and gets no gradient; `student` is to be trained with `student_terms`, `fake` and `head`
     with `fake_terms`. The terms are unweighted: `config` has the weights.
     """
 
@@ -168,7 +154,7 @@ class Rsd(nn.Module):
             result = latents.decode(self.student(start, z_y, last, draw_noise(z_y[:, :1], generator)))
             terms["perceptual"] = perceptual(result, image)
         if self.config.gan_weight:
-            with fixed(self.fake, self.head):
+            with frozen(self.fake, self.head):
                 terms["gan"] = generator_gan([self._logits(z_hat, z_y)])
         return terms
 

@@ -6,21 +6,16 @@ numbers are what reduced precision loses first. LPIPS, which brings a network, i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from rsup.models.base.settings import Config
 from rsup.models.networks.precision import exact
 
 from .spectrum import radial_spectrum
-
-REAL_TARGET = 0.8
-"""The probability a discriminator is asked to give real images: one-sided smoothing keeps its gradient alive."""
 
 PerceptualKind = Literal["lpips-vgg", "lpips-alex", "frequency", "none"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -126,26 +121,3 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """[..., m, d] and [..., k, d] -> [..., m, k]."""
     lengths = a.square().sum(-1)[..., :, None] + b.square().sum(-1)[..., None, :]
     return (lengths - 2 * a @ b.transpose(-1, -2)).clamp(min=0)
-
-
-def generator_gan(logits: Sequence[Tensor]) -> Tensor:
-    """What a generator pays for being told from real (Eq. 20, third term): logits of any shapes -> scalar.
-
-    The target is what the discriminator is asked to give real images, not 1: more real than real earns nothing.
-    """
-    return _cross_entropy(logits, REAL_TARGET)
-
-
-def discriminator_gan(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """What a discriminator pays: binary cross-entropy with the targets 0.8 (real) and 0 (fake) -> scalar.
-
-    `fake` must come from detached images: what reaches the discriminator must not train the generator.
-    """
-    return _cross_entropy(real, REAL_TARGET) + _cross_entropy(fake, 0.0)
-
-
-def _cross_entropy(logits: Sequence[Tensor], target: float) -> Tensor:
-    """Mean over the list, so that the weight does not depend on how many heads a discriminator has."""
-    parts = [_exact(part) for part in logits]
-    terms = [F.binary_cross_entropy_with_logits(part, torch.full_like(part, target)) for part in parts]
-    return torch.stack(terms).mean()

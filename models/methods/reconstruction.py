@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from rsup.models.losses.adversarial import discriminator_gan, frozen, generator_gan
 from rsup.models.losses.perceptual import perceptual_term
-from rsup.models.losses.rsd import fixed
-from rsup.models.losses.terms import LossConfig, discriminator_gan, generator_gan, l1, spectrum
+from rsup.models.losses.terms import LossConfig, l1, spectrum
 from rsup.models.networks.discriminators import DiscriminatorConfig, build_discriminator
 from rsup.models.training.task import Update
 
@@ -37,7 +37,7 @@ class Reconstruction(nn.Module):
         """`gan`, unweighted, where there is a discriminator; its weights get no gradient."""
         if self.discriminator is None:
             return {}
-        with fixed(self.discriminator):
+        with frozen(self.discriminator):
             return {"gan": generator_gan(self.discriminator(image))}
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:

@@ -1,6 +1,6 @@
 """RSD: the residual-shifting teacher from scratch, and its distillation into one step with a fake model.
 
-Recipes go in, the tasks that trainer.py runs come out. Sources: see resshift.py and rsd.py, which hold the method.
+Recipes go in, the tasks that loop.py runs come out. Sources: see networks/resshift/ and losses/rsd.py.
 """
 
 from __future__ import annotations
@@ -132,6 +132,16 @@ class RsdTask(_LatentTask):
             metrics=metrics,
         )
         save_weights(path, student.state_dict(), header)
+
+
+def rsd_task(recipe: RsdRecipe) -> RsdTask:
+    """The task of a recipe that names a trained teacher. Raises RecipeError where it names none."""
+    if recipe.teacher is None:
+        raise RecipeError(
+            "this recipe distils a residual-shifting teacher but names none: train one with "
+            "recipes/rsd/teacher.toml and give its run folder with --set teacher=RUN"
+        )
+    return RsdTask(recipe, *load_resshift(recipe.teacher))
 
 
 def new_resshift(recipe: ResShiftRecipe) -> tuple[ResShift, Latents]:

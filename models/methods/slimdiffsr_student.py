@@ -1,6 +1,6 @@
 """Stage 2 of SlimDiffSR: the pruned student, learning from images, a discriminator and a teacher's features.
 
-A recipe goes in, the task that trainer.py runs comes out. Source: SlimDiffSR, section 3.5.2, equations 17-20 and 23.
+A recipe goes in, the task that loop.py runs comes out. Source: SlimDiffSR, section 3.5.2, equations 17-20 and 23.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rsup.models.base.errors import RecipeError
 from rsup.models.losses.distillation import Distillation, FeatureTaps
+from rsup.models.networks.architectures import ARCHITECTURES
 from rsup.models.networks.compact import CompactConfig, CompactStudent
 from rsup.models.networks.interpolation import interpolator
 from rsup.models.networks.pretrained import TINY, load_stable_diffusion, load_taesd
@@ -21,7 +22,8 @@ from rsup.models.networks.resshift.one_step import RsdStudent
 from rsup.models.networks.slimdiffsr.initialise import initialise
 from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.networks.slimdiffsr.teacher import Teacher
-from rsup.models.training.recipe import Sources, StudentRecipe, TeacherRecipe
+from rsup.models.training.recipe import StudentRecipe, TeacherRecipe
+from rsup.models.training.run_config import Pretrained
 from rsup.models.training.run_folder import WEIGHTS, recipe_of
 from rsup.models.training.task import Pair, Task, Update
 from rsup.models.weights_file import load_student, read_header, save_weights, student_header
@@ -99,7 +101,7 @@ class StudentTask(Task):
 
     def _input(self, network: Student | CompactStudent, low: Tensor) -> Tensor:
         """What a network is given: a compact one enlarges by itself."""
-        image: Tensor = self.enlarge(low) if network.config.enlarged else low
+        image: Tensor = self.enlarge(low) if ARCHITECTURES[network.config.architecture].given == "enlarged" else low
         return image.contiguous(memory_format=torch.channels_last)
 
     def _distilled(self, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
@@ -184,6 +186,6 @@ def _licence_of_start(recipe: StudentRecipe) -> str:
     return OWN_LICENCE if recipe.initialise == "random" else _licence(recipe.sources)
 
 
-def _licence(sources: Sources) -> str:
+def _licence(sources: Pretrained) -> str:
     """Terms of weights that started from Stable Diffusion, or learned from it."""
     return OWN_LICENCE if sources.stable_diffusion == TINY else SD_LICENCE

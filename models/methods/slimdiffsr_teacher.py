@@ -1,6 +1,6 @@
 """Stage 1 of SlimDiffSR: the uncertainty estimator alone, then the one-step teacher against its discriminator.
 
-A recipe goes in, the task that trainer.py runs comes out; and a finished run's folder gives the teacher back.
+A recipe goes in, the task that loop.py runs comes out; and a finished run's folder gives the teacher back.
 Source: SlimDiffSR, section 3.5.1, equations 5, 20-22.
 """
 

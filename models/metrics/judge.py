@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -101,3 +103,16 @@ class Judge:
         found["block_mean_dn"] = metrics.block_mean_error(dn, self.numbers(low), self.scale)
         found["shift_px"] = math.hypot(*metrics.displacement(seen, true, self.scale))
         return found
+
+
+def mean_of(figures: Iterable[Figures], notes: dict[str, str]) -> Figures:
+    """Over the images that have the figure; a note where they are not all."""
+    found = list(figures)
+    means: Figures = {}
+    for name in found[0]:
+        values = [value for each in found if (value := each[name]) is not None and math.isfinite(value)]
+        means[name] = statistics.fmean(values) if values else None
+        if len(values) < len(found) and name not in notes:
+            reason = " (it takes 192 x 192 pixels that are not flat)" if name == "niqe" else ""
+            notes[name] = f"{len(found) - len(values)} of {len(found)} images have none{reason}"
+    return means

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
-from rsup.models.base.errors import DataError, unwritable
-from rsup.models.base.files import replacing
+from rsup.models.base.errors import DataError
+from rsup.models.base.files import replacing, writing
+from rsup.models.data.measured import middle
+
+from . import image as metrics
+from .judge import Judge
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --dim: #5c6670; --paper: #fbfbfa }
@@ -51,6 +58,11 @@ $rows
 </html>
 """)
 
+BASELINE = "bicubic"
+
+CROPS, CROP = 8, 192
+"""Rows of the page, and the side of their crops in output pixels."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -63,17 +75,15 @@ class Row:
 def write_comparison(out: Path, title: str, summary: str, rows: Sequence[Row]) -> None:
     """Write the page; `out` appears whole or not at all. Raises DataError where the disk refuses."""
     page = PAGE.substitute(
-        title=escape(title), style=STYLE, summary=escape(summary), rows="\n".join(_row(row) for row in rows)
+        title=escape(title), style=STYLE, summary=escape(summary), rows="\n".join(_figures(row) for row in rows)
     )
-    try:
+    with writing(out, DataError):
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as fresh:
             fresh.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
-    except OSError as error:
-        raise DataError(unwritable(out, error)) from error
 
 
-def _row(row: Row) -> str:
+def _figures(row: Row) -> str:
     figures = "\n".join(
         f'<figure><img src="{_data_uri(picture)}" alt="{escape(row.title)}, {escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
@@ -86,3 +96,22 @@ def _data_uri(picture: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def crops_of(title: str, scale: int, judge: Judge, low: Tensor, made: Mapping[str, Tensor], high: Tensor) -> Row:
+    """The middle of one image, small pixels repeated to the size of the others."""
+    names = [BASELINE, *(name for name in made if name != BASELINE)]
+    nearest = F.interpolate(low, scale_factor=scale, mode="nearest")
+    views = {"low resolution": nearest, **{name: made[name] for name in names}, "truth": high}
+    pictures = {caption: _picture(judge.shown(middle(image[0], CROP))) for caption, image in views.items()}
+    return Row(title, pictures)
+
+
+def _picture(image: Tensor) -> NDArray[np.uint8]:
+    return (metrics.eight_bits(image) * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def summary_of(result: Mapping[str, Any]) -> str:
+    shown = ("psnr_y", "ssim_y", "lpips", "niqe", "spectrum_rmse", "sam_deg")
+    figures = ", ".join(f"{name} {result[name]:.4g}" for name in shown if result[name] is not None)
+    return f"Means over {result['images']} images: {figures}. Pixels of the low resolution are shown as squares."

@@ -17,7 +17,7 @@ from rsup.models.base.settings import Config, first_problem
 
 from .interpolation import interpolator
 from .precision import exact
-from .slimdiffsr.student import StudentConfig
+from .slimdiffsr.config import StudentConfig
 from .slimdiffsr.unet import SlimUNet
 
 _Width = Annotated[int, Field(ge=8, le=1024)]
@@ -27,8 +27,6 @@ _Count = Annotated[int, Field(ge=1, le=64)]
 class CompactConfig(Config):
     """Widths and depths; the defaults have 2.5 M parameters, and 19 GMAC for 512 x 512 pixels at x4."""
 
-    enlarged: ClassVar[bool] = False
-    """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
     repeats: ClassVar[int] = 1
     """Of the distance between tiles in output pixels, what it must be a multiple of."""
     architecture: Literal["compact-student"] = "compact-student"

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rsup.models.base.errors import TrainingError, unwritable
-from rsup.models.base.files import remove, replacing
+from rsup.models.base.errors import TrainingError
+from rsup.models.base.files import remove, replacing, writing
 from rsup.models.weights_file import write_tensors
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -68,7 +68,7 @@ def save(folder: Path, state: State, keep: int) -> Path:
     One of the same step stays: what a run is at a step follows from its recipe.
     """
     final = folder / f"step-{state.step:08d}"
-    try:
+    with writing(final, TrainingError, SafetensorError):
         folder.mkdir(parents=True, exist_ok=True)
         if not final.exists():
             with replacing(final) as fresh:
@@ -78,8 +78,6 @@ def save(folder: Path, state: State, keep: int) -> Path:
                     plain.write_text(json.dumps({"step": state.step, **state.plain}))
         for old in checkpoints(folder)[:-keep]:
             remove(old)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(unwritable(final, error)) from error
     return final
 
 

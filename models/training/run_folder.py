@@ -1,7 +1,7 @@
 """The folder of a training run: its recipe, its weights, its checkpoints, curves and validation figures.
 
 Weights that are of use only with the recipe beside them (a teacher's adapters) are plain safetensors; a student's
-weights file is written by weights.py and stands for itself.
+weights file is written by weights_file.py and stands for itself.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rsup.models.base.errors import RecipeError, TrainingError, unwritable
-from rsup.models.base.files import replacing
+from rsup.models.base.errors import RecipeError, TrainingError
+from rsup.models.base.files import replacing, writing
 from rsup.models.weights_file import write_tensors
 
-from .recipe import OptimizerConfig, Recipe, RunConfig, load_recipe, recipe_text
+from .recipe import Recipe, load_recipe, recipe_text
+from .run_config import OptimizerConfig, RunConfig
 
 RECIPE = "recipe.toml"
 WEIGHTS = "weights.safetensors"
@@ -44,12 +45,10 @@ def check_run(folder: Path, recipe: Recipe, *, resume: bool) -> None:
 
 def begin_run(folder: Path, recipe: RunConfig) -> None:
     """Make a run's folder, where it is missing, and write the recipe. Raises TrainingError where that fails."""
-    try:
+    with writing(folder, TrainingError):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / RECIPE) as fresh:
             fresh.write_text(recipe_text(recipe), encoding="utf-8")
-    except OSError as error:
-        raise TrainingError(unwritable(folder, error)) from error
 
 
 def recipe_of(run: Path) -> Recipe:
@@ -61,10 +60,8 @@ def recipe_of(run: Path) -> Recipe:
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors, whole or not at all."""
-    try:
+    with writing(path, TrainingError, SafetensorError):
         write_tensors(path, state)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(unwritable(path, error)) from error
 
 
 def load_state(run: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a kind of training says of itself: networks, optimisers and losses; the loop in trainer.py does the rest."""
+"""What a kind of training says of itself: networks, optimisers and losses; the loop in loop.py does the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .recipe import OptimizerConfig, RunConfig
+from .run_config import OptimizerConfig, RunConfig
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import rasterio
 from rasterio.windows import Window as RasterWindow
 from rasterio.windows import from_bounds
 
+from rsup.models.base.errors import SceneError
 from rsup.models.base.radiometry import NODATA, SCALE_FACTOR
-from rsup.pipeline.errors import SceneError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

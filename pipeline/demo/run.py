@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rsup.pipeline.errors import ArgumentError, OutputError, RsupError
+from rsup.models.base.errors import ArgumentError, OutputError, RsupError
 from rsup.pipeline.jobs.upscale_plan import SCALES
 
 from .archive import make_archive

@@ -22,7 +22,7 @@ from typing import Any
 
 import pystac
 
-from rsup.pipeline.errors import CatalogError
+from rsup.models.base.errors import CatalogError
 
 HOST = "127.0.0.1"
 PYTHON = (sys.executable, "-P", "-m")

@@ -11,9 +11,8 @@ import os
 from pathlib import Path
 
 from rsup.models.base import files as atomic
-from rsup.models.base.errors import unwritable
-from rsup.models.base.files import aside
-from rsup.pipeline.errors import OutputError
+from rsup.models.base.errors import OutputError, unwritable
+from rsup.models.base.files import aside, refuse_links, writing
 from rsup.pipeline.ledger import Ledger
 
 _BEGUN = "publishing"
@@ -53,12 +52,10 @@ class Publication:
                 f"{aside(taken)} and {taken} both stand, and no ledger says which is right: move one of them away"
             )
         for final in empty:
-            try:
+            with writing(aside(final), OutputError):
                 atomic.refuse_links(aside(final), inside=False)
                 os.rename(aside(final), final)
                 atomic.sync(final.parent)
-            except OSError as error:
-                raise OutputError(unwritable(aside(final), error)) from error
         return False
 
     def publish(self) -> None:
@@ -132,5 +129,13 @@ def clear(path: Path) -> None:
     """Remove what a killed run left under a hidden name; raises OutputError for a link there, or a refusal."""
     try:
         atomic.clear(path)
+    except OSError as error:
+        raise OutputError(unwritable(error.filename or path, error)) from error
+
+
+def own(path: Path, *, inside: bool = True) -> None:
+    """Raise OutputError where a link, pipe or device stands in what is the command's own."""
+    try:
+        refuse_links(path, inside=inside)
     except OSError as error:
         raise OutputError(unwritable(error.filename or path, error)) from error

@@ -11,45 +11,30 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsup.models.base.errors import remedy, unwritable
-from rsup.models.base.files import refuse_links
+from rsup.models.base.errors import ChunkError, OutputError, RsupError, SceneError, remedy
+from rsup.models.base.files import writing
 from rsup.models.base.progress import progress, say
-from rsup.pipeline.errors import ChunkError, OutputError, RsupError, SceneError
 from rsup.pipeline.lattice import Window, count_chunks
 from rsup.pipeline.ledger import Ledger
-from rsup.pipeline.mosaics import cog, stac_item
+from rsup.pipeline.mosaics import cog, overviews, stac_item
 from rsup.pipeline.mosaics import page as report
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.check import consistency, count_pixels
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
-from rsup.pipeline.workers import cluster
-from rsup.pipeline.workers.model import ModelPlugin, give_back_memory, worker_model
+from rsup.pipeline.workers import local, standing, tasks
+from rsup.pipeline.workers.memory import give_back_memory
+from rsup.pipeline.workers.model import ModelPlugin, worker_model
 
-from .publishing import PUBLISHED, Publication, clear
+from .publishing import PUBLISHED, Publication, clear, own
 from .upscale_plan import UpscalePlan, UpscaleRequest, check_room, forecast
 
 if TYPE_CHECKING:
     from distributed import Client
 
-    from rsup.pipeline.sources.request import FetchRequest
 
 ARITHMETIC = "arithmetic"
 """The record that says what the chunks were computed in."""
-
-
-def fetch(request: FetchRequest, *, dry_run: bool = False) -> dict[str, Any]:
-    """Search, then read, fuse and write every chunk of one scene store; a rerun goes on where an earlier one stopped.
-
-    Returns what was fetched, or with `dry_run` what would be. Raises an RsupError where it cannot be done.
-    """
-    from . import fetch as fetching  # here: upscale and its workers can do without what reads catalogues
-
-    plan = fetching.plan(request)
-    if dry_run:
-        return plan.to_dict()
-    with progress("fetch", "chunks") as report_progress:
-        return fetching.run(plan, report_progress)
 
 
 def upscale(request: UpscaleRequest, *, dry_run: bool = False) -> dict[str, Any]:
@@ -81,9 +66,9 @@ def _carry_out(plan: UpscalePlan) -> dict[str, float] | None:
     """Compute and publish what is not there yet; the consistency figures, or None where all was."""
     request = plan.request
     for folder in (plan.work.parent, plan.work):
-        _own(folder, inside=False)
+        own(folder, inside=False)
     with Ledger.open(plan.work / "ledger.jsonl") as ledger:
-        _own(plan.work)
+        own(plan.work)
         moves = {plan.work / name: request.output / name for name in plan.artefacts()}
         publication = Publication(ledger, moves, overwrite=request.overwrite)
         ended = publication.settle() and ledger.belongs_to(plan.fingerprint())
@@ -103,14 +88,6 @@ def _carry_out(plan: UpscalePlan) -> dict[str, float] | None:
             ledger.record("finished", "done", figures=_finish(plan))
         publication.publish()
         return ledger.info("finished").figures
-
-
-def _own(path: Path, *, inside: bool = True) -> None:
-    """Raise OutputError where a link, pipe or device stands in what is the command's own."""
-    try:
-        refuse_links(path, inside=inside)
-    except OSError as error:
-        raise OutputError(unwritable(error.filename or path, error)) from error
 
 
 def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
@@ -139,7 +116,7 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
         def on_failed(key: str, reason: str) -> None:
             ledger.record(key, "failed", reason=reason)
 
-        cluster.run(client, task, pending, cluster.in_flight(client), on_done, on_failed)
+        tasks.run(client, task, pending, tasks.in_flight(client), on_done, on_failed)
     if failed := ledger.failed():
         key, record = next(iter(failed.items()))
         raise ChunkError(
@@ -156,15 +133,15 @@ def _client(plan: UpscalePlan, ledger: Ledger) -> Iterator[tuple[Client, tuple[s
     """
     request, pool = plan.request, plan.pool
     if request.scheduler is not None:
-        connection = cluster.remote_client(request.scheduler, plan.security)
+        connection = standing.remote_client(request.scheduler, plan.security)
     else:
         assert pool is not None  # make() planned it
-        connection = cluster.local_client(pool, plan.threads())
+        connection = local.local_client(pool, plan.threads())
     plugin = ModelPlugin(sha256(str(plan.work).encode()).hexdigest()[:16], plan.model, pool)
-    with connection as client, cluster.holding(client, plugin):
+    with connection as client, tasks.holding(client, plugin):
         arithmetic = ledger.settled(ARITHMETIC)
         if arithmetic is None:
-            arithmetic = cluster.common_arithmetic(client, plugin)
+            arithmetic = tasks.common_arithmetic(client, plugin)
             ledger.record(ARITHMETIC, "settled", value=arithmetic)
         yield client, (plugin.name, arithmetic)
 
@@ -183,10 +160,8 @@ def _chunk_task(
     plugin = worker_model(name)
     model = plugin.upscaler(arithmetic)  # first: it settles what the cache may hold
     data = upscale_chunk(scene.read, scene.bands, part, bands, model, plugin.lock, plugin.cache)
-    try:
+    with writing(store, OutputError, goes_on=True):
         mosaic.write_chunk(store, bands, (index[0], index[1]), data)
-    except OSError as error:
-        raise OutputError(f"{unwritable(store, error)}; the same command then goes on") from error
     del data
     give_back_memory()
 
@@ -196,7 +171,7 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
     request, scene, model = plan.request, plan.scene, plan.model
     page, item, tif, store = (plan.work / name for name in plan.artefacts())
     with progress("overviews", "chunks") as report_progress:
-        mosaic.build_overviews(store, report_progress)
+        overviews.build_overviews(store, report_progress)
     if not mosaic.has_valid_pixel(store):
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
     with progress("COG", "chunks") as report_progress:
@@ -204,7 +179,7 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
     figures = consistency(scene, store, request.bands, request.scale) | count_pixels(scene, request.bands)
     if figures["lost_pixels"]:
         say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
-    about = {"name": model.name, "sha256": model.sha256, "metadata": model.metadata}
+    about = {"name": model.name, "sha256": model.sha256, "header": model.header}
     assets = dict(zip(("page", "cog", "zarr"), (page.name, tif.name, store.name), strict=True))
     document = stac_item.stac_item(
         plan.name,

@@ -12,19 +12,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
+from rsup.models.base.errors import ArgumentError, OutputError
+from rsup.models.sensors.sentinel2 import common_name
 from rsup.models.upscaler import descriptor_of, load
 from rsup.pipeline.environment import check_libraries
-from rsup.pipeline.errors import ArgumentError, OutputError
 from rsup.pipeline.lattice import Window, chunks, count_chunks
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.passes import false_colour, passes, tiling_of
-from rsup.pipeline.scenes.scene import Scene, open_scene
-from rsup.pipeline.sentinel2 import common_name
-from rsup.pipeline.workers import cluster
+from rsup.pipeline.scenes.opening import open_scene
+from rsup.pipeline.scenes.scene import Scene
+from rsup.pipeline.workers import standing
 from rsup.pipeline.workers.model import is_network
 from rsup.pipeline.workers.pool import Pool
+
+from .room import lacking
 
 if TYPE_CHECKING:
     from distributed import Security
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from rsup.models.upscaler import ModelDescriptor
 
 SCALES = (4, 8)
-LARGE = 10**10
-"""Bytes of pixels from which a disk that is too small is said at once; less fills it soon enough."""
 PACKED = 4
 """Times smaller than its pixels no mosaic with ground in most of it becomes; its COG comes on top."""
 
@@ -98,7 +97,7 @@ class UpscalePlan:
         elif request.workers is not None or request.device != "auto":
             raise ArgumentError("--scheduler names a cluster that stands already; leave out --workers and --device")
         else:
-            security = cluster.credentials(request.scheduler, *tls)
+            security = standing.credentials(request.scheduler, *tls)
         plan = cls(request, scene, descriptor_of(request.model, request.scale), pool, security)
         if pool is not None:
             plan.threads()
@@ -144,7 +143,7 @@ class UpscalePlan:
             "scale": self.request.scale,
             "bands": list(self.request.bands),
             "chunk": self.request.chunk,
-            "lattice": [tiling.size, tiling.halo, tiling.overlap, tiling.ramp],
+            "lattice": [tiling.size, tiling.halo, tiling.overlap],
             "version": version("rsup"),
         }
 
@@ -206,9 +205,9 @@ def forecast(plan: UpscalePlan) -> dict[str, Any]:
 
 def check_room(plan: UpscalePlan) -> None:
     """Raise OutputError where the mosaic cannot fit on the disk, however well it is packed."""
-    needed, free = plan.summary()["bytes"], psutil.disk_usage(str(plan.work)).free
-    if needed > max(LARGE, PACKED * free):
+    needed = plan.summary()["bytes"]
+    if (lack := lacking(plan.work, needed, PACKED)) is not None:
         raise OutputError(
             f"the mosaic of {plan.request.scene} has {needed / 1e9:,.0f} GB of pixels, and {plan.request.output} has "
-            f"{free / 1e9:,.0f} GB free; cut the scene, free some space or choose another --output"
+            f"{lack[1] / 1e9:,.0f} GB free; cut the scene, free some space or choose another --output"
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -24,10 +23,10 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterWindow
 
-from rsup.models.base.errors import remedy, unwritable
+from rsup.models.base.errors import OutputError, remedy, unwritable
 from rsup.models.base.files import clear, replacing
+from rsup.models.base.progress import Report
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
-from rsup.pipeline.errors import OutputError
 
 from .store import bands_of
 
@@ -40,7 +39,7 @@ CACHE_MIB = 256
 COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
 
 
-def write_cog(store: Path, out: Path, progress: Callable[[int, int], None]) -> None:
+def write_cog(store: Path, out: Path, progress: Report) -> None:
     """Write the mosaic `store` to `out`, which appears whole or not at all.
 
     Holds one chunk of one band and GDAL's cache (256 MiB) at a time. `progress(done, total)` counts chunks; after the
@@ -80,7 +79,7 @@ def _cause(error: Exception, plain: Path) -> Exception:
     return error
 
 
-def _write_plain(store: Path, path: Path, progress: Callable[[int, int], None]) -> dict[tuple[int, RasterWindow], int]:
+def _write_plain(store: Path, path: Path, progress: Report) -> dict[tuple[int, RasterWindow], int]:
     """An ordinary TIFF to make the COG from, band after band: GDAL must not see tiles half filled.
 
     Returns the checksum of each window (a chunk) of each band, counted from 1.

@@ -10,13 +10,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from rsup.models.base.errors import unwritable
-from rsup.models.base.files import replacing
-from rsup.pipeline.errors import OutputError
+from rsup.models.base.errors import OutputError
+from rsup.models.base.files import replacing, writing
 from rsup.pipeline.lattice import GSD
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
@@ -30,79 +30,9 @@ FIGURES = {
     "dark_pixels": ("Pixels that are 0 in a band of the scene, and the darkest value here", "{:,.0f}"),
     "lost_pixels": ("Pixels that came from an item, and are nodata in the scene", "{:,.0f}"),
 }
-"""How the figures of consistency.py are named and written for people."""
+"""How the figures of check.py are named and written for people."""
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2126; --dim: #5c6670; --paper: #fbfbfa; --line: #d9dcde; --mark: #0b63b0 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7e9; --dim: #9aa4ad; --paper: #15181b; --line: #32383e; --mark: #6db3f2 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 76rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif }
-h1 { margin: 0; font-size: 1.6rem; font-weight: 600; overflow-wrap: anywhere }
-h2 { margin: 2.5rem 0 .75rem; font-size: 1.1rem; font-weight: 600 }
-p { margin: .25rem 0 1.5rem; color: var(--dim) }
-figure { margin: 0 }
-figcaption { margin-top: .4rem; color: var(--dim); font-size: .875rem }
-.pair { position: relative; overflow: hidden; background: #000; --at: 50%; max-height: 85vh; margin: 0 auto }
-.pair img { position: absolute; inset: 0; width: 100%; height: 100%; display: block; image-rendering: pixelated }
-.pair .before { clip-path: inset(0 calc(100% - var(--at)) 0 0) }
-.pair::after { content: ""; position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px; margin-left: -1px;
-  background: #fff; box-shadow: 0 0 4px #0008; pointer-events: none }
-.pair:focus-within { outline: 3px solid var(--mark); outline-offset: 2px }
-.pair span { position: absolute; top: .6rem; padding: .1rem .5rem; background: #000a; color: #fff; font-size: .8rem;
-  pointer-events: none }
-.pair span:first-of-type { left: .6rem } .pair span:last-of-type { right: .6rem }
-.pair input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; opacity: 0; cursor: ew-resize;
-  touch-action: pan-y }
-.details { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(28rem, 100%), 1fr)) }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-size: .9rem }
-th, td { padding: .45rem .75rem .45rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  overflow-wrap: anywhere }
-tbody th { width: 18rem; font-weight: 400; color: var(--dim) }
-code { font-size: .85em }
-footer { margin-top: 2.5rem; color: var(--dim); font-size: .875rem }
-@media print { .pair input { display: none } }
-"""
-
-SCRIPT = """
-for (const input of document.querySelectorAll(".pair input")) {
-  const show = () => input.parentElement.style.setProperty("--at", input.value + "%");
-  input.addEventListener("input", show);
-  show();
-}
-"""
-
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<header>
-<h1>$title</h1>
-<p>$summary</p>
-</header>
-<main>
-$overview
-$details
-<h2>What made it</h2>
-<table><tbody>
-$facts
-</tbody></table>
-$items
-</main>
-<footer>$attribution</footer>
-<script>$script</script>
-</body>
-</html>
-""")
+PAGE = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
 
 COMPARE = Template("""<figure>
 <div class="pair" style="aspect-ratio: $width / $height; max-width: calc(85vh * $width / $height)">
@@ -137,8 +67,6 @@ def write_page(
     colours = "True colour" if shown == ("red", "green", "blue") else f"Bands {', '.join(shown)}"
     page = PAGE.substitute(
         title=escape(f"{scene.path.stem}: {GSD} m to {GSD / scale:g} m"),
-        style=STYLE,
-        script=SCRIPT,
         summary=escape(
             f"{colours}, {ground(scene.aoi)}, super-resolved \u00d7{scale} with {model['name']}. "
             "Drag the line, or use the arrow keys; both sides share one contrast stretch."
@@ -149,11 +77,9 @@ def write_page(
         items=_items(items),
         attribution=escape(_attribution(items)),
     )
-    try:
+    with writing(out, OutputError, goes_on=True):
         with replacing(out) as fresh:
             fresh.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{unwritable(out, error)}; the same command then goes on") from error
 
 
 def _compare(pair: Pair, stretch: Stretch, place: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rsup.pipeline.lattice import Tiling
+from rsup.pipeline.tiling import Tiling
 
 if TYPE_CHECKING:
     from rsup.models.upscaler import ModelDescriptor
@@ -28,7 +28,7 @@ def tiling_of(descriptor: ModelDescriptor) -> Tiling:
 
 def false_colour(bands: Sequence[str], available: Sequence[str], model: ModelDescriptor) -> list[str]:
     """Those of `bands` that a network sees in the place of another; none of an interpolator, to which all are alike."""
-    if model.metadata["kind"] == "interpolation":
+    if model.kind == "interpolation":
         return []
     steps = passes(bands, available, model.bands)
     return [band for step in steps if step.inputs != tuple(model.bands) for _, band in step.outputs]

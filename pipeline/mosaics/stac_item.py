@@ -25,10 +25,9 @@ import pystac
 from pyproj import Transformer
 from pystac.utils import datetime_to_str
 
-from rsup.models.base.errors import unwritable
-from rsup.models.base.files import replacing
+from rsup.models.base.errors import OutputError
+from rsup.models.base.files import replacing, writing
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
-from rsup.pipeline.errors import OutputError
 from rsup.pipeline.lattice import GSD, Window
 from rsup.pipeline.public import printable, public_address
 from rsup.pipeline.scenes.attributes import LAUNCH, moment
@@ -123,12 +122,10 @@ def stac_item(
 
 def write_item(item: dict[str, Any], path: Path) -> None:
     """Write the item as JSON; `path` appears whole or not at all. Raises OutputError where the disk refuses."""
-    try:
+    with writing(path, OutputError, goes_on=True):
         with replacing(path) as fresh, fresh.open("w", encoding="utf-8") as file:
             json.dump(item, file, indent=2, ensure_ascii=False, allow_nan=False)
             file.write("\n")
-    except OSError as error:
-        raise OutputError(f"{unwritable(path, error)}; the same command then goes on") from error
 
 
 def _footprint(window: Window, crs: str) -> tuple[dict[str, Any], list[float]]:
@@ -213,7 +210,7 @@ def _lineage(scale: int, model: dict[str, Any], sources: list[dict[str, Any]]) -
 
 def _mlm(asked: Sequence[str], model: dict[str, Any]) -> dict[str, Any]:
     """The network's own interface; that of an interpolator, which has no header, is whatever bands are asked for."""
-    header = model["metadata"].get("header") or {}
+    header = model["header"] or {}
     bands = list(header.get("bands", asked))
     tasks, order = ["super-resolution"], ["batch", "channel", "height", "width"]
     tensor = {"shape": [-1, len(bands), -1, -1], "dim_order": order, "data_type": "float32"}

@@ -9,9 +9,8 @@ Conventions: zarr-conventions `multiscales`, `spatial` and `proj:` (GeoZarr), ve
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,10 +20,9 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 
-from rsup.models.base.errors import unwritable
-from rsup.models.base.files import replacing, sync_tree
+from rsup.models.base.errors import OutputError
+from rsup.models.base.files import replacing, sync_tree, writing
 from rsup.pipeline.cf import add_array, add_grid, consolidate, sync_chunk
-from rsup.pipeline.errors import OutputError
 from rsup.pipeline.lattice import Window
 
 SMALLEST_OVERVIEW = 512
@@ -90,7 +88,7 @@ def create_mosaic(
     `grid.chunks(window, chunk)`. `attributes` go to the root. The store appears whole or not at all.
     Raises OutputError where `path` holds something else or cannot be written.
     """
-    try:
+    with writing(path, OutputError):
         if path.exists():
             with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
                 _create(Path(folder) / "new", window, crs, scale, bands, chunk, attributes)
@@ -100,8 +98,6 @@ def create_mosaic(
             with replacing(path) as fresh:
                 _create(fresh, window, crs, scale, bands, chunk, attributes)
                 sync_tree(fresh)
-    except OSError as error:
-        raise OutputError(unwritable(path, error)) from error
 
 
 def write_chunk(path: Path, bands: Sequence[str], index: tuple[int, int], data: NDArray[np.uint16]) -> None:
@@ -112,41 +108,11 @@ def write_chunk(path: Path, bands: Sequence[str], index: tuple[int, int], data: 
     """
     group = zarr.open_group(path, mode="r+")
     for band, plane in zip(bands, data, strict=True):
-        array = _array(group, band)
+        array = array_of(group, band)
         _check_plane(array, index, plane)
         # A write of the whole chunk: zarr neither reads what stood there nor touches a neighbour.
         array.set_block_selection(index, plane)
     sync_chunk(path, list(bands), index)
-
-
-def build_overviews(path: Path, progress: Callable[[int, int], None]) -> None:
-    """Fill the overview groups, each from the next finer one; rerun at will.
-
-    A pixel is the mean of the up to four valid ones it covers, rounded half up; 0 where none is valid. Holds
-    one chunk and its halves at a time, whatever the mosaic's size. `progress(done, total)` counts chunks.
-    Also clears away what writers killed in mid-chunk left, so it must run after the last of them.
-    Raises OutputError where the disk refuses, or a chunk that was written cannot be read any more.
-    """
-    root = zarr.open_group(path, mode="r+")
-    layout: Any = root.attrs["multiscales"]
-    jobs = [
-        (level["derived_from"], level["asset"], band, (row, col))
-        for level in layout["layout"]
-        if "derived_from" in level
-        for band in bands_of(path)
-        for row, col in product(*map(range, _array(root, f"{level['asset']}/{band}").cdata_shape))
-    ]
-    try:
-        for leftover in path.rglob("*.partial"):
-            leftover.unlink(missing_ok=True)
-        for done, (source, target, band, index) in enumerate(jobs):
-            progress(done, len(jobs))
-            array = _array(root, f"{target}/{band}")
-            array.set_block_selection(index, _halved(_array(root, f"{source}/{band}"), array, index))
-            sync_chunk(path / target, [band], index)
-    except OSError as error:
-        raise OutputError(f"{unwritable(path, error)}; the same command then goes on") from error
-    progress(len(jobs), len(jobs))
 
 
 def bands_of(path: Path) -> tuple[str, ...]:
@@ -165,7 +131,7 @@ def has_valid_pixel(path: Path) -> bool:
     root = zarr.open_group(path, mode="r")
     layout: Any = root.attrs["multiscales"]
     coarsest = layout["layout"][-1]["asset"]
-    return any(np.asarray(_array(root, f"{coarsest}/{band}")[:]).any() for band in bands_of(path))
+    return any(np.asarray(array_of(root, f"{coarsest}/{band}")[:]).any() for band in bands_of(path))
 
 
 def _create(
@@ -223,43 +189,7 @@ def _layout(level: _Level) -> dict[str, Any]:
     }
 
 
-def _halved(source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, int]) -> NDArray[np.uint16]:
-    """Chunk `index` of `target`, averaged from the up to four chunks of `source` under it, one at a time."""
-    height, width = source.chunks
-    rows, cols = _extent(target, index)
-    out = np.zeros((rows.stop - rows.start, cols.stop - cols.start), np.uint16)
-    starts = product(
-        range(2 * rows.start, min(2 * rows.stop, source.shape[0]), height),
-        range(2 * cols.start, min(2 * cols.stop, source.shape[1]), width),
-    )
-    for row, col in starts:
-        try:
-            fine = np.asarray(source[row : row + height, col : col + width])
-        except Exception as error:  # every codec has errors of its own
-            raise OutputError(
-                f"{source.store_path} cannot be read back ({error}): pass --overwrite to start afresh"
-            ) from error
-        half = _mean_of_valid(fine)
-        top, left = row // 2 - rows.start, col // 2 - cols.start
-        out[top : top + half.shape[0], left : left + half.shape[1]] = half
-    return out
-
-
-def _mean_of_valid(fine: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Half as many pixels [y, x] (rounded up) a side: the mean of the valid ones, 0 where there is none."""
-    height, width = fine.shape
-    total = np.zeros((-(-height // 2), -(-width // 2)), np.uint32)
-    valid = np.zeros(total.shape, np.uint8)
-    for row, col in product((0, 1), (0, 1)):
-        quarter = fine[row::2, col::2]
-        part = (slice(quarter.shape[0]), slice(quarter.shape[1]))
-        total[part] += quarter
-        valid[part] += quarter > 0
-    valid = np.maximum(valid, 1)
-    return ((total + valid // 2) // valid).astype(np.uint16)
-
-
-def _extent(array: zarr.Array[Any], index: tuple[int, int]) -> tuple[slice, slice]:
+def extent_of(array: zarr.Array[Any], index: tuple[int, int]) -> tuple[slice, slice]:
     """Rows and columns of chunk `index`, cut at the array's edge."""
     rows, cols = (
         slice(i * size, min((i + 1) * size, length))
@@ -269,13 +199,13 @@ def _extent(array: zarr.Array[Any], index: tuple[int, int]) -> tuple[slice, slic
 
 
 def _check_plane(array: zarr.Array[Any], index: tuple[int, int], plane: NDArray[Any]) -> None:
-    rows, cols = _extent(array, index)
+    rows, cols = extent_of(array, index)
     expected = (rows.stop - rows.start, cols.stop - cols.start)
     if plane.shape != expected or plane.dtype != np.uint16:
         raise ValueError(f"chunk {index} is uint16 {expected}, not {plane.dtype} {plane.shape}")
 
 
-def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     array = group[name.removeprefix("./")]
     if not isinstance(array, zarr.Array):
         raise TypeError(f"{name} is a group, not an array")

@@ -17,10 +17,10 @@ from affine import Affine
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
+from rsup.models.base.errors import SceneError
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
-from rsup.pipeline.errors import SceneError
+from rsup.models.sensors.sentinel2 import common_name
 from rsup.pipeline.lattice import GSD, Window, window_of
-from rsup.pipeline.sentinel2 import common_name
 
 from . import remedies
 

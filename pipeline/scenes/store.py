@@ -20,9 +20,9 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 
-from rsup.pipeline.errors import SceneError
+from rsup.models.base.errors import SceneError
+from rsup.models.sensors.sentinel2 import SCL, common_name
 from rsup.pipeline.lattice import GSD, Window
-from rsup.pipeline.sentinel2 import SCL, common_name
 
 from . import remedies
 from .contract import check_chunks, check_crs, check_names, check_packing, check_size, check_type, check_window, reason

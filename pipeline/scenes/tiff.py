@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from rsup.pipeline.errors import SceneError
-from rsup.pipeline.sentinel2 import SCL, common_name
+from rsup.models.base.errors import SceneError
+from rsup.models.sensors.sentinel2 import SCL, common_name
 
 from . import remedies
 from .contract import check_chunks, check_crs, check_names, check_packing, check_size, check_type, check_window, reason

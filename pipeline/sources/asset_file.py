@@ -24,7 +24,7 @@ from rasterio.errors import CRSError, RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
-from rsup.pipeline.errors import SceneError
+from rsup.models.base.errors import SceneError
 from rsup.pipeline.lattice import GSD
 
 from .remote import length, scheme_of

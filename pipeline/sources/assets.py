@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from rsup.pipeline.errors import SceneError
-from rsup.pipeline.lattice import Window
-from rsup.pipeline.sentinel2 import (
+from rsup.models.base.errors import SceneError
+from rsup.models.sensors.sentinel2 import (
     BANDS,
     SCL,
     Offset,
@@ -31,6 +30,7 @@ from rsup.pipeline.sentinel2 import (
     decide_offset,
     product_offset,
 )
+from rsup.pipeline.lattice import Window
 
 from .asset_file import GDAL_OPTIONS, Header, check_whole, read_coarse, read_header, read_window
 from .packing import Packing, classes, nodata_of

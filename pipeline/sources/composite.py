@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 
+from rsup.models.sensors.sentinel2 import DARK_CLASSES, MASKED_CLASSES, SCL
 from rsup.pipeline.lattice import Window
-from rsup.pipeline.sentinel2 import DARK_CLASSES, MASKED_CLASSES, SCL
 
 from .assets import Source, read, read_classes
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from pyproj import Transformer
 
-from rsup.pipeline.errors import ArgumentError
+from rsup.models.base.errors import ArgumentError
 from rsup.pipeline.lattice import Window, snap
 
 FURTHEST = 10.0

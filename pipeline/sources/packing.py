@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsup.pipeline.sentinel2 import CLASS_NAMES, SATURATED, STORED_SHIFT, OffsetDecision, asset_field, to_stored
+from rsup.models.sensors.sentinel2 import CLASS_NAMES, SATURATED, STORED_SHIFT, OffsetDecision, asset_field, to_stored
 
 TYPES = ("uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 """What can hold reflectance to 1e-4; 8-bit rasters are pictures."""

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, cast
 
-from rsup.pipeline.errors import ArgumentError
+from rsup.models.base.errors import ArgumentError
+from rsup.models.sensors.sentinel2 import BANDS, Offset, common_name
 from rsup.pipeline.public import public_address
-from rsup.pipeline.sentinel2 import BANDS, Offset, common_name
 
 from .footprint import Box, utm_of
 from .stac.documents import CATALOG_FILE

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ from .pool import CACHE_BYTES, Pool
 
 if TYPE_CHECKING:
     from rsup.models.upscaler import ModelDescriptor, Upscaler
-    from rsup.pipeline.mosaics.chunk import TileCache
+    from rsup.pipeline.mosaics.tiles import TileCache
 
 
 class ModelPlugin(WorkerPlugin):
@@ -52,10 +50,10 @@ class ModelPlugin(WorkerPlugin):
         """The network, loaded on the first call; raises ModelError where it is not the planned one."""
         with self._load_lock:
             if self._upscaler is None:
-                from rsup.pipeline.mosaics.chunk import TileCache
+                from rsup.pipeline.mosaics.tiles import TileCache
 
                 model, cores = self.model, self.cores or self.entitled
-                name = model.metadata["path"] or model.name
+                name = model.path or model.name
                 device = self._device()
                 self._upscaler = load(name, model.scale, device, cores, arithmetic=arithmetic, planned=model)
                 if is_network(model):
@@ -76,7 +74,7 @@ class ModelPlugin(WorkerPlugin):
 
 def is_network(model: ModelDescriptor) -> bool:
     """Whether a model is a trained network; the others interpolate, in float32 wherever they run."""
-    return bool(model.metadata["kind"] == "student")
+    return model.kind == "student"
 
 
 def worker_model(name: str) -> ModelPlugin:
@@ -91,13 +89,3 @@ async def worker_arithmetic(name: str, dask_worker: Any) -> str:
     plugin = dask_worker.plugins[name]
     assert isinstance(plugin, ModelPlugin)
     return await asyncio.to_thread(plugin.arithmetic)
-
-
-def give_back_memory() -> None:
-    """Return what malloc has free to the system, once a chunk.
-
-    Chunks differ in what they leave between the blocks that live on; without this a worker's memory grows from chunk to
-    chunk, by a fifth from 9 to 81. Dask's own setting does it at every free, for a third more of a network's time.
-    """
-    with suppress(AttributeError):  # the C library is not GNU's
-        ctypes.CDLL(None).malloc_trim(0)

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from distributed.system import MEMORY_LIMIT
 
-from rsup.pipeline.errors import ArgumentError
+from rsup.models.base.errors import ArgumentError
 
 DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """One of these is there where torch could see a GPU: NVIDIA's driver, Windows' subsystem for Linux, AMD's driver."""

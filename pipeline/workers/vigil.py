@@ -6,14 +6,16 @@ its client waits as long for workers that are gone.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from distributed import Client
 from distributed.client import ClosedClientError
 
-from rsup.pipeline.errors import ChunkError
+from rsup.models.base.errors import ChunkError
 
 PATIENCE = 30.0
 """Seconds without a sign of life before a cluster is given up."""
@@ -26,6 +28,12 @@ LOOK = 3.0
 
 LOST = (OSError, TimeoutError, ClosedClientError)
 """What Dask raises where a scheduler is gone or does not answer: its CommClosedError is an OSError."""
+
+ATTEMPTS = 3
+"""Times a task is tried before it counts as failed."""
+
+CLOSING = 5.0
+"""Seconds a scheduler is given to take its leave."""
 
 
 def answer(client: Client, call: Callable[[], Any], limit: float | None = None) -> Any:
@@ -77,3 +85,14 @@ class Vigil:
             silent = "the Dask scheduler has not"
         if time.monotonic() - self._last > self._patience:
             raise lost(self._client, f"{silent} been heard of for {self._patience:.0f} s")
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Standard error is kept for sentences: what the libraries log of a failure is said in one of them."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -82,7 +82,7 @@ def main() -> None:
 def learn(options: argparse.Namespace, name: str, losses: tuple[str, ...]) -> Path:
     """One row's run; its weights file."""
     folder = options.output / f"x{options.scale}-{name}"
-    shipped = descriptor_of(DEFAULT, options.scale).metadata["path"]
+    shipped = descriptor_of(DEFAULT, options.scale).path
     start = FROM_SCRATCH if options.scratch else (f"initialise={shipped}", *GOING_ON)
     every = [f"{setting}={options.steps}" for setting in ("steps", "validate_every", "checkpoint_every")]
     request = TrainRequest(

@@ -20,8 +20,8 @@ from torch.nn import functional as F  # noqa: N812
 from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR, from_network, to_network
 from rsup.models.evaluate import Enlarge
 from rsup.models.metrics.judge import WHITE, Radiometry
+from rsup.models.networks.architectures import parameters
 from rsup.models.networks.interpolation import interpolator
-from rsup.models.networks.slimdiffsr.student import parameters
 
 BANDS = ("blue", "green", "red", "nir")
 """CARN-light's first channels; six more follow (B05, B06, B07, B8A, B11, B12), all as reflectance * 10000."""

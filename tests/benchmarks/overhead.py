@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rsup.models.networks.slimdiffsr.student import Student, StudentConfig
+from rsup.models.networks.slimdiffsr.config import StudentConfig
+from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.upscaler import load
 from rsup.models.weights_file import save_weights, student_header
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.mosaics.passes import tiling_of
-from rsup.pipeline.scenes.scene import create_scene
-from rsup.pipeline.workers.cluster import Pool
+from rsup.pipeline.scenes.writer import create_scene
+from rsup.pipeline.workers.pool import Pool
 
 SCALE = 4
 

@@ -26,12 +26,14 @@ from scipy.ndimage import binary_erosion
 from sentinel2_scenes import LEAST, Scene, read_scene, sources
 
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR, from_network, to_network
+from rsup.models.consistency import match_block_means, project
 from rsup.models.degradation.sensor import SensorDegradation
 from rsup.models.upscaler import Upscaler, load
 from rsup.pipeline.lattice import Window
-from rsup.pipeline.mosaics.chunk import fill_nodata, match_block_means, project, upscale_chunk
+from rsup.pipeline.mosaics.chunk import upscale_chunk
 from rsup.pipeline.mosaics.passes import passes, tiling_of
 from rsup.pipeline.mosaics.quality import block_mean_error, psnr, seam_ratio
+from rsup.pipeline.mosaics.tiles import fill_nodata
 
 WALD, FULL = 512, 192
 """Most pixels a side of a scene that is made coarser and restored, and of one that is enlarged as it is."""

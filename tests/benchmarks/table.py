@@ -22,7 +22,7 @@ from baselines import baselines
 from rsup.models.base.errors import RsupError
 from rsup.models.evaluate import Enlarge, EvaluateRequest, evaluate
 from rsup.models.metrics.judge import FIGURES, Radiometry
-from rsup.models.networks.slimdiffsr.student import parameters
+from rsup.models.networks.architectures import parameters
 from rsup.models.registry import DEFAULT, descriptor_of
 from rsup.models.upscaler import load
 from rsup.models.weights_file import read_header

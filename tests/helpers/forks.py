@@ -213,7 +213,7 @@ def main() -> None:
     import rsup.models.evaluate
     import rsup.models.train
     import rsup.pipeline.cli
-    import rsup.pipeline.commands
+    import rsup.pipeline.cli.app
     import rsup.pipeline.jobs.upscale  # noqa: F401
 
     gc.collect()

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsup.pipeline.lattice import Window, chunks
-from rsup.pipeline.scenes.scene import Scene, create_scene, open_scene
+from rsup.pipeline.scenes.opening import open_scene
+from rsup.pipeline.scenes.scene import Scene
+from rsup.pipeline.scenes.writer import create_scene
 
 
 def write_scene(

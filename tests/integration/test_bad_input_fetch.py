@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from forks import Forks, Rsup
 
+from rsup.models.base.errors import ArgumentError, CatalogError, OutputError, RsupError, SceneError
 from rsup.pipeline.demo.archive import Archive
-from rsup.pipeline.errors import ArgumentError, CatalogError, OutputError, RsupError, SceneError
-from rsup.pipeline.jobs.upscale import fetch
-from rsup.pipeline.scenes.scene import open_scene
+from rsup.pipeline.jobs.fetch import fetch
+from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.sources import assets as reading
 from rsup.pipeline.sources.request import FetchRequest
 from rsup.pipeline.sources.stac import io as stac_io

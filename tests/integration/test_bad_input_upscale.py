@@ -18,12 +18,13 @@ import rasterio
 import torch
 import xarray as xr
 
-from rsup.pipeline.errors import ArgumentError, ModelError, OutputError, RsupError, SceneError
+from rsup.models.base.errors import ArgumentError, ModelError, OutputError, RsupError, SceneError
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
-from rsup.pipeline.scenes.scene import Scene, create_scene
+from rsup.pipeline.scenes.scene import Scene
+from rsup.pipeline.scenes.writer import create_scene
 
 Make = Callable[..., Scene]
 Student = Callable[[int], Path]

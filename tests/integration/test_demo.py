@@ -25,11 +25,11 @@ from pystac_client.exceptions import APIError
 from rasterio.warp import Resampling, reproject
 from rio_cogeo.cogeo import cog_validate
 
+from rsup.models.base.errors import ArgumentError, OutputError
 from rsup.pipeline.demo.acquisitions import ACQUISITIONS
 from rsup.pipeline.demo.archive import Archive, make_archive
 from rsup.pipeline.demo.run import run_demo
 from rsup.pipeline.demo.sensor import FINE
-from rsup.pipeline.errors import ArgumentError, OutputError
 
 JUNE = "2024-06-01/2024-06-30"
 (WEST_TILE, EAST_TILE, REPROCESSED, NEXT_ORBIT, HAZIER, NEXT_ZONE, CLOUDY, OLD) = (

@@ -19,7 +19,7 @@ import xarray as xr
 from forks import Rsup
 from numpy.typing import NDArray
 
-from rsup.pipeline.errors import OutputError
+from rsup.models.base.errors import OutputError
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
 from rsup.pipeline.scenes.scene import Scene

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from forks import COMMAND, Forks
 
+from rsup.models.base.errors import OutputError
 from rsup.pipeline.demo.archive import Archive
-from rsup.pipeline.errors import OutputError
 from rsup.pipeline.jobs import fetch
-from rsup.pipeline.jobs.fetch import FetchRequest
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
 from rsup.pipeline.scenes.scene import Scene
+from rsup.pipeline.sources.request import FetchRequest
 
 KILLED = 137
 

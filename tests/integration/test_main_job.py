@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from rsup.pipeline.demo.archive import Archive
-from rsup.pipeline.scenes.scene import open_scene
+from rsup.pipeline.scenes.opening import open_scene
 
 Run = Callable[..., "object"]
 BANDS = ("red", "green", "blue")

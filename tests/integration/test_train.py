@@ -20,7 +20,8 @@ import torch
 from forks import Forked, Forks, Rsup
 from safetensors.torch import load_file
 
-from rsup.models.data.images import Batches, Images
+from rsup.models.data.batches import Batches
+from rsup.models.data.images import Images
 from rsup.models.degradation.pairs import make_pair
 from rsup.models.methods.rsd import ResShiftTask
 from rsup.models.training.recipe import RsdRecipe, load_recipe

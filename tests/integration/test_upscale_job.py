@@ -13,17 +13,18 @@ import xarray as xr
 from numpy.typing import NDArray
 from rio_cogeo import cog_validate
 
-from rsup.models.base.errors import ModelError
+from rsup.models.base.errors import ArgumentError, ModelError
 from rsup.models.upscaler import descriptor_of
-from rsup.pipeline.errors import ArgumentError
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
-from rsup.pipeline.lattice import Tiling, Window
+from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.mosaics.passes import tiling_of
 from rsup.pipeline.mosaics.quality import block_mean_error, spectral_angle
 from rsup.pipeline.scenes.scene import Scene
-from rsup.pipeline.workers import cluster
+from rsup.pipeline.tiling import Tiling
+from rsup.pipeline.workers.local import local_client
+from rsup.pipeline.workers.pool import Pool
 
 
 def coordinates(height: int, width: int) -> NDArray[np.uint16]:
@@ -166,7 +167,7 @@ def test_a_cluster_that_stands_already_gives_the_same_mosaic(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scene = make_scene(coordinates(150, 140))
-    with cluster.local_client(cluster.Pool("cpu", (None,), 1), threads=2) as standing:
+    with local_client(Pool("cpu", (None,), 1), threads=2) as standing:
         address = standing.scheduler.address
         # Relative paths mean the same to workers that run in another folder.
         monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsup.models.networks.slimdiffsr.student import StudentConfig
+from rsup.models.networks.slimdiffsr.config import StudentConfig
 from rsup.models.published import import_published, published_layout
 
 Draw = Callable[..., dict[str, Tensor]]

@@ -8,9 +8,11 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from rsup.models.base.errors import ModelError
-from rsup.models.networks.slimdiffsr.student import Student, StudentConfig, parameters
+from rsup.models.networks.architectures import parameters
+from rsup.models.networks.slimdiffsr.config import StudentConfig
+from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.published import parameters_as_published
-from rsup.models.registry import show_model, student_counts
+from rsup.models.show import show_model, student_counts
 from rsup.models.weights_file import KEY, load_student, read_header, save_weights, student_header
 
 VARIANTS = [

@@ -13,7 +13,8 @@ from rsup.models.networks.compact import CompactConfig, CompactStudent
 from rsup.models.networks.interpolation import interpolator
 from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.networks.slimdiffsr.unet import PixelNorm
-from rsup.models.registry import descriptor_of, show_model, student_counts
+from rsup.models.registry import descriptor_of
+from rsup.models.show import show_model, student_counts
 from rsup.models.training.recipe import StudentRecipe, load_recipe
 from rsup.models.upscaler import Upscaler, load
 from rsup.models.weights_file import load_student, save_weights, student_header

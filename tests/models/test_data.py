@@ -17,7 +17,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from rsup.models.base.errors import DataError
-from rsup.models.data.images import Batches, DataConfig, Images
+from rsup.models.data.batches import Batches
+from rsup.models.data.images import DataConfig, Images
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 REAL = SHARED / "data/hr"

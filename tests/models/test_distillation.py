@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from rsup.models.base.errors import ModelError
 from rsup.models.losses.distillation import Distillation, DistillationConfig, FeatureTaps, corresponding_levels
 from rsup.models.losses.terms import mmd2
-from rsup.models.networks.slimdiffsr.student import Student, StudentConfig
+from rsup.models.networks.slimdiffsr.config import StudentConfig
+from rsup.models.networks.slimdiffsr.student import Student
 
 CONFIG = StudentConfig(channels=(16, 32), deep_channels=64, queries=4, squeeze=8, groups=8, autoencoder_channels=8)
 

@@ -9,8 +9,9 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from rsup.models.base.errors import ModelError
+from rsup.models.networks.slimdiffsr.config import StudentConfig
 from rsup.models.networks.slimdiffsr.initialise import initialise
-from rsup.models.networks.slimdiffsr.student import Student, StudentConfig
+from rsup.models.networks.slimdiffsr.student import Student
 
 NEW = {
     "fsc": ("low_branch", "high_branch", "bottleneck"),

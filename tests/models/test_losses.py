@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rsup.models.losses import adversarial
 from rsup.models.losses import terms as losses
 
 
@@ -180,13 +181,13 @@ def test_gan_terms_are_binary_cross_entropy_with_smoothed_targets() -> None:
             heads.append(np.mean(-target * np.log(p) - (1 - target) * np.log(1 - p)))
         return float(np.mean(heads))
 
-    assert losses.discriminator_gan(real, fake).item() == pytest.approx(entropy(real, 0.8) + entropy(fake, 0.0))
-    assert losses.generator_gan(fake).item() == pytest.approx(entropy(fake, 0.8))
+    assert adversarial.discriminator_gan(real, fake).item() == pytest.approx(entropy(real, 0.8) + entropy(fake, 0.0))
+    assert adversarial.generator_gan(fake).item() == pytest.approx(entropy(fake, 0.8))
 
 
 def test_a_generator_gains_nothing_beyond_real() -> None:
     logit = torch.tensor([[np.log(0.8 / 0.2)]], requires_grad=True)
-    losses.generator_gan([logit]).backward()
+    adversarial.generator_gan([logit]).backward()
     assert logit.grad is not None and abs(logit.grad.item()) < 1e-7
 
 

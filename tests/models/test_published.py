@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rsup.models.base.errors import ModelError
-from rsup.models.networks.slimdiffsr.student import StudentConfig
+from rsup.models.networks.slimdiffsr.config import StudentConfig
 from rsup.models.published import dead_shapes, import_published, published_layout
-from rsup.models.registry import show_model
+from rsup.models.show import show_model
 from rsup.models.weights_file import load_student, read_header
 
 PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsup.models.base.errors import RecipeError
-from rsup.models.training.recipe import OptimizerConfig, load_recipe, recipe_text
+from rsup.models.training.recipe import load_recipe, recipe_text
+from rsup.models.training.run_config import OptimizerConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 

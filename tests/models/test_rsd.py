@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsup.models.losses.rsd import Head, Rsd, RsdConfig, fake_loss, fixed, one_step_student, student_loss, student_steps
+from rsup.models.losses.adversarial import frozen
+from rsup.models.losses.rsd import Head, Rsd, RsdConfig, fake_loss, one_step_student, student_loss, student_steps
 from rsup.models.losses.terms import frequency
 from rsup.models.networks.resshift.denoiser import DenoiserConfig
 from rsup.models.networks.resshift.latents import load_latents
@@ -153,10 +154,10 @@ def test_the_student_starts_as_the_teacher_whatever_its_noise() -> None:
     assert teacher.denoiser.unet.conv_in.weight.grad is None
 
 
-def test_fixed_passes_gradients_to_inputs_and_none_to_weights() -> None:
+def test_frozen_passes_gradients_to_inputs_and_none_to_weights() -> None:
     network, x = nn.Linear(3, 1), torch.ones(1, 3, requires_grad=True)
     network.bias.requires_grad_(False)
-    with pytest.raises(ZeroDivisionError), fixed(network):
+    with pytest.raises(ZeroDivisionError), frozen(network):
         network(x).sum().backward()
         raise ZeroDivisionError
     assert x.grad is not None and network.weight.grad is None

@@ -16,7 +16,7 @@ from rsup.models.networks.resshift.denoiser import DenoiserConfig
 from rsup.models.networks.resshift.latents import LatentsConfig, load_latents
 from rsup.models.networks.resshift.network import ResShift, ResShiftConfig
 from rsup.models.networks.resshift.one_step import RsdStudent, RsdStudentConfig, assemble
-from rsup.models.registry import student_counts
+from rsup.models.show import student_counts
 from rsup.models.weights_file import load_student, save_weights, student_header
 
 TINY = ResShiftConfig(denoiser=DenoiserConfig(channels=(8, 16), blocks=1, head_channels=8, groups=4))

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from rsup.models.base.radiometry import from_network, to_network
 from rsup.models.evaluate import EvaluateRequest, evaluate
-from rsup.models.registry import SHIPPED, descriptor_of, show_model
+from rsup.models.registry import SHIPPED, descriptor_of
+from rsup.models.show import show_model
 from rsup.models.training.recipe import load_recipe
 from rsup.models.upscaler import load
 from rsup.models.weights_file import read_header

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from rsup.models.networks.slimdiffsr.student import Student, StudentConfig, parameters
+from rsup.models.networks.architectures import parameters
+from rsup.models.networks.slimdiffsr.config import StudentConfig
+from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.published import dead_shapes, parameters_as_published, published_layout, published_name
-from rsup.models.registry import gmac
+from rsup.models.show import gmac
 
 
 class Reference:

@@ -19,12 +19,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from rsup.models.base.errors import DataError, TrainingError
-from rsup.models.data.images import Batches, Images
+from rsup.models.data.batches import Batches
+from rsup.models.data.images import Images
 from rsup.models.degradation.pairs import make_pair
-from rsup.models.losses.rsd import fixed
+from rsup.models.losses.adversarial import frozen
 from rsup.models.training.checkpoint import State, save
 from rsup.models.training.loop import fit
-from rsup.models.training.recipe import OptimizerConfig, RunConfig
+from rsup.models.training.run_config import OptimizerConfig, RunConfig
 from rsup.models.training.task import Pair, Task, Update, seeded
 
 Fit = Callable[..., dict[str, Any]]
@@ -59,7 +60,7 @@ class Toy(Task):
         noise = torch.randn(pair.high.shape, generator=generator)
         out = self.image(self._enlarged(pair) + 0.1 * noise)
         if turn == self.turns - 1:
-            with fixed(self.judge):
+            with frozen(self.judge):
                 gan = self.judge(out).square().mean()
             loss = (out - pair.high).abs().mean() + torch.rand(()) * gan
             if self.fault == (step, "loss"):

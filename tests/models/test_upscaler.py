@@ -15,7 +15,8 @@ from rsup.models import registry
 from rsup.models import upscaler as upscalers
 from rsup.models.base.errors import ModelError
 from rsup.models.networks.interpolation import interpolator
-from rsup.models.upscaler import arithmetic_on, descriptor_of, list_models, load, reduced_precision, show_model
+from rsup.models.show import show_model
+from rsup.models.upscaler import arithmetic_on, descriptor_of, list_models, load, reduced_precision
 
 
 def tiles(n, side, seed=0):
@@ -174,8 +175,8 @@ def test_flags_of_cudnn_are_as_before(save_student):
 def test_descriptor_of_a_file(save_student):
     descriptor = descriptor_of(str(save_student(8)), 8)
     assert (descriptor.name, descriptor.tile, descriptor.halo, descriptor.overlap) == ("tiny-x8", 64, 2, 6)
-    assert (descriptor.multiple, descriptor.bands, descriptor.value_range) == (16, ("red", "green", "blue"), (-1, 1))
-    assert descriptor.metadata["kind"] == "student"
+    assert (descriptor.multiple, descriptor.bands) == (16, ("red", "green", "blue"))
+    assert descriptor.kind == "student"
 
 
 @pytest.fixture
@@ -186,6 +187,8 @@ def shipped(tmp_path, monkeypatch, save_student) -> Path:
     names = [save_student(scale, folder).name for scale in (4, 8)]
     sums = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, text=True, check=True)
     (folder / "SHA256SUMS").write_text(sums.stdout)
+    lines = (f'{{name = "tiny-x{scale}", scale = {scale}, family = "tiny", default = true}}' for scale in (4, 8))
+    (folder / "index.toml").write_text(f"student = [{', '.join(lines)}]")
     monkeypatch.setattr(registry, "SHIPPED", folder)
     return folder
 
@@ -218,6 +221,9 @@ def test_a_shipped_student_that_changed_is_not_loaded(shipped, save_student):
     path.unlink()
     with pytest.raises(ModelError, match="has no student for x4"):
         load("default", 4)
+    (shipped / "index.toml").unlink()
+    with pytest.raises(ModelError, match=r"index.toml cannot be read \(No such file.*install rsup again"):
+        load("default", 8)
 
 
 def test_digests_tell_models_apart(save_student):

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from rsup.models.base.errors import ModelError
-from rsup.models.networks.slimdiffsr.student import Student, StudentConfig
-from rsup.models.registry import show_model
+from rsup.models.networks.slimdiffsr.config import StudentConfig
+from rsup.models.networks.slimdiffsr.student import Student
+from rsup.models.show import show_model
 from rsup.models.weights_file import (
     KEY,
     LARGEST_TILE,

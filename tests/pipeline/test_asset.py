@@ -18,7 +18,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from rsup.pipeline.errors import SceneError
+from rsup.models.base.errors import SceneError
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.sources import assets as reading
 from rsup.pipeline.sources import remote

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from catalogues import item, query, write_static
 
-from rsup.pipeline.errors import ArgumentError, CatalogError
+from rsup.models.base.errors import ArgumentError, CatalogError
 from rsup.pipeline.sources.footprint import Box, Footprint
 from rsup.pipeline.sources.stac import io as stac_io
 from rsup.pipeline.sources.stac.catalog import search

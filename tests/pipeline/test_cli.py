@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from forks import Rsup
 
-from rsup.pipeline.commands import _report
+from rsup.pipeline.cli.options import print_result
 
 HEAVY = ("torch", "xarray", "dask", "distributed", "odc", "rasterio", "zarr", "diffusers", "scipy")
 
@@ -127,6 +127,6 @@ def test_what_a_terminal_obeys_does_not_reach_it(rsup: Rsup, capsys: pytest.Capt
     result = rsup("upscale", hostile, "--scale", 4)
     assert result.returncode == 5 and len(result.stderr.splitlines()) == 1
     assert not {"\x1b", "\u202e", "\u2066"} & set(result.stderr)
-    _report({"scene": hostile, "items": [{"id": hostile}], "figures": {hostile: 1.0}}, as_json=False)
+    print_result({"scene": hostile, "items": [{"id": hostile}], "figures": {hostile: 1.0}}, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and not {"\x1b", "\u202e", "\u2066"} & set("".join(lines))

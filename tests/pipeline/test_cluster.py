@@ -21,13 +21,13 @@ import pytest
 from distributed import Client, Security
 from safetensors.torch import load_file
 
-from rsup.models.base.errors import ModelError
+from rsup.models.base.errors import ArgumentError, ChunkError, ModelError, OutputError
 from rsup.models.upscaler import descriptor_of
 from rsup.models.weights_file import read_header, save_weights
-from rsup.pipeline.errors import ArgumentError, ChunkError, OutputError
-from rsup.pipeline.workers import cluster, vigil
-from rsup.pipeline.workers.cluster import Pool
+from rsup.pipeline.workers import local, tasks, vigil
+from rsup.pipeline.workers import standing as standing_clusters
 from rsup.pipeline.workers.model import ModelPlugin, worker_model
+from rsup.pipeline.workers.pool import Pool
 
 # Workers cannot import this file: they get copies of its functions, whole, instead of their names.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -35,7 +35,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with cluster.local_client(Pool("cpu", (None, "7"), 1), threads=2) as connected:
+    with local.local_client(Pool("cpu", (None, "7"), 1), threads=2) as connected:
         yield connected
 
 
@@ -43,7 +43,7 @@ def collect(client: Client, function: object, keys: list[int], in_flight: int = 
     done: dict[int, object] = {}
     failed: dict[int, str] = {}
     copy = cloudpickle.loads(cloudpickle.dumps(function))
-    cluster.run(client, copy, keys, in_flight, done.__setitem__, failed.__setitem__)
+    tasks.run(client, copy, keys, in_flight, done.__setitem__, failed.__setitem__)
     return done, failed
 
 
@@ -135,7 +135,7 @@ def test_a_killed_worker_costs_nothing_but_its_tasks(client: Client, tmp_path: P
 
 
 def test_a_task_that_kills_its_workers_fails_alone() -> None:
-    with cluster.local_client(Pool("cpu", (None,), 1), threads=1) as alone:
+    with local.local_client(Pool("cpu", (None,), 1), threads=1) as alone:
         done, failed = collect(alone, always_die, [1], in_flight=1)
         assert not done and "died 3 times" in failed[1]
         assert collect(alone, square, [3]) == ({3: 9}, {})
@@ -143,25 +143,28 @@ def test_a_task_that_kills_its_workers_fails_alone() -> None:
 
 def test_workers_of_another_version_are_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     address = client.scheduler.address
-    with cluster.remote_client(address) as connected:
+    with standing_clusters.remote_client(address) as connected:
         assert len(connected.nthreads()) == 2
-    monkeypatch.setattr(cluster, "VERSION", "99.0")
-    with pytest.raises(ArgumentError, match=r"workers have rsup 0\..*install 99\.0"), cluster.remote_client(address):
+    monkeypatch.setattr(standing_clusters, "VERSION", "99.0")
+    with (
+        pytest.raises(ArgumentError, match=r"workers have rsup 0\..*install 99\.0"),
+        standing_clusters.remote_client(address),
+    ):
         pass
 
 
 def test_no_scheduler_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONNECTING", 1.0)
+    monkeypatch.setattr(standing_clusters, "CONNECTING", 1.0)
     with (
         pytest.raises(ArgumentError, match="no Dask scheduler answers"),
-        cluster.remote_client("tcp://127.0.0.1:1"),
+        standing_clusters.remote_client("tcp://127.0.0.1:1"),
     ):
         pass
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 400 Bad Request\r\n\r\n"], ids=["silent", "http"])
 def test_a_server_that_is_no_scheduler_is_a_sentence(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONNECTING", 1.0)
+    monkeypatch.setattr(standing_clusters, "CONNECTING", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
@@ -173,7 +176,10 @@ def test_a_server_that_is_no_scheduler_is_a_sentence(answer: bytes, monkeypatch:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        with pytest.raises(ArgumentError, match="no Dask scheduler answers there"), cluster.remote_client(address):
+        with (
+            pytest.raises(ArgumentError, match="no Dask scheduler answers there"),
+            standing_clusters.remote_client(address),
+        ):
             pass
         thread.join()
 
@@ -185,7 +191,7 @@ NO_ADDRESSES = ["", "x", "tcp://", "tcp://127.0.0.1", "tcp://[::1", "tcp://h:999
 @pytest.mark.parametrize("address", NO_ADDRESSES)
 def test_what_is_no_address_is_a_sentence(address: str) -> None:
     with pytest.raises(ArgumentError, match="give tcp://HOST:PORT or tls://HOST:PORT"):
-        cluster.credentials(address, None, None, None)
+        standing_clusters.credentials(address, None, None, None)
 
 
 def test_a_stranger_on_this_machine_gets_nothing(client: Client) -> None:
@@ -220,21 +226,21 @@ def test_credentials_may_lie_in_files(client: Client, tmp_path: Path) -> None:
     files["both"].write_text(shown["cert"] + shown["key"])
     address = client.scheduler.address
     for cert, key in ((files["cert"], files["key"]), (files["both"], None)):
-        security = cluster.credentials(address, files["ca_file"], cert, key)
-        with cluster.remote_client(address, security) as connected:
+        security = standing_clusters.credentials(address, files["ca_file"], cert, key)
+        with standing_clusters.remote_client(address, security) as connected:
             assert len(connected.nthreads()) == 2
     with pytest.raises(ArgumentError, match="are for tls://"):
-        cluster.credentials("tcp://127.0.0.1:1", files["ca_file"], None, None)
+        standing_clusters.credentials("tcp://127.0.0.1:1", files["ca_file"], None, None)
     for wrong in (tmp_path / "nothing", tmp_path, files["ca_file"].with_suffix(".txt")):
         (tmp_path / "ca_file.txt").write_text("no PEM")
         with pytest.raises(ArgumentError, match="in PEM"):
-            cluster.credentials(address, wrong, files["cert"], files["key"])
+            standing_clusters.credentials(address, wrong, files["cert"], files["key"])
 
 
 def test_tls_without_credentials_is_a_sentence() -> None:
     nothing = dask.config.set({"distributed.comm.tls.ca-file": None, "distributed.comm.tls.client.cert": None})
     with nothing, pytest.raises(ArgumentError, match="--tls-ca, --tls-cert and --tls-key, or Dask's configuration"):
-        cluster.credentials("tls://127.0.0.1:1", None, None, None)
+        standing_clusters.credentials("tls://127.0.0.1:1", None, None, None)
 
 
 def test_temporary_files_lie_where_nobody_waits_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +248,7 @@ def test_temporary_files_lie_where_nobody_waits_for_them(tmp_path: Path, monkeyp
     victim = tmp_path / "victim"
     victim.mkdir()
     (tmp_path / "dask-scratch-space").symlink_to(victim)
-    with cluster.local_client(Pool("cpu", (None,), 1), threads=1):
+    with local.local_client(Pool("cpu", (None,), 1), threads=1):
         (ours,) = tmp_path.glob("rsup-*")
         assert ours.stat().st_mode & 0o777 == 0o700
     assert not ours.exists() and not list(victim.iterdir())
@@ -312,7 +318,7 @@ def test_a_lost_cluster_is_a_sentence(
 ) -> None:
     monkeypatch.setattr(vigil, "PATIENCE", 2.0)
     monkeypatch.setattr(vigil, "LOOK", 0.5)
-    monkeypatch.setattr(cluster, "CLOSING", 1.0)
+    monkeypatch.setattr(vigil, "CLOSING", 1.0)
     done = []
 
     def on_done(key: int, _: object) -> None:
@@ -321,8 +327,8 @@ def test_a_lost_cluster_is_a_sentence(
             blow(standing)
 
     task = cloudpickle.loads(cloudpickle.dumps(slowly))
-    with pytest.raises(ChunkError, match=says), cluster.remote_client(standing.address) as client:
-        cluster.run(client, task, range(100), 2, on_done, lambda key, reason: None)
+    with pytest.raises(ChunkError, match=says), standing_clusters.remote_client(standing.address) as client:
+        tasks.run(client, task, range(100), 2, on_done, lambda key, reason: None)
     assert 3 <= len(done) < 20
     assert "Traceback" not in capfd.readouterr().err
 
@@ -343,8 +349,8 @@ class Equal(ModelPlugin):
 def test_workers_are_brought_to_one_arithmetic(client: Client, kind: type[ModelPlugin], common: str) -> None:
     client.wait_for_workers(2, timeout=60)
     plugin = kind("made", descriptor_of("bicubic", 4), None)
-    with cluster.holding(client, plugin):
-        assert cluster.common_arithmetic(client, plugin) == common
+    with tasks.holding(client, plugin):
+        assert tasks.common_arithmetic(client, plugin) == common
 
 
 def load_model(name: str, key: int) -> str:
@@ -355,12 +361,12 @@ def test_a_worker_loads_the_planned_weights_and_no_others(client: Client, quick_
     """A file that is replaced while the run goes on, or another one on another machine."""
     planned = descriptor_of(str(quick_student), 4)
     plugins = [ModelPlugin(name, planned, Pool("cpu", (None,), 1)) for name in ("same", "other")]
-    with cluster.holding(client, plugins[0]):
+    with tasks.holding(client, plugins[0]):
         assert collect(client, partial(load_model, plugins[0].name), [0]) == ({0: planned.sha256}, {})
     state = {name: tensor + 1e-3 for name, tensor in load_file(quick_student).items()}
     save_weights(quick_student, state, read_header(quick_student)[0])
     with (
-        cluster.holding(client, plugins[1]),
+        tasks.holding(client, plugins[1]),
         pytest.raises(ModelError, match="not the model this run was planned with"),
     ):
         collect(client, partial(load_model, plugins[1].name), [0])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
-from rsup.pipeline.errors import OutputError
+from rsup.models.base.errors import OutputError
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.cog import write_cog
 from rsup.pipeline.mosaics.store import create_mosaic, write_chunk

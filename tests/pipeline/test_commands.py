@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsup.models.base.errors import RsupError
-from rsup.pipeline.commands import app
+from rsup.pipeline.cli.app import app
 from rsup.pipeline.scenes.scene import Scene
 
 ODD = [

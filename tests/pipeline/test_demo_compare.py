@@ -11,8 +11,8 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
+from rsup.models.base.errors import SceneError
 from rsup.pipeline.demo.compare import psnr
-from rsup.pipeline.errors import SceneError
 
 BANDS = ("red", "green")
 

@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
+from rsup.models.base.errors import RsupError
 from rsup.pipeline import environment
 from rsup.pipeline.environment import check_libraries, settle
-from rsup.pipeline.errors import RsupError
 from rsup.pipeline.scenes.scene import Scene
 
 

@@ -15,15 +15,17 @@ import zarr
 from numpy.typing import NDArray
 from pyproj import Transformer
 
-from rsup.pipeline.errors import ArgumentError, OutputError, SceneError
-from rsup.pipeline.jobs.fetch import MARGIN, FetchRequest, plan, run
+from rsup.models.base.errors import ArgumentError, OutputError, SceneError
+from rsup.pipeline.jobs.fetch import MARGIN, plan, run
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
 from rsup.pipeline.lattice import Window
-from rsup.pipeline.scenes.scene import Scene, open_scene
+from rsup.pipeline.scenes.opening import open_scene
+from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.sources import assets as reading
 from rsup.pipeline.sources.composite import median_of_valid
 from rsup.pipeline.sources.footprint import Box, box_of, window_in
+from rsup.pipeline.sources.request import FetchRequest
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sentinel2"
 PRODUCTS = REAL / "mapchete_eo" / "full_products" / "sentinel-2-l2a"

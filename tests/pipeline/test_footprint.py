@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyproj import Transformer
 
-from rsup.pipeline.errors import ArgumentError
+from rsup.models.base.errors import ArgumentError
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.sources.footprint import Box, Footprint, box_of, window_in
 

@@ -20,12 +20,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rsup.models.base.errors import ArgumentError, SceneError
 from rsup.models.upscaler import load
-from rsup.pipeline.errors import ArgumentError, SceneError
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.chunk import upscale_chunk
-from rsup.pipeline.scenes.scene import Scene, SceneWriter, create_scene, open_scene
+from rsup.pipeline.scenes.opening import open_scene
+from rsup.pipeline.scenes.scene import Scene
+from rsup.pipeline.scenes.writer import SceneWriter, create_scene
 
 CRS, BANDS = "EPSG:32633", ("red", "green", "blue")
 WINDOW = Window(-580_000, 38_000, 40, 52)

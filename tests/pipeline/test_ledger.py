@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rsup.pipeline.errors import OutputError
+from rsup.models.base.errors import OutputError
 from rsup.pipeline.ledger import Ledger
 
 FINGERPRINT = {"scene": "abc", "scale": 8, "bands": ("red", "green")}

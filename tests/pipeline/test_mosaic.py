@@ -20,9 +20,10 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from rsup.pipeline.errors import OutputError
+from rsup.models.base.errors import OutputError
 from rsup.pipeline.lattice import Window, chunks
-from rsup.pipeline.mosaics.store import bands_of, build_overviews, create_mosaic, has_valid_pixel, write_chunk
+from rsup.pipeline.mosaics.overviews import build_overviews
+from rsup.pipeline.mosaics.store import bands_of, create_mosaic, has_valid_pixel, write_chunk
 
 CRS = "EPSG:32633"
 WINDOW = Window(-500_123, 40_007, 75, 131)

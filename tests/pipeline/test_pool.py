@@ -5,7 +5,7 @@ import resource
 
 import pytest
 
-from rsup.pipeline.errors import ArgumentError
+from rsup.models.base.errors import ArgumentError
 from rsup.pipeline.workers import pool
 from rsup.pipeline.workers.pool import CACHE_BYTES, WORKER_BYTES, Pool
 

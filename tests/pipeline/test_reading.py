@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rsup.pipeline.errors import SceneError
+from rsup.models.base.errors import SceneError
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.sources import assets as reading
 from rsup.pipeline.sources.assets import inspect, quiet, read, read_classes

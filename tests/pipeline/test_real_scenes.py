@@ -34,8 +34,8 @@ class FakeUpscaler:
 
     network: Callable[[Tensor], Tensor]
     descriptor: ModelDescriptor = ModelDescriptor(
-        name="fake", scale=4, bands=RGB, value_range=(-1.0, 1.0), tile=32, halo=2, overlap=6,
-        multiple=1, sha256="0" * 64, metadata={},
+        name="fake", scale=4, bands=RGB, tile=32, halo=2, overlap=6,
+        multiple=1, sha256="0" * 64, kind="student", licence="none",
     )  # fmt: skip
     batch: int = 1
     device: torch.device = torch.device("cpu")

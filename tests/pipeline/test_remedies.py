@@ -17,10 +17,11 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 
-from rsup.pipeline.errors import SceneError
+from rsup.models.base.errors import SceneError
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.scenes import contract, remedies
-from rsup.pipeline.scenes.scene import Scene, open_scene
+from rsup.pipeline.scenes.opening import open_scene
+from rsup.pipeline.scenes.scene import Scene
 
 CRS, WINDOW = "EPSG:32633", Window(-580_000, 38_000, 40, 52)
 BANDS = ("red", "green", "blue")

@@ -14,16 +14,19 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from rsup.pipeline.errors import OutputError
+from rsup.models.base.errors import OutputError
 from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.mosaics.overviews import build_overviews
 from rsup.pipeline.mosaics.page import write_page
 from rsup.pipeline.mosaics.pictures import DETAIL, SHARP, Stretch, data_uri, details, ground, overview, shown_bands
-from rsup.pipeline.mosaics.store import build_overviews, create_mosaic, write_chunk
-from rsup.pipeline.scenes.scene import Scene, create_scene, open_scene
+from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
+from rsup.pipeline.scenes.opening import open_scene
+from rsup.pipeline.scenes.scene import Scene
+from rsup.pipeline.scenes.writer import create_scene
 
 BANDS = ("red", "green", "blue", "nir")
 WINDOW = Window(-512_000, 31_000, 300, 420)
-MODEL = {"name": "bicubic", "sha256": "ab" * 32, "metadata": {}}
+MODEL = {"name": "bicubic", "sha256": "ab" * 32, "header": None}
 FIGURES = {
     "block_mean_error_mean": 0.12345,
     "block_mean_error_p99": 0.5,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rsup.pipeline.errors import ArgumentError
+from rsup.models.base.errors import ArgumentError
 from rsup.pipeline.sources.request import FetchRequest
 
 

@@ -14,9 +14,10 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 
-from rsup.pipeline.errors import OutputError, SceneError
+from rsup.models.base.errors import OutputError, SceneError
 from rsup.pipeline.lattice import Window, chunks
-from rsup.pipeline.scenes.scene import create_scene, open_scene
+from rsup.pipeline.scenes.opening import open_scene
+from rsup.pipeline.scenes.writer import create_scene
 
 CRS = "EPSG:32633"
 BANDS = ("red", "green", "nir")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from rsup.pipeline.errors import SceneError
-from rsup.pipeline.sentinel2 import (
+from rsup.models.base.errors import SceneError
+from rsup.models.sensors.sentinel2 import (
     BANDS,
     MASKED_CLASSES,
     SCL,

@@ -21,15 +21,15 @@ from pystac.extensions.projection import ProjectionExtension
 from pystac.validation import validate_dict
 from shapely.geometry import Point, Polygon, shape
 
+from rsup.models.base.errors import OutputError
 from rsup.models.upscaler import descriptor_of
 from rsup.pipeline.demo.servers import serve_assets
-from rsup.pipeline.errors import OutputError
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.mosaics.stac_item import stac_item, write_item
 
 CRS = "EPSG:32633"
 WINDOW = Window(-580_000, 40_000, 256, 300)
-MODEL = {"name": "student-x8", "sha256": "0123456789abcdef" * 4, "metadata": descriptor_of("default", 8).metadata}
+MODEL = {"name": "student-x8", "sha256": "0123456789abcdef" * 4, "header": descriptor_of("default", 8).header}
 SOURCES: list[dict[str, Any]] = [
     {
         "id": "S2B_33UUU_20240607",
@@ -92,7 +92,7 @@ def test_read_back_by_pystac_and_its_extensions(tmp_path: Path) -> None:
     assert proj.transform == [1.25, 0.0, 400_000.0, 0.0, -1.25, 5_800_000.0]
     assert proj.bbox == list(WINDOW.bounds)
     mlm = MLMExtension.ext(item)
-    assert mlm.mlm_name == "student-x8" and mlm.architecture == MODEL["metadata"]["header"]["architecture"]
+    assert mlm.mlm_name == "student-x8" and mlm.architecture == MODEL["header"]["architecture"]
     assert mlm.tasks == ["super-resolution"]
     assert mlm.architecture not in (None, "student-x8")
     assert mlm.input[0].bands == ["red", "green", "blue"]  # the network's, whatever was asked for

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from catalogues import item, query, write_static
 
-from rsup.pipeline.errors import CatalogError
+from rsup.models.base.errors import CatalogError
 from rsup.pipeline.sources.stac import io as stac_io
 from rsup.pipeline.sources.stac import search as stac_search
 from rsup.pipeline.sources.stac.catalog import search

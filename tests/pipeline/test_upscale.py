@@ -9,13 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rsup.models.base.errors import ModelError
 from rsup.models.base.radiometry import to_network
+from rsup.models.consistency import match_block_means, project
 from rsup.models.upscaler import ModelDescriptor
-from rsup.pipeline.errors import ModelError
 from rsup.pipeline.lattice import Window, chunks
-from rsup.pipeline.mosaics.chunk import TileCache, fill_nodata, match_block_means, project, upscale_chunk
+from rsup.pipeline.mosaics.chunk import upscale_chunk
 from rsup.pipeline.mosaics.passes import Pass, passes, tiling_of
 from rsup.pipeline.mosaics.quality import seam_ratio
+from rsup.pipeline.mosaics.tiles import TileCache, fill_nodata
 
 RGB = ("red", "green", "blue")
 
@@ -38,8 +40,8 @@ def fake(
     network: Callable[[Tensor], Tensor], scale: int = 4, tile: int = 32, halo: int = 2, overlap: int = 6
 ) -> FakeUpscaler:
     descriptor = ModelDescriptor(
-        name="fake", scale=scale, bands=RGB, value_range=(-1.0, 1.0), tile=tile, halo=halo, overlap=overlap,
-        multiple=1, sha256="0" * 64, metadata={},
+        name="fake", scale=scale, bands=RGB, tile=tile, halo=halo, overlap=overlap,
+        multiple=1, sha256="0" * 64, kind="student", licence="none",
     )  # fmt: skip
     return FakeUpscaler(descriptor, network)
 

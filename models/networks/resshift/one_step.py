@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rsup.models.base.errors import ModelError
 from rsup.models.base.settings import Config
-from rsup.models.weights_file import STRIDE
+from rsup.models.networks.architectures import STRIDE
 
 from .latents import Latents, LatentsConfig
 from .network import ResShift, ResShiftConfig
@@ -19,8 +19,6 @@ from .network import ResShift, ResShiftConfig
 class RsdStudentConfig(Config):
     """Everything the module is built from: no hub, no folder."""
 
-    enlarged: ClassVar[bool] = True
-    """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
     architecture: Literal["rsd-student"] = "rsd-student"
 
     resshift: ResShiftConfig = ResShiftConfig()

@@ -8,18 +8,11 @@ section 3.3.1); with them, down to a latent of 4 channels, where they are not.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from .blocks import tiny_decoder, tiny_encoder
-from .unet import LATENT
-
-if TYPE_CHECKING:
-    from .student import StudentConfig
-
-DOWNSAMPLINGS = 3
-"""Both autoencoders halve an image three times."""
+from .config import LATENT, StudentConfig
 
 ENCODER_BLOCKS = (1, 3, 3, 3)
 DECODER_BLOCKS = (3, 3, 3, 1)

@@ -19,9 +19,9 @@ from torch import Tensor
 from rsup.models.base.errors import ModelError
 
 from .autoencoder import KL_SCALING
+from .config import LATENT, LEVELS, StudentConfig
 from .operators import DSC, FSC, QGAM
-from .student import LEVELS, Student, StudentConfig
-from .unet import LATENT
+from .student import Student
 
 Axes = dict[int, tuple[int, ...]]
 """Of a tensor's axes that join several maps, the widths of those."""

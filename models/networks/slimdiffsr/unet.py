@@ -7,20 +7,13 @@ Source: SlimDiffSR, section 3.3, and the authors' inference code.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from .blocks import Downsample, FeedForward, SelfAttention, Upsample
+from .config import LATENT, StudentConfig
 from .operators import DSC, FSC, QGAM
-
-if TYPE_CHECKING:
-    from .student import StudentConfig
-
-LATENT = 4
-"""Channels of Stable Diffusion's latent."""
 
 
 class PixelNorm(nn.Module):

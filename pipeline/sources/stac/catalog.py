@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from rsup.pipeline.errors import ArgumentError, CatalogError
+from rsup.models.base.errors import ArgumentError, CatalogError
+from rsup.models.sensors.sentinel2 import BANDS, SCL, platform_of, processing_baseline, segment_of, tile_of
 from rsup.pipeline.public import public_address
-from rsup.pipeline.sentinel2 import BANDS, SCL, platform_of, processing_baseline, segment_of, tile_of
 from rsup.pipeline.sources.footprint import Box
 
 from .documents import CATALOG_FILE, Asset, Dated, Item, Node, problem

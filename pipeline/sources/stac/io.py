@@ -23,8 +23,8 @@ from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, Retry
 from urllib3.exceptions import HTTPError
 
+from rsup.models.base.errors import CatalogError
 from rsup.models.base.progress import say
-from rsup.pipeline.errors import CatalogError
 from rsup.pipeline.public import printable, public_address, public_text
 
 TIMEOUT = (10.0, 30.0)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urljoin, urlsplit
 
 from pystac_client.item_search import ItemSearch
 
-from rsup.pipeline.errors import CatalogError
+from rsup.models.base.errors import CatalogError
 from rsup.pipeline.public import printable, public_address
 from rsup.pipeline.sources.footprint import Box
 

@@ -19,7 +19,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .public import DIRECTION, escaped, printable, public_text
+from rsup.pipeline.public import DIRECTION, escaped, printable, public_text
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -40,13 +40,12 @@ def main() -> None:
     _stop_when_told()
     _open_streams()
 
-    from .environment import settle
+    from rsup.pipeline.environment import settle
 
     settle()  # before anything that is not Python's own is imported
 
+    from rsup.models.base.errors import RsupError
     from rsup.models.base.progress import say
-
-    from .errors import RsupError
 
     try:
         _check_limits()
@@ -64,7 +63,7 @@ def main() -> None:
 
 def _run() -> None:
     """The command, and what it printed on its way out: a disk may be full at the last line."""
-    from .commands import app
+    from .app import app
 
     try:
         app()
@@ -107,7 +106,7 @@ class _StandardOutput(io.FileIO):
         except BrokenPipeError:
             raise
         except OSError as error:
-            from .errors import OutputError
+            from rsup.models.base.errors import OutputError
 
             raise OutputError(f"standard output cannot be written ({error.strerror}); send it elsewhere") from error
 
@@ -156,7 +155,7 @@ def _check_limits() -> None:
 
     Raises RsupError below FEWEST_FILES and FEWEST_ADDRESSES.
     """
-    from .errors import RsupError
+    from rsup.models.base.errors import RsupError
 
     addresses = resource.getrlimit(resource.RLIMIT_AS)[0]
     if addresses != resource.RLIM_INFINITY and addresses < FEWEST_ADDRESSES:
@@ -172,7 +171,3 @@ def _check_limits() -> None:
         )
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-if __name__ == "__main__":
-    main()

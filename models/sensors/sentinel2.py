@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import SceneError
+from rsup.models.base.errors import SceneError
 
 
 @dataclass(frozen=True)

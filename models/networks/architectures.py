@@ -1,0 +1,100 @@
+"""The one table of students: the name in a weights file's header leads to the settings and the network.
+
+Importing this module does not import torch; `settings` and `network` of an architecture do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from .architectures import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TILE, HALO, OVERLAP = 512, 16, 48
+"""Of a student, in output pixels: side of its tiles, its training crop; context on each side; shared with the next."""
+STRIDE = TILE - 2 * HALO - OVERLAP
+"""Output pixels between the starts of neighbouring tiles."""
+
+
+class Settings(Protocol):
+    """What a network is built from; each class of them is a `Config` of its own."""
+
+    architecture: Any
+    """Its name in the table."""
+
+    @property
+    def multiple(self) -> int:
+        """Image sides must be multiples of this many output pixels."""
+
+    @property
+    def repeats(self) -> int:
+        """Of the distance between tiles in output pixels, what it must be a multiple of."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """As plain values."""
+
+
+class Network(Protocol):
+    """A student: an `nn.Module` from images [n, 3, h, w] in [-1, 1] to images at output size, not clamped."""
+
+    @property
+    def config(self) -> Settings:
+        """What it was built from."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """`image`: see `Architecture.given`."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of student."""
+
+    name: str
+    title: str
+    """For people."""
+    given: Literal["low", "enlarged"]
+    """The low-resolution image, or its bicubic enlargement to output size."""
+    module: str
+    """Below this package."""
+    classes: tuple[str, str]
+    """In `module`, of the settings and of the network."""
+
+    @property
+    def settings(self) -> type[Any]:
+        """The class of the settings, a pydantic model that keeps the protocol `Settings`."""
+        return self._of(0)
+
+    @property
+    def network(self) -> type[Any]:
+        """The class of the network, which is built from settings alone and keeps the protocol `Network`."""
+        return self._of(1)
+
+    def _of(self, index: int) -> type[Any]:
+        found: type[Any] = getattr(import_module(f".{self.module}", __package__), self.classes[index])
+        return found
+
+
+ARCHITECTURES = {
+    each.name: each
+    for each in (
+        Architecture(
+            "slimdiffsr-student", "SlimDiffSR's student", "enlarged", "slimdiffsr.student", ("StudentConfig", "Student")
+        ),
+        Architecture("compact-student", "compact student", "low", "compact", ("CompactConfig", "CompactStudent")),
+        Architecture(
+            "rsd-student", "RSD's student", "enlarged", "resshift.one_step", ("RsdStudentConfig", "RsdStudent")
+        ),
+    )
+}
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers the network holds; all of them are used."""
+    return sum(tensor.numel() for tensor in network.parameters())

@@ -1,0 +1,47 @@
+"""The program's commands by their names.
+
+Nothing heavy is imported here or beside: `rsup --help` answers before torch or xarray could load.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from .learning import evaluate, train
+from .models import import_model, list_models, show_model
+from .scenes import demo, fetch, upscale
+
+app = typer.Typer(
+    name="rsup",
+    help="Super-resolved, georeferenced mosaics from Sentinel-2 archives.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(help="List, show and import networks.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rsup {version('rsup')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave."),
+    ] = False,
+) -> None:
+    pass
+
+
+for command in (fetch, upscale, demo, train, evaluate):
+    app.command()(command)
+for name, command in (("list", list_models), ("show", show_model), ("import", import_model)):
+    models_app.command(name)(command)

@@ -1,0 +1,116 @@
+"""The commands that make scenes and mosaics: options in, one function called, its result printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import DryRun, Json, Overwrite, names, numbers, print_result
+
+
+def fetch(
+    bbox: Annotated[str, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")],
+    date: Annotated[str, typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, or a range with a slash.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The scene store to write.")] = Path("scene.zarr"),
+    catalog: Annotated[
+        str,
+        typer.Option(envvar="RSUP_CATALOG", help="earth-search, planetary-computer, or a STAC URL or file."),
+    ] = "earth-search",
+    collection: Annotated[str, typer.Option(help="STAC collection.")] = "sentinel-2-l2a",
+    max_cloud: Annotated[float, typer.Option(min=0, max=100, help="Most cloud an item may have, in percent.")] = 20,
+    bands: Annotated[str, typer.Option(help="Bands by common name, separated by commas.")] = "red,green,blue",
+    composite: Annotated[str, typer.Option(help="first (least cloud wins) or median.")] = "first",
+    mask_clouds: Annotated[bool, typer.Option("--mask-clouds", help="Drop cloud and shadow pixels by SCL.")] = False,
+    crs: Annotated[str | None, typer.Option(help="Output UTM zone, as EPSG:32633; default: the bbox centre's.")] = None,
+    offset: Annotated[str, typer.Option(help="auto, or 0 or -1000 to overrule each item's evidence.")] = "auto",
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Search a STAC catalogue and write one analysis-ready scene store."""
+    from rsup.pipeline.jobs.fetch import fetch as run
+    from rsup.pipeline.sources.request import FetchRequest
+
+    request = FetchRequest(
+        bbox=numbers("--bbox", bbox),
+        date=date,
+        output=output,
+        catalog=catalog,
+        collection=collection,
+        max_cloud=max_cloud,
+        bands=names(bands),
+        composite=composite,
+        mask_clouds=mask_clouds,
+        crs=crs,
+        offset=offset,
+        overwrite=overwrite,
+    )
+    print_result(run(request, dry_run=dry_run), as_json)
+
+
+def upscale(
+    scene: Annotated[
+        Path,
+        # Whether it can be read is for open_scene to say, in the words and with the code of scenes.
+        typer.Argument(help="A scene store (Zarr) or a GeoTIFF that keeps its contract.", readable=False),
+    ],
+    scale: Annotated[int, typer.Option(help="4 (2.5 m) or 8 (1.25 m).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the mosaic.")] = Path(),
+    model: Annotated[str, typer.Option(help="A name from `rsup models list`, or a weights file.")] = "default",
+    bands: Annotated[str, typer.Option(help="Bands to upscale, separated by commas.")] = "red,green,blue",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (every card) or cuda:N.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes; default: one a card, or one CPU worker.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="URL", help="Use the Dask cluster behind this scheduler.")
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="For tls:// schedulers, in PEM: whom both sides trust.", readable=False)
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="This side's certificate, perhaps with its key.", readable=False)
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="This side's key.", readable=False)] = None,
+    chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Super-resolve a scene into a mosaic: Zarr, COG, STAC item and a before/after page."""
+    from rsup.pipeline.jobs.upscale import upscale as run
+    from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
+
+    request = UpscaleRequest(
+        scene=scene,
+        scale=scale,
+        output=output,
+        model=model,
+        bands=names(bands),
+        device=device,
+        workers=workers,
+        scheduler=scheduler,
+        tls_ca=tls_ca,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        chunk=chunk,
+        overwrite=overwrite,
+    )
+    print_result(run(request, dry_run=dry_run), as_json)
+
+
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for everything the demo makes.")] = Path(
+        "demo"
+    ),
+    scale: Annotated[int, typer.Option(help="4 or 8.")] = 8,
+    size: Annotated[int, typer.Option(help="Side of the ground, in 10 m pixels.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of the made landscape.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a landscape with a known truth, serve it as a STAC catalogue, fetch and upscale it, and compare."""
+    from rsup.pipeline.demo.run import run_demo
+
+    print_result(run_demo(output, scale=scale, size=size, seed=seed), as_json)

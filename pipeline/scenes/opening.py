@@ -1,0 +1,132 @@
+"""Opening a scene: a path in, a `Scene` out that keeps the contract, or a SceneError with the line that it breaks."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from rsup.models.base.errors import SceneError
+from rsup.models.base.progress import say
+from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+from rsup.models.sensors.sentinel2 import DARK, STORED_SHIFT
+from rsup.pipeline.lattice import Window, snap
+
+from . import remedies
+from . import store as store_scene
+from . import tiff as tiff_scene
+from .attributes import LAUNCH, SceneAttributes, interval
+from .scene import Scene
+
+LOOK = (4, 128)
+"""A coarse look at a scene: so many squares each way, of so many pixels a side."""
+DOUBTED = 0.95
+"""Share of negative reflectances from which a scene is doubted: water and shadow have many, none has nearly all."""
+
+
+def open_scene(path: str | Path) -> Scene:
+    """Open a Zarr store or GeoTIFF, check it against the scene contract line by line, and take a coarse look at it.
+
+    Raises SceneError, naming the broken line and the remedy.
+    """
+    path = Path(path)
+    try:
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode):
+            path.open("rb").close()
+    except FileNotFoundError:
+        raise SceneError(f"{path} does not exist: give a scene store made by `rsup fetch`, or a GeoTIFF") from None
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise SceneError(f"{path} cannot be opened ({words}): check its name and who may read it") from error
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise SceneError(f"{path} is a pipe or a device; give a scene store made by `rsup fetch`, or a GeoTIFF")
+    is_store = stat.S_ISDIR(found.st_mode)
+    described = (store_scene if is_store else tiff_scene).describe(path)
+    try:
+        words = {key: value for key, value in described.words.items() if key != "aoi" or is_store}
+        attributes = SceneAttributes.model_validate(words)
+        aoi = _aoi(path, attributes.aoi, described.window)
+    except ValidationError as error:
+        raise SceneError(
+            f"{path}: its aoi is not [west, south, east, north] in metres; do without: {remedies.forget_aoi(path)}"
+        ) from error
+    scene = Scene(
+        path,
+        described.crs,
+        described.window,
+        aoi,
+        described.bands,
+        {"items": [item.model_dump(exclude_none=True) for item in attributes.items]},
+        described.layers,
+        described.classes,
+        described.origin,
+        interval(described.words) or _since_launch(path),
+    )
+    return _looked_at(scene)
+
+
+def _aoi(path: Path, bounds: list[float] | None, window: Window) -> Window:
+    if bounds is None:
+        return window
+    west, south, east, north = bounds
+    aoi = snap((west, south, east, north)).intersect(window)
+    if aoi is None:
+        raise SceneError(
+            f"{path}: its aoi ({', '.join(f'{edge:g}' for edge in bounds)}) lies outside its pixels; "
+            f"do without: {remedies.forget_aoi(path)}"
+        )
+    return aoi
+
+
+def _since_launch(path: Path) -> tuple[datetime, datetime] | None:
+    """From the first Sentinel-2 to the file's last change: the scene is no younger. None for a clock set back."""
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    changed = datetime.fromtimestamp(int(max(file.stat().st_mtime for file in files)), UTC)
+    return (LAUNCH, changed) if changed > LAUNCH else None
+
+
+def _looked_at(scene: Scene) -> Scene:
+    """The scene, without a classification that says nothing; refused where its numbers can be no reflectance.
+
+    A picture or numbers of another kind under the words of the contract are reflectances around -0.1. Dark water may be
+    negative nearly everywhere, but only just.
+    """
+    times, side = LOOK
+    classified, numbers = False, []
+    for row in range(times):
+        for col in range(times):
+            place = _square(scene.aoi, row, col, times, side)
+            try:
+                data = scene._numbers(list(scene.layers), place)
+                numbers.append(data[data != NODATA])
+                if scene.classes is not None and not classified:
+                    classes = scene._numbers([scene.classes], place)[0]
+                    classified = bool((classes != 0)[(data != NODATA).any(axis=0)].any())
+            except SceneError as error:
+                if error.__cause__ is None:
+                    raise
+                # Damaged, which is for the chunk to say that needs it: the others can be done.
+    valid = np.concatenate(numbers) if numbers else np.zeros(0, np.uint16)
+    if valid.size >= 100:
+        if np.mean(valid < DARK) > DOUBTED:
+            raise SceneError(
+                f"{scene.path}: its reflectance is below {DARK * SCALE_FACTOR + ADD_OFFSET:g} nearly everywhere "
+                f"(median {np.median(valid) * SCALE_FACTOR + ADD_OFFSET:.3f}): its numbers are not "
+                "reflectance * 10000 + 1000, whatever it says of them; give the bands themselves"
+            )
+        if np.mean(valid < STORED_SHIFT) > DOUBTED:
+            say(f"{scene.path}: its reflectance is below 0 nearly everywhere; are its numbers what it says of them?")
+    return scene if classified or scene.classes is None else replace(scene, classes=None)
+
+
+def _square(area: Window, row: int, col: int, times: int, side: int) -> Window:
+    """One of times x times squares spread over an area, smaller ones where it is small."""
+    height, width = min(side, -(-area.height // times)), min(side, -(-area.width // times))
+    top = area.row + (area.height - height) * row // (times - 1)
+    left = area.col + (area.width - width) * col // (times - 1)
+    return Window(top, left, height, width)

@@ -1,0 +1,105 @@
+"""From items to the chunks of a scene: each item looked at once, each chunk read, fused, written and recorded."""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from rsup.models.base.progress import Report, say
+from rsup.models.sensors.sentinel2 import BANDS
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.ledger import Ledger
+from rsup.pipeline.scenes.writer import SceneWriter
+
+from .assets import Source, inspect
+from .composite import Chunk, first, median
+from .plan import FetchPlan
+from .stac.catalog import CATALOGS
+
+LOOKERS = 8
+"""Items looked at at once, before the first chunk."""
+READERS = 2
+"""Chunks read at once, each band in a thread of its own: the network is kept busy with little memory."""
+COUNTS = ("valid_pixels", "dark_pixels", "zero_pixels")
+"""What a finished scene says of itself, in its attributes and in the summary: how much of the ground asked for has
+pixels, and those of `Chunk.dark` and `Chunk.blank`."""
+
+
+def inspect_all(plan: FetchPlan) -> list[Source]:
+    host = urlsplit(CATALOGS["planetary-computer"]).hostname
+    sign = urlsplit(CATALOGS.get(plan.request.catalog, plan.request.catalog)).hostname == host
+
+    with ThreadPoolExecutor(LOOKERS) as pool:
+        try:
+            sources = list(pool.map(lambda item: inspect(item, plan.request.wanted_offset, sign), plan.items))
+        finally:
+            pool.shutdown(cancel_futures=True)  # one item that cannot be used ends the run: ask for no more
+    coarse = [source for source in sources if source.coarse]
+    if coarse:
+        band, size = next(iter(coarse[0].coarse.items()))
+        say(
+            f"{len(coarse)} of {len(sources)} items have pixels larger than Sentinel-2's, which are interpolated "
+            f"(item {coarse[0].item.id}: {band} has {size:g} m, not {BANDS[band].gsd} m)"
+        )
+    return sources
+
+
+def fill(plan: FetchPlan, sources: list[Source], writer: SceneWriter, ledger: Ledger, report: Report) -> None:
+    """Read chunks in a few threads, ahead of this one, which writes them; READERS + 1 are held at most."""
+    done = ledger.done()
+    every = list(plan.chunks())
+    missing = ((index, window) for index, window in every if f"{index[0]},{index[1]}" not in done)
+    finished = sum(f"{i},{j}" in done for (i, j), _ in every)
+    report(finished, len(every))
+    with ThreadPoolExecutor(READERS) as pool:
+
+        def start(count: int) -> dict[Future[Chunk], tuple[tuple[int, int], Window]]:
+            return {pool.submit(_read_chunk, plan, sources, each[1]): each for each in islice(missing, count)}
+
+        running = start(READERS)
+        try:
+            while running:
+                ready = wait(running, return_when=FIRST_COMPLETED).done.pop()
+                index, window = running.pop(ready)
+                chunk = ready.result()
+                running |= start(1)
+                writer.write(index, chunk.data, chunk.classes, chunk.source)
+                counts = (_valid(plan, window, chunk), chunk.dark, chunk.blank)
+                ledger.record(f"{index[0]},{index[1]}", "done", figures=dict(zip(COUNTS, counts, strict=True)))
+                finished += 1
+                report(finished, len(every))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read_chunk(plan: FetchPlan, sources: list[Source], window: Window) -> Chunk:
+    request = plan.request
+    fuse = median if request.composite == "median" else first
+    over = [(index, sources[index]) for index in plan.over(window)]
+    return fuse(over, request.bands, window, request.utm, request.mask_clouds)
+
+
+def _valid(plan: FetchPlan, window: Window, chunk: Chunk) -> int:
+    """Pixels of the ground asked for that a chunk has: in every band, or in none."""
+    common = window.intersect(plan.aoi)
+    return 0 if common is None else int(np.count_nonzero(chunk.data[0][common.within(window)]))
+
+
+def counts_of(ledger: Ledger, plan: FetchPlan) -> dict[str, int]:
+    """What the chunks counted; pixels that may be other than they look are said on standard error."""
+    counted = [ledger.info(f"{i},{j}").figures or {} for (i, j), _ in plan.chunks()]
+    counts = {name: int(sum(figures.get(name, 0) for figures in counted)) for name in COUNTS}
+    if counts["dark_pixels"]:
+        say(
+            f"{counts['dark_pixels']} pixels are 0 in some band though there is ground: kept as the darkest number "
+            "(water and shade are so, and damaged files)"
+        )
+    if counts["zero_pixels"]:
+        say(
+            f"{counts['zero_pixels']} pixels have a scene class and are 0 in every band: they stay without data; "
+            "their files may be damaged (the array `source` names the items)"
+        )
+    return counts

@@ -1,0 +1,162 @@
+"""Worker processes on this machine, pinned to its GPUs: a plan of workers in, a connected client and its cluster out.
+
+They end with the command, however it ends, and leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing import forkserver
+from multiprocessing.resource_tracker import ensure_running
+from threading import current_thread, main_thread
+from typing import Any
+
+import dask
+from distributed import Client, Nanny, Scheduler, Security, SpecCluster, Worker
+from distributed.utils import get_mp_context
+
+from rsup.models.base.errors import OutputError, RsupError
+
+from .memory import WORKER_ENVIRONMENT
+from .pool import Pool
+from .vigil import ATTEMPTS, LOST, hushed
+
+STARTING = 120.0
+"""Seconds a worker process may take to start."""
+
+PRELOAD = ["rsup.pipeline.workers.model", "rsup.pipeline.mosaics.chunk"]
+"""What workers are going to import, torch with it."""
+
+
+class _NoPages:
+    """Neither scheduler nor workers listen for HTTP: Dask's pages show data and code to whoever asks."""
+
+    def start_http_server(self, *_: object, **__: object) -> None:
+        """In the place of the one that listens."""
+
+
+class _Scheduler(_NoPages, Scheduler):
+    pass
+
+
+class _Worker(_NoPages, Worker):
+    pass
+
+
+@contextmanager
+def local_client(pool: Pool, threads: int) -> Iterator[Client]:
+    """Start the pool's workers and a scheduler on loopback; stop them on leaving.
+
+    They speak TLS, with a key that never leaves their memory: whoever else is on this machine cannot join in, and what
+    is unpickled was pickled by one of them. Workers are not given a memory limit: tasks in flight are bounded by the
+    caller, and Dask's own limit would kill a worker in the middle of a chunk instead of waiting.
+    """
+    with ExitStack() as running:
+        with _signals_held():
+            running.enter_context(hushed())
+            security = Security.temporary()
+            options = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
+            # A folder of this run alone: in a shared one somebody else's files, or links, may lie in wait.
+            folder = running.enter_context(_folder())
+            specs = {
+                index: {
+                    "cls": Nanny,
+                    "options": options
+                    | {
+                        "nthreads": threads,
+                        "memory_limit": None,
+                        "silence_logs": logging.CRITICAL,
+                        "worker_class": _Worker,
+                        "death_timeout": STARTING,
+                        "env": {} if pin is None else {"CUDA_VISIBLE_DEVICES": pin},
+                    },
+                }
+                for index, pin in enumerate(pool.pins)
+            }
+            config = {
+                "temporary-directory": folder,
+                # Workers fork from one process that has imported PRELOAD: many start as fast as one, and share it.
+                "distributed.worker.multiprocessing-method": "forkserver",
+                # A worker that dies takes its tasks with it; a task that kills three workers is at fault itself.
+                "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
+                "distributed.worker.daemon": True,
+                "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+            }
+            shown = security.get_tls_config_for_role("client")
+            # Other clients of this process, and none elsewhere, find what they need in Dask's configuration.
+            config |= {
+                "distributed.comm.tls.ca-file": shown["ca_file"],
+                "distributed.comm.tls.client.cert": shown["cert"],
+                "distributed.comm.tls.client.key": shown["key"],
+            }
+            running.enter_context(dask.config.set(config))
+            get_mp_context().set_forkserver_preload(PRELOAD)  # after Dask's own choice, which it makes once
+            if _forking() is None:  # else it is somebody else's as well
+                running.callback(_stop_forking)
+            cluster = _start(specs, {"cls": _Scheduler, "options": options | {"port": 0}}, security)
+            client = running.enter_context(Client(running.enter_context(cluster)))
+        yield client
+
+
+def _forking() -> int | None:
+    """ID of the process that multiprocessing forks from, if there is one; of this, it says nothing in public."""
+    found: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return found
+
+
+def _stop_forking() -> None:
+    """End the process that workers were forked from, which would outlive this one by a second."""
+    if (pid := _forking()) is not None:
+        os.kill(pid, signal.SIGKILL)
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _folder() -> Iterator[str]:
+    try:
+        with tempfile.TemporaryDirectory(prefix="rsup-", ignore_cleanup_errors=True) as folder:
+            yield folder
+    except FileNotFoundError as error:  # tempfile has tried every place it knows
+        raise OutputError(f"there is no folder for temporary files ({error}): let TMPDIR name one") from error
+
+
+def _start(workers: dict[int, dict[str, Any]], scheduler: dict[str, Any], security: Any) -> SpecCluster:
+    """The processes themselves. A nanny restarts a worker that dies, but not one that dies while it starts."""
+    attempts = 0
+    while True:
+        try:
+            return SpecCluster(workers, scheduler, asynchronous=False, security=security, silence_logs=logging.CRITICAL)
+        except (RuntimeError, *LOST) as error:  # the cluster has closed itself
+            attempts += 1
+            if attempts == ATTEMPTS:
+                raise RsupError(
+                    f"{len(workers)} worker processes could not be started in {ATTEMPTS} attempts ({error}); "
+                    "look for what kills them (memory, limits), or ask for fewer --workers"
+                ) from error
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block ends: workers that are half started cannot be stopped.
+
+    Processes started inside never see Ctrl-C, which a terminal sends to all of them: the command stops its workers.
+    """
+    ensure_running()  # else the first process starts multiprocessing's tracker, which unblocks Ctrl-C
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    # The mask is for children alone: BLAS may have threads without it, and handlers run whoever got the signal.
+    came: list[int] = []
+    here = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
+    handlers = {each: signal.signal(each, lambda number, _: came.append(number)) for each in here}
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if came:
+        signal.raise_signal(came[0])
