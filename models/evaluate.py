@@ -97,11 +97,11 @@ def evaluate(
     reading = DataConfig(bands=(red, green, blue), gsd=request.gsd, white=request.white)
     degradation = _degradation(request, reading)
     splits = splits_of(request.data, reading, judge.notes, every=request.every)
-    judged = _judged(request, models, splits, degradation, judge, progress)
+    judged = _judged(request, models, splits, degradation, judge, upscaler.device, progress)
 
     notes = dict(judge.notes)
     means: dict[str, dict[str, Any]] = {
-        key: {**mean_of(judged.figures[key], notes), "ms_per_tile": _milliseconds(model, request.scale, device)}
+        key: mean_of(judged.figures[key], notes) | {"ms_per_tile": _milliseconds(model, request.scale, upscaler.device)}
         for key, model in models.items()
     }
     result: dict[str, Any] = {

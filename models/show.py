@@ -75,6 +75,7 @@ def student_counts(config: Settings) -> dict[str, Any]:
     import torch
 
     from .networks.compact import CompactConfig
+    from .networks.slimdiffsr.config import StudentConfig
 
     with torch.device("meta"):
         student = ARCHITECTURES[config.architecture].network(config)
@@ -82,7 +83,7 @@ def student_counts(config: Settings) -> dict[str, Any]:
         cost = gmac(student, torch.empty(1, 3, side, side))
     live = parameters(student)
     counted = live
-    if config.architecture == "slimdiffsr-student":
+    if isinstance(config, StudentConfig):
         from .published import parameters_as_published
 
         counted = parameters_as_published(config)

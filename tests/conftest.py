@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from forks import Forks, Rsup
 from numpy.typing import NDArray
+from places import SHARED
 from scenes import write_scene
 
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.scenes.scene import Scene
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-"""Real imagery that may lie beside the project; no test needs it."""
-
 # For commands and workers too: small networks, whose threads would wait for each other, above all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+pytest_plugins = ["students"]
 
 WriteScene = Callable[..., Scene]
 

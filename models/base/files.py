@@ -27,7 +27,9 @@ def writing(
     """
     try:
         yield
-    except (OSError, *more) as error:
+    except Exception as error:
+        if not isinstance(error, (OSError, *more)):
+            raise
         again = "; the same command then goes on" if goes_on else ""
         raise kind(unwritable(path, error) + again) from error
 

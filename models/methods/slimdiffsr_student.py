@@ -18,7 +18,6 @@ from rsup.models.networks.architectures import ARCHITECTURES
 from rsup.models.networks.compact import CompactConfig, CompactStudent
 from rsup.models.networks.interpolation import interpolator
 from rsup.models.networks.pretrained import TINY, load_stable_diffusion, load_taesd
-from rsup.models.networks.resshift.one_step import RsdStudent
 from rsup.models.networks.slimdiffsr.initialise import initialise
 from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.networks.slimdiffsr.teacher import Teacher
@@ -160,7 +159,7 @@ def _load_teacher(recipe: StudentRecipe) -> tuple[Teacher | Student | CompactStu
             return load_teacher(path), _licence(of_run.sources)
         path = path / WEIGHTS
     student, header = load_student(path), read_header(path)[0]
-    if isinstance(student, RsdStudent):
+    if not isinstance(student, Student | CompactStudent):
         raise RecipeError(f"{path} holds a student of RSD: give a SlimDiffSR one, whose features can be learned from")
     _check_scale(path, header.scale, recipe.scale)
     return student.requires_grad_(False).eval(), header.licence
@@ -172,6 +171,7 @@ def _known(path: Path, recipe: StudentRecipe) -> Student | CompactStudent:
     _check_scale(path, read_header(path)[0].scale, recipe.scale)
     if student.config != recipe.student:
         raise RecipeError(f"{path} holds a student of other settings: give it those of `rsup models show {path}`")
+    assert isinstance(student, Student | CompactStudent)  # what those settings build
     return student
 
 

@@ -12,11 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from .architectures import Settings
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
 TILE, HALO, OVERLAP = 512, 16, 48
 """Of a student, in output pixels: side of its tiles, its training crop; context on each side; shared with the next."""
 STRIDE = TILE - 2 * HALO - OVERLAP

@@ -43,5 +43,6 @@ def _root(
 
 for command in (fetch, upscale, demo, train, evaluate):
     app.command()(command)
-for name, command in (("list", list_models), ("show", show_model), ("import", import_model)):
-    models_app.command(name)(command)
+models_app.command("list")(list_models)
+models_app.command("show")(show_model)
+models_app.command("import")(import_model)

@@ -7,17 +7,15 @@ sentinel2) would bleed into their neighbours otherwise. Pixels already on the la
 
 from __future__ import annotations
 
-import re
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 
 from rsup.models.base.errors import SceneError
 from rsup.models.sensors.sentinel2 import (
@@ -32,21 +30,12 @@ from rsup.models.sensors.sentinel2 import (
 )
 from rsup.pipeline.lattice import Window
 
-from .asset_file import GDAL_OPTIONS, Header, check_whole, read_coarse, read_header, read_window
+from .asset_file import Header, check_whole, read_coarse, read_header, read_window
 from .packing import Packing, classes, nodata_of
-from .remote import scheme_of, text
+from .remote import text
 from .resample import Method, resample
+from .retry import item_band, persevere
 from .stac.items import ItemReference
-
-__all__ = ["GDAL_OPTIONS", "WAITS", "Pixels", "Source", "inspect", "quiet", "read", "read_classes"]
-
-WAITS = (1.0, 2.0, 4.0)
-"""Seconds before the second and later attempts to read an asset."""
-PATIENCE = 120.0
-"""Seconds after which a failing read is not begun again."""
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,8 +95,8 @@ def inspect(item: ItemReference, wanted: Offset, sign: bool) -> Source:
     headers: dict[str, Header] = {}
     packings: dict[str, Packing] = {}
     for band in item.hrefs:
-        label = _label(item, band)
-        headers[band] = _persevere(item, band, lambda fresh, band=band: _look(item, band, sign, fresh))  # type: ignore[misc]
+        label = item_band(item, band)
+        headers[band] = persevere(item, band, lambda fresh, band=band: _look(item, band, sign, fresh))  # type: ignore[misc]
         with _named(label):
             if band == SCL.name:
                 nodata_of(headers[band].nodata, item.assets[band])
@@ -119,7 +108,7 @@ def inspect(item: ItemReference, wanted: Offset, sign: bool) -> Source:
 
 
 def _look(item: ItemReference, band: str, sign: bool, fresh: bool) -> Header:
-    href, label = _href(item, band, sign), _label(item, band)
+    href, label = _href(item, band, sign), item_band(item, band)
     header = read_header(label, href, fresh)
     check_whole(label, href, item.assets[band])
     return header
@@ -141,7 +130,8 @@ def _check_together(item: ItemReference, headers: dict[str, Header]) -> None:
         finest = min(sizes, key=lambda other: sizes[other])
         if grid.pixel > max(native, sizes[finest]) * (1 + 1e-6):
             raise SceneError(
-                f"{_label(item, band)}: its pixels are {grid.pixel:g} m wide, not {native} m, while those of {finest} "
+                f"{item_band(item, band)}: its pixels are {grid.pixel:g} m wide, not {native} m, "
+                f"while those of {finest} "
                 f"are {sizes[finest]:g} m; {remedy}"
             )
 
@@ -167,7 +157,7 @@ def _decide(
             f"item {item.id}: its {band} and {other} assets declare different offsets ({sorted(claims[band])} and "
             f"{sorted(claims[other])}); decide with --offset 0 or --offset -1000"
         )
-    values = _persevere(item, band, lambda fresh: read_coarse(_href(item, band, sign), headers[band], fresh))
+    values = persevere(item, band, lambda fresh: read_coarse(_href(item, band, sign), headers[band], fresh))
     dark = dark_level(packings[band].coarse(values))
     product = _product_offset(item) if item.baseline is None else None
     return decide_offset(
@@ -217,7 +207,7 @@ def _on_lattice(
     """What `convert` makes of the file's own numbers, each brought onto the lattice by its method."""
     header = source.headers[band]
     grid, place = header.grid, header.grid.on_lattice(crs)
-    with _named(_label(source.item, band)):
+    with _named(item_band(source.item, band)):
         if place:
             native = Window(window.row - place.row, window.col - place.col, window.height, window.width)
         else:
@@ -226,7 +216,7 @@ def _on_lattice(
         inside = native.intersect(Window(0, 0, grid.height, grid.width))
         if inside:
             rows, cols = inside.within(Window(0, 0, grid.height, grid.width))
-            values = _persevere(
+            values = persevere(
                 source.item,
                 band,
                 lambda fresh: read_window(_href(source.item, band, source.sign), header, rows, cols, fresh),
@@ -240,10 +230,6 @@ def _on_lattice(
         resample(plane, native, grid, window, crs, method) if plane.any() else nothing
         for plane, method in zip(planes, methods, strict=True)
     ]
-
-
-def _label(item: ItemReference, band: str) -> str:
-    return f"item {item.id}, band {band}"
 
 
 @contextmanager
@@ -262,52 +248,6 @@ def _href(item: ItemReference, band: str, sign: bool) -> str:
     import planetary_computer
 
     return str(planetary_computer.sign_url(href))
-
-
-def _persevere(item: ItemReference, band: str, action: Callable[[bool], T]) -> T:
-    """Try a read some times, with `True` (past every cache) after the first; SceneError where none succeeds."""
-    start = time.monotonic()
-    for attempt, wait in enumerate((*WAITS, None)):
-        try:
-            return action(attempt > 0)
-        except (RasterioError, OSError) as error:  # of requests too, when signing
-            reason = _words(error)
-            remedy = _hopeless(reason)
-            if remedy or wait is None or time.monotonic() - start > PATIENCE:
-                local = not scheme_of(item.hrefs[band])
-                again = (
-                    "it is damaged, cut off or another file: get it anew"
-                    if local
-                    else ("run the same command again to go on from here")
-                )
-                raise SceneError(
-                    f"{_label(item, band)}: its asset cannot be read ({reason}); {remedy or again}"
-                ) from error
-            time.sleep(wait)
-    raise AssertionError("unreachable")
-
-
-def _hopeless(reason: str) -> str | None:
-    """What to do where another attempt would end the same; None where one may help."""
-    status = re.search(r"HTTP response code: (\d{3})", reason)
-    if "No such file" in reason or (status and status[1] in ("404", "410")):
-        return "it is not where its item says: leave the item out by --date or --max-cloud"
-    if status and status[1] in ("401", "403"):
-        return "its address needs credentials, or those in it have expired"
-    if "in redirect" in reason:
-        return "its server leads away from http(s)"
-    return None
-
-
-def _words(error: BaseException) -> str:
-    """The innermost reason, on one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if "not recognized as being in a supported file format" in str(error):
-        return "it is neither GeoTIFF nor JPEG 2000, or its server gives no ranges of it"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _product_offset(item: ItemReference) -> int | None:

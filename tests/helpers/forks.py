@@ -23,8 +23,8 @@ from pathlib import Path
 from signal import SIG_BLOCK, SIG_UNBLOCK, SIGINT, SIGKILL, default_int_handler, pthread_sigmask, signal
 from typing import Any
 
-HEAVY = ["rsup.pipeline.workers.model", "rsup.pipeline.mosaics.chunk", "rsup.models.networks.slimdiffsr.student"]
-"""What workers have when they are forked: every architecture, where rsup itself sees to the usual one."""
+HEAVY = ["rsup.pipeline.workers.model", "rsup.pipeline.mosaics.chunk", "rsup.models.networks.compact"]
+"""What workers have when they are forked: what rsup sees to itself, and the usual student."""
 
 COMMAND = "import rsup.pipeline.cli as cli, sys; sys.modules['__main__'] = cli; sys.argv[0] = cli.__file__; cli.main()"
 """What a process does that is told nothing else."""
@@ -212,8 +212,8 @@ def main() -> None:
     _start_workers_server()
     import rsup.models.evaluate
     import rsup.models.train
-    import rsup.pipeline.cli
     import rsup.pipeline.cli.app
+    import rsup.pipeline.jobs.fetch
     import rsup.pipeline.jobs.upscale  # noqa: F401
 
     gc.collect()

@@ -18,7 +18,8 @@ from rsup.models.base.errors import ArgumentError, CatalogError, OutputError, Rs
 from rsup.pipeline.demo.archive import Archive
 from rsup.pipeline.jobs.fetch import fetch
 from rsup.pipeline.scenes.opening import open_scene
-from rsup.pipeline.sources import assets as reading
+from rsup.pipeline.sources import retry
+from rsup.pipeline.sources.asset_file import GDAL_OPTIONS
 from rsup.pipeline.sources.request import FetchRequest
 from rsup.pipeline.sources.stac import io as stac_io
 
@@ -38,8 +39,8 @@ class SmallDisk(Protocol):
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same number of attempts, sooner after one another."""
     monkeypatch.setattr(stac_io, "BACKOFF", 0.01)
-    monkeypatch.setattr(reading, "WAITS", (0.01, 0.01))
-    monkeypatch.setitem(reading.GDAL_OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(retry, "WAITS", (0.01, 0.01))
+    monkeypatch.setitem(GDAL_OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.01)
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """rsup models show as a user runs it on a recipe: the paper's ablations, one setting each."""
 
 import json
-from pathlib import Path
 
-RECIPE = Path(__file__).parents[2] / "recipes/slimdiffsr/student-x4.toml"
+from places import RECIPES
+
+RECIPE = RECIPES / "slimdiffsr/student-x4.toml"
 
 
 def test_an_ablation_of_the_recipe(rsup):

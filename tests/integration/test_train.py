@@ -18,6 +18,7 @@ import pytest
 import rasterio
 import torch
 from forks import Forked, Forks, Rsup
+from places import RECIPES, ROOT
 from safetensors.torch import load_file
 
 from rsup.models.data.batches import Batches
@@ -28,8 +29,6 @@ from rsup.models.training.recipe import RsdRecipe, load_recipe
 from rsup.models.training.task import Pair, seeded
 from rsup.pipeline.scenes.scene import Scene
 
-ROOT = Path(__file__).resolve().parents[2]
-RECIPES = ROOT / "recipes"
 TEACHER = ("teacher", "slimdiffsr/smoke-teacher.toml", "batch=1", "estimator_steps=3", "validation_images=1")
 STUDENT = ("student", "slimdiffsr/smoke-student.toml", "batch=1", "validation_images=1")
 RSD = (

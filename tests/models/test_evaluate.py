@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from places import SHARED
 from scipy.ndimage import gaussian_filter
 
 from rsup.models.base.errors import DataError, ModelError
@@ -22,7 +23,6 @@ from rsup.models.metrics.judge import FIGURES, WHITE, Judge
 from rsup.models.metrics.niqe import FEATURES
 from rsup.models.networks.interpolation import interpolator
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 NAIP = SHARED / "data/hr/naip_ca_0.6m"
 PARAMETERS = SHARED / "data/weights/metrics/niqe_pris_params.npz"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import SHARED
 
 from rsup.models.base.errors import ModelError
 from rsup.models.networks.slimdiffsr.config import StudentConfig
@@ -14,7 +15,7 @@ from rsup.models.published import dead_shapes, import_published, published_layou
 from rsup.models.show import show_model
 from rsup.models.weights_file import load_student, read_header
 
-PARITY = Path(__file__).resolve().parents[3] / "shared" / "parity"
+PARITY = SHARED / "parity"
 needs_parity = pytest.mark.skipif(not PARITY.exists(), reason="the published forward pass is not at hand")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import RECIPES, SHARED
 from safetensors.torch import load_file
 
 from rsup.models.base.radiometry import from_network, to_network
@@ -15,8 +16,7 @@ from rsup.models.training.recipe import load_recipe
 from rsup.models.upscaler import load
 from rsup.models.weights_file import read_header
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-RECIPES = Path(__file__).resolve().parents[2] / "recipes/compact"
+COMPACT_RECIPES = RECIPES / "compact"
 CARD = ("Use", "Data", "Training", "Figures", "Known failures", "Licence")
 """Sections of a model card."""
 LAST = {4: "student-x4", 8: "student-x8-finish"}
@@ -38,7 +38,7 @@ def test_card_and_recipe_belong_to_the_file(path: Path) -> None:
     card = path.with_suffix(".md").read_text()
     assert re.findall(r"^## (.*)$", card, re.M) == list(CARD)
     assert descriptor_of(str(path), header.scale).sha256 in card
-    recipe = load_recipe(RECIPES / f"{LAST[header.scale]}.toml")
+    recipe = load_recipe(COMPACT_RECIPES / f"{LAST[header.scale]}.toml")
     assert header.recipe == recipe.model_dump(mode="json", exclude={"initialise", "teacher"})
     assert f"{recipe.steps:,} steps" in card and f"recipes/compact/{LAST[header.scale]}.toml" in card
 

@@ -1,17 +1,17 @@
 """Ground in degrees against pyproj, on both sides of the antimeridian, and real items that cross it."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import SHARED
 from pyproj import Transformer
 
 from rsup.models.base.errors import ArgumentError
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.sources.footprint import Box, Footprint, box_of, window_in
 
-REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sentinel2"
+REAL = SHARED / "data" / "sentinel2"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import rasterio
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
+from places import SHARED
 from pyproj import Transformer
 
 from rsup.models.base.errors import ArgumentError, OutputError, SceneError
@@ -22,12 +23,12 @@ from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.scene import Scene
-from rsup.pipeline.sources import assets as reading
+from rsup.pipeline.sources import retry
 from rsup.pipeline.sources.composite import median_of_valid
 from rsup.pipeline.sources.footprint import Box, box_of, window_in
 from rsup.pipeline.sources.request import FetchRequest
 
-REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sentinel2"
+REAL = SHARED / "data" / "sentinel2"
 PRODUCTS = REAL / "mapchete_eo" / "full_products" / "sentinel-2-l2a"
 
 BBOX = (15.0, 46.0, 15.012, 46.009)
@@ -305,7 +306,7 @@ def test_the_median_is_numpy_s_over_valid_pixels(tmp_path: Path, monkeypatch: py
     scene = fetch(tmp_path, composite="median")
     cut = (slice(None), *scene.window.within(GROUND))
     np.testing.assert_array_equal(scene.read(scene.bands, scene.window), expected[cut])
-    monkeypatch.setattr("rsup.pipeline.sources.composite.STACK_BYTES", 160_000)  # strips of a few rows
+    monkeypatch.setattr("rsup.pipeline.composite.STACK_BYTES", 160_000)  # strips of a few rows
     strips = fetch(tmp_path, composite="median", output=tmp_path / "strips.zarr")
     np.testing.assert_array_equal(strips.read(scene.bands, scene.window), expected[cut])
 
@@ -371,7 +372,7 @@ def test_a_partial_store_of_another_request_is_not_mixed_in(tmp_path: Path) -> N
 def test_an_output_that_exists_is_only_replaced_when_the_new_one_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0))
     add_item(tmp_path, "a", ramps())
     before = tree(fetch(tmp_path).path)
     with pytest.raises(
@@ -390,7 +391,7 @@ def test_an_output_that_exists_is_only_replaced_when_the_new_one_is_whole(
 
 def test_a_read_that_fails_once_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is damaged when fetch starts and whole again a moment later."""
-    monkeypatch.setattr(reading, "WAITS", (1.0, 1.0))
+    monkeypatch.setattr(retry, "WAITS", (1.0, 1.0))
     add_item(tmp_path, "a", ramps())
     whole = (tmp_path / "a" / "red.tif").read_bytes()
     (tmp_path / "a" / "red.tif").write_bytes(whole[:100])
@@ -402,7 +403,7 @@ def test_a_read_that_fails_once_is_repeated(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_what_an_asset_may_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0))
     add_item(tmp_path, "a", ramps())
     secret = tmp_path.parent / f"{tmp_path.name}-secret.tif"
     write_band(secret, GROUND, flat(4000)["red"], "EPSG:32633")

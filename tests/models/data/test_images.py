@@ -14,13 +14,13 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
+from places import SHARED
 from torch.utils.data import DataLoader
 
 from rsup.models.base.errors import DataError
 from rsup.models.data.batches import Batches
 from rsup.models.data.images import DataConfig, Images
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 REAL = SHARED / "data/hr"
 real = pytest.mark.skipif(not REAL.exists(), reason="needs the imagery beside the project")
 

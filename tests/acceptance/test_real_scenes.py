@@ -3,20 +3,19 @@
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import rasterio
 import torch
+from places import ROOT, SHARED
 from torch import Tensor
 
 from rsup.models.upscaler import ModelDescriptor, load
 from rsup.pipeline.mosaics.quality import block_means
 
-HERE = Path(__file__).resolve()
-SENTINEL2 = HERE.parents[3] / "shared/data/sentinel2"
+SENTINEL2 = SHARED / "data/sentinel2"
 RGB = ("red", "green", "blue")
 
 
@@ -24,7 +23,7 @@ RGB = ("red", "green", "blue")
 def benchmark() -> Iterator[ModuleType]:
     """The script as a module; it finds its neighbour as it does when it is run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(HERE.parents[1] / "benchmarks"))
+        patch.syspath_prepend(str(ROOT / "tests/benchmarks"))
         yield importlib.import_module("real_scenes")
 
 

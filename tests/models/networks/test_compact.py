@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import RECIPES
 from safetensors.torch import load_file
 
 from rsup.models.base.errors import RecipeError
@@ -19,7 +20,7 @@ from rsup.models.training.recipe import StudentRecipe, load_recipe
 from rsup.models.upscaler import Upscaler, load
 from rsup.models.weights_file import load_student, save_weights, student_header
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes/slimdiffsr/smoke-student.toml"
+RECIPE = RECIPES / "slimdiffsr/smoke-student.toml"
 
 
 def tiny(scale: int, width: int = 16) -> CompactStudent:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rsup.models.base.errors import SceneError
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.sources import assets as reading
+from rsup.pipeline.sources import retry
 from rsup.pipeline.sources.assets import inspect, quiet, read, read_classes
 from rsup.pipeline.sources.stac.catalog import ItemReference
 
@@ -29,7 +30,7 @@ WINDOW = Window(-NORTH // 10, WEST // 10, 12, 14)
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "WAITS", (0.0,))
+    monkeypatch.setattr(retry, "WAITS", (0.0,))
 
 
 def write(path: Path, data: NDArray[Any], **options: Any) -> str:

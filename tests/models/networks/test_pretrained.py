@@ -10,6 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_pndm import PNDMScheduler
 from huggingface_hub import constants
+from places import SHARED
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -17,7 +18,7 @@ from rsup.models.base.errors import ModelError
 from rsup.models.networks.pretrained import StableDiffusion, TinyConfig, load_dino, load_stable_diffusion, load_taesd
 from rsup.models.networks.slimdiffsr.spatial_unet import SpatialUNet
 
-KEYS = Path(__file__).resolve().parents[3] / "shared/parity/official_state_dict_keys.json"
+KEYS = SHARED / "parity/official_state_dict_keys.json"
 """The published student's tensors, where they are at hand."""
 
 SD21_UNET = {

@@ -1,17 +1,15 @@
 """The codec against Pillow's: the same image at the same quality."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from places import SHARED
 
 from rsup.models.degradation.jpeg import CHROMA_TABLE, LUMA_TABLE, jpeg, quantisation
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 def picture(height: int, width: int) -> NDArray[np.uint8]:

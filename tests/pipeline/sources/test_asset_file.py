@@ -20,9 +20,8 @@ from affine import Affine
 
 from rsup.models.base.errors import SceneError
 from rsup.pipeline.lattice import Window
-from rsup.pipeline.sources import assets as reading
-from rsup.pipeline.sources import remote
-from rsup.pipeline.sources.asset_file import check_whole, read_coarse, read_header
+from rsup.pipeline.sources import remote, retry
+from rsup.pipeline.sources.asset_file import GDAL_OPTIONS, check_whole, read_coarse, read_header
 from rsup.pipeline.sources.assets import inspect, quiet, read
 from rsup.pipeline.sources.stac.catalog import ItemReference
 
@@ -94,8 +93,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "WAITS", (0.0, 0.0, 0.0))
-    monkeypatch.setitem(reading.GDAL_OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.01)
+    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setitem(GDAL_OPTIONS, "GDAL_HTTP_RETRY_DELAY", 0.01)
 
 
 def write(path: Path, **options: Any) -> Path:

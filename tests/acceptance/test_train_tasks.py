@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from places import RECIPES
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -23,7 +24,6 @@ from rsup.models.training.recipe import ResShiftRecipe, RsdRecipe, StudentRecipe
 from rsup.models.training.task import Pair, Task, seeded
 from rsup.models.weights_file import load_student, read_header
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 OFTEN = ("batch=1", "validate_every=2", "checkpoint_every=2", "validation_images=1")
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "teacher": ("slimdiffsr/smoke-teacher.toml", (*OFTEN, "estimator_steps=3", "steps=3")),

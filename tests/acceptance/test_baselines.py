@@ -1,10 +1,10 @@
 """The benchmark's networks of others: rebuilt from their papers, they have to do what they were trained for."""
 
 import importlib
-from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from torch.nn import functional as F  # noqa: N812
 
 from rsup.models.base.radiometry import to_network
@@ -13,7 +13,6 @@ from rsup.models.metrics.image import eight_bits, psnr_y
 from rsup.models.metrics.judge import WHITE
 from rsup.models.networks.interpolation import interpolator
 
-ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 WEIGHTS, NAIP = SHARED / "data/weights", SHARED / "data/hr/naip_ca_0.6m"
 RGB = ("red", "green", "blue")

@@ -7,12 +7,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from places import RECIPES
 
 from rsup.models.base.errors import RecipeError
 from rsup.models.training.recipe import load_recipe, recipe_text
 from rsup.models.training.run_config import OptimizerConfig
-
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 GAN = {"losses.gan_weight": 0.25, "discriminator.backbone": "facebook/dino-vitb16"}
 RECONSTRUCTION = {"losses.l1": 1.0, "losses.perceptual": "lpips-vgg", "losses.perceptual_weight": 2.5}

@@ -1,11 +1,11 @@
 """MSI's model: its modulation measured on waves, its noise on plain ground, its pixels on a ramp, its steps."""
 
 import math
-from pathlib import Path
 
 import pytest
 import rasterio
 import torch
+from places import SHARED
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -13,7 +13,6 @@ from rsup.models.base.errors import RecipeError
 from rsup.models.degradation.sensor import RESPONSES, BandName, SensorDegradation, sigma_of
 from rsup.models.networks.interpolation import interpolator
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 EXACT = SensorDegradation(mtf_spread=(0, 0), noise_level=(0, 0))
 """The published sharpness, no noise."""
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 import torch
+from places import SHARED
 from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -19,7 +19,6 @@ from rsup.models.degradation.draws import Draws
 from rsup.models.degradation.real_esrgan import FirstStage, PublishedDegradation, SecondStage
 from rsup.models.networks.interpolation import interpolator
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 QUIET: dict[str, Any] = {"gaussian_sigma": (0, 0), "poisson_scale": (0, 0), "jpeg_quality": (100, 100)}
 """A stage's settings without noise and with the least compression there is."""
 

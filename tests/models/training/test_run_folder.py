@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import RECIPES
 
 from rsup.models.base.errors import RecipeError, TrainingError
 from rsup.models.training.recipe import Recipe, load_recipe
 from rsup.models.training.run_folder import WEIGHTS, begin_run, check_run, load_state, recipe_of, save_state
-
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 def recipe(*overrides: str, name: str = "slimdiffsr/smoke-teacher.toml") -> Recipe:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from places import SHARED
 
 from rsup.models.base.errors import SceneError
 from rsup.models.sensors.sentinel2 import (
@@ -26,7 +27,7 @@ from rsup.models.sensors.sentinel2 import (
     to_stored,
 )
 
-REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "sentinel2"
+REAL = SHARED / "data" / "sentinel2"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="no real imagery beside the project")
 PRODUCTS = REAL / "mapchete_eo" / "full_products" / "sentinel-2-l2a"
 STACTOOLS = REAL / "metadata" / "stactools"

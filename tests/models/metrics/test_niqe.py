@@ -1,10 +1,9 @@
 """NIQE against a slow second implementation, generalised Gaussians of known shape, Pillow, and real images."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
+from places import SHARED
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import brentq
 from scipy.signal import convolve2d
@@ -14,7 +13,6 @@ from scipy.stats import gennorm
 from rsup.models.base.errors import ModelError
 from rsup.models.metrics import niqe
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 PARAMETERS = SHARED / "data/weights/metrics/niqe_pris_params.npz"
 
 

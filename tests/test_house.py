@@ -1,0 +1,96 @@
+"""The tests' tree mirrors the library's, file by file; what is tested elsewhere is named here, with the place."""
+
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+ELSEWHERE = {
+    "models": {
+        "base/errors": "every sentence and exit code, where it is caused",
+        "base/progress": "pipeline/cli/test_process",
+        "base/settings": "the settings of each network, training/test_recipe",
+        "data/batches": "data/test_images, training/test_loop",
+        "data/measured": "test_evaluate",
+        "losses/adversarial": "losses/test_terms, losses/test_rsd",
+        "methods/reconstruction": "acceptance/test_train_tasks",
+        "methods/rsd": "acceptance/test_train_tasks",
+        "methods/slimdiffsr_student": "acceptance/test_train_tasks",
+        "methods/slimdiffsr_teacher": "acceptance/test_train_tasks",
+        "metrics/judge": "test_evaluate",
+        "networks/architectures": "test_weights_file, test_upscaler",
+        "networks/precision": "acceptance/test_train_tasks: 16 bits",
+        "networks/slimdiffsr/autoencoder": "networks/slimdiffsr/test_student, acceptance/test_ablations",
+        "networks/slimdiffsr/config": "networks/slimdiffsr/test_student, acceptance/test_ablations",
+        "networks/slimdiffsr/operators": "networks/slimdiffsr/test_student",
+        "networks/slimdiffsr/unet": "networks/slimdiffsr/test_student",
+        "registry": "test_upscaler",
+        "show": "test_upscaler, test_published, acceptance/test_ablations",
+        "train": "acceptance/test_train_tasks, integration/test_train",
+        "training/optimise": "training/test_loop",
+        "training/resume": "training/test_loop",
+        "training/run_config": "training/test_recipe",
+        "training/task": "training/test_loop",
+        "training/validation": "training/test_loop",
+    },
+    "pipeline": {
+        "cf": "mosaics/test_store, scenes/test_scene",
+        "cli/learning": "integration/test_train, integration/test_evaluate",
+        "cli/models": "integration/test_models_show",
+        "cli/options": "cli/test_process",
+        "cli/scenes": "cli/test_app, integration/test_main_job",
+        "jobs/publishing": "integration/test_killed_publishing",
+        "jobs/room": "integration/test_bad_input_fetch, integration/test_bad_input_upscale",
+        "jobs/upscale": "integration/test_upscale_job",
+        "jobs/upscale_plan": "integration/test_upscale_job, integration/test_bad_input_upscale",
+        "mosaics/check": "mosaics/test_quality",
+        "mosaics/overviews": "mosaics/test_store",
+        "mosaics/pictures": "mosaics/test_page",
+        "scenes/guard": "scenes/test_scene, scenes/test_contract",
+        "scenes/opening": "scenes/test_scene, scenes/test_contract",
+        "scenes/store": "scenes/test_scene, scenes/test_contract",
+        "scenes/tiff": "scenes/test_scene, scenes/test_contract",
+        "scenes/writer": "scenes/test_scene",
+        "sources/chunks": "jobs/test_fetch",
+        "sources/packing": "sources/test_assets, sources/test_asset_file",
+        "sources/plan": "jobs/test_fetch",
+        "sources/remote": "sources/test_asset_file",
+        "sources/retry": "sources/test_assets, sources/test_asset_file",
+        "sources/stac/io": "sources/stac/test_search, sources/stac/test_catalog",
+        "sources/stac/items": "sources/stac/test_catalog",
+        "workers/local": "workers/test_tasks",
+        "workers/memory": "benchmarks/memory.py",
+        "workers/model": "workers/test_tasks",
+        "workers/standing": "workers/test_tasks",
+        "workers/vigil": "workers/test_tasks",
+    },
+}
+"""Modules without a file of tests of their own, and where they are tested. The demo is, as a whole."""
+
+PROCESS = {"pipeline": {"cli/process"}, "models": set[str]()}
+"""Tests of packages themselves."""
+
+
+def names(folder: Path, prefix: str = "") -> set[str]:
+    """Files below a folder, as `room/name`; packages' own are none."""
+    files = (path for path in folder.rglob(f"{prefix}*.py") if not path.name.startswith("__"))
+    return {str(path.relative_to(folder).with_name(path.stem.removeprefix(prefix))) for path in files}
+
+
+@pytest.mark.parametrize("half", ["models", "pipeline"])
+def test_every_module_has_its_tests_and_every_test_its_module(half: str) -> None:
+    modules = {name for name in names(ROOT / half) if not name.startswith("demo/")}
+    tested = {name for name in names(ROOT / "tests" / half, "test_") if not name.startswith("demo/")} - PROCESS[half]
+    assert tested <= modules
+    assert modules - tested == set(ELSEWHERE[half])
+
+
+def test_no_file_is_too_long_and_no_room_too_full() -> None:
+    lengths = {
+        path: len(path.read_text().splitlines())
+        for half in ("models", "pipeline")
+        for path in (ROOT / half).rglob("*.py")
+    }
+    assert {path for path, length in lengths.items() if length > 300} == set()
+    rooms = {path.parent for path in lengths if path.parent.name != "demo"}
+    assert {room for room in rooms if len(list(room.glob("*.py"))) > 12} == set()
