@@ -258,7 +258,7 @@ def test_the_command_says_one_sentence_and_leaves_with_the_code_of_the_kind(
 DRIVER = """
 import sys
 from pathlib import Path
-from rsup.pipeline.jobs.upscale import fetch
+from rsup.pipeline.jobs.fetch import fetch
 from rsup.pipeline.sources.request import FetchRequest
 bbox = tuple(float(part) for part in sys.argv[1].split(","))
 fetch(FetchRequest(bbox, "2024-06", Path(sys.argv[3]), sys.argv[2], bands=("red", "nir"), chunk=128))

@@ -306,7 +306,7 @@ def test_the_median_is_numpy_s_over_valid_pixels(tmp_path: Path, monkeypatch: py
     scene = fetch(tmp_path, composite="median")
     cut = (slice(None), *scene.window.within(GROUND))
     np.testing.assert_array_equal(scene.read(scene.bands, scene.window), expected[cut])
-    monkeypatch.setattr("rsup.pipeline.composite.STACK_BYTES", 160_000)  # strips of a few rows
+    monkeypatch.setattr("rsup.pipeline.sources.composite.STACK_BYTES", 160_000)  # strips of a few rows
     strips = fetch(tmp_path, composite="median", output=tmp_path / "strips.zarr")
     np.testing.assert_array_equal(strips.read(scene.bands, scene.window), expected[cut])
 
