@@ -23,6 +23,8 @@ ADD_OFFSET = -0.1
 NODATA = 0
 DN_MIN, DN_MAX = 1, 65535
 """Range of valid stored numbers."""
+DN_ZERO = 1000
+"""The stored number of reflectance 0."""
 
 KNEE = 0.3
 """Reflectance where the map leaves the straight line."""

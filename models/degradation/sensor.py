@@ -10,44 +10,27 @@ another 2.5 % at x4 and 0.6 % at x8, within the spread drawn here. Noise and the
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from rsup.models.base.errors import RecipeError
 from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, SCALE_FACTOR
 from rsup.models.base.settings import Config
+from rsup.models.sensors.profile import Response
+from rsup.models.sensors.sentinel2 import SENTINEL2
 
 from .draws import Draws, Probability, Range, low_size
 
 BandName = Literal["blue", "green", "red", "nir"]
 
 
-class BandResponse(Config):
-    """What is published of one band."""
-
-    mtf: float = Field(gt=0, lt=1)
-    """System modulation transfer at the Nyquist frequency, 1 cycle in 20 m."""
-    snr: float = Field(gt=0)
-    """Ratio of signal to noise at the reference radiance."""
-    reference: float = Field(gt=0)
-    """The reference radiance as reflectance under a sun overhead: pi L / E."""
-
-
-RESPONSES: dict[BandName, BandResponse] = {
-    "blue": BandResponse(mtf=0.26, snr=154, reference=math.pi * 128 / 1959.7),
-    "green": BandResponse(mtf=0.28, snr=168, reference=math.pi * 128 / 1824.0),
-    "red": BandResponse(mtf=0.24, snr=142, reference=math.pi * 108 / 1512.4),
-    "nir": BandResponse(mtf=0.26, snr=174, reference=math.pi * 103 / 1041.5),
+RESPONSES: dict[BandName, Response] = {
+    name: response for name in get_args(BandName) if (response := SENTINEL2.band(name).response) is not None
 }
-"""B02, B03, B04, B08 of Sentinel-2A.
-
-MTF: in orbit, the values the literature on sharpening Sentinel-2 works with. SNR and radiance (W m-2 sr-1 um-1):
-mission requirement, User Handbook; solar irradiance (W m-2 um-1): product metadata.
-"""
+"""Of the bands whose response is published."""
 
 
 def sigma_of(mtf: float) -> float:

@@ -58,6 +58,7 @@ def plan(request: FetchRequest) -> FetchPlan:
     aoi = window_in(request.box, request.utm)
     _check_room(request, aoi.grow(MARGIN))
     query = Query(
+        request.sensor,
         request.catalog,
         request.collection,
         str(request.box),
@@ -68,7 +69,8 @@ def plan(request: FetchRequest) -> FetchPlan:
         request.bands,
     )
     items = tuple(search(query))
-    blind = [item.id for item in items if "scl" not in item.hrefs]
+    classes = request.sensor.classes
+    blind = [item.id for item in items if classes is None or classes.band.name not in item.hrefs]
     if request.mask_clouds and blind:
         raise ArgumentError(f"--mask-clouds needs scene classification, which item {blind[0]} does not have")
     return FetchPlan(request, aoi, aoi.grow(MARGIN), items)
@@ -234,7 +236,9 @@ def _open_store(
         "items": described,
         "request": asked,
     }
-    writer = create_scene(path, plan.window, request.utm, request.bands, request.chunk, plan.aoi, attributes)
+    writer = create_scene(
+        path, plan.window, request.utm, request.bands, request.chunk, plan.aoi, attributes, request.sensor
+    )
     ledger.record("store", "done")
     return writer
 

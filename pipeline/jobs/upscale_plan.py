@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsup.models.base.errors import ArgumentError, OutputError
-from rsup.models.sensors.sentinel2 import common_name
+from rsup.models.sensors import common_name
 from rsup.models.upscaler import descriptor_of, load
 from rsup.pipeline.environment import check_libraries
 from rsup.pipeline.lattice import Window, chunks, count_chunks

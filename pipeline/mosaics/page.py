@@ -17,6 +17,7 @@ from typing import Any
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import replacing, writing
+from rsup.models.sensors import sensor_of_items
 from rsup.pipeline.lattice import GSD
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
@@ -154,10 +155,10 @@ def _items(items: list[dict[str, Any]]) -> str:
 
 
 def _attribution(items: list[dict[str, Any]]) -> str:
-    """What the Copernicus licence asks for, with the years of acquisition where they are known."""
+    """What the licence of the sensor's images asks for, with the years of acquisition where they are known."""
     dates = (re.match(r"\d{4}", str(item.get("datetime") or "")) for item in items)
     years = sorted({found[0] for found in dates if found})
-    return " ".join(["Contains modified Copernicus Sentinel data", *([", ".join(years)] if years else [])]) + "."
+    return " ".join([sensor_of_items(items).attribution, *([", ".join(years)] if years else [])]) + "."
 
 
 def escape(text: str) -> str:

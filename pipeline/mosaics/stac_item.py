@@ -28,9 +28,10 @@ from pystac.utils import datetime_to_str
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import replacing, writing
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+from rsup.models.sensors import first_light, sensor_of_items
 from rsup.pipeline.lattice import GSD, Window
 from rsup.pipeline.public import printable, public_address
-from rsup.pipeline.scenes.attributes import LAUNCH, moment
+from rsup.pipeline.scenes.attributes import moment
 
 EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
@@ -74,7 +75,7 @@ def stac_item(
 ) -> dict[str, Any]:
     """The item `name` of a mosaic that covers `window` with `scale` times the lattice's pixels.
 
-    `model`: name, sha256 (hex), metadata (of a descriptor: its weights' header has architecture and bands).
+    `model`: name, sha256 (hex), header (of its weights: architecture and bands; None for an interpolator).
     `sources`: the scene's items; of each the id, datetime and href (its STAC document), whichever is there. `assets`:
     names of files beside the item, by the keys of `ASSETS`. `interval`: when the scene was taken, where no source says.
     `false_colour`: the bands that went through the network in the place of others.
@@ -84,7 +85,7 @@ def stac_item(
     transform = window.transform(scale)
     properties = {
         **_dates(sources, interval),
-        "title": f"{printable(name)}: Sentinel-2 super-resolved to {GSD / scale:g} m",
+        "title": f"{printable(name)}: {sensor_of_items(sources).title} super-resolved to {GSD / scale:g} m",
         "gsd": GSD / scale,
         "bands": described,
         **({"proj:code": crs} if crs.startswith("EPSG:") else {"proj:code": None, "proj:wkt2": crs}),
@@ -189,7 +190,7 @@ def _bands(bands: Sequence[str]) -> list[dict[str, Any]]:
 def _dates(sources: list[dict[str, Any]], interval: tuple[datetime, datetime] | None) -> dict[str, Any]:
     """One moment where all sources share it, else the range they span; without any, what the scene says."""
     moments = sorted(taken for source in sources if (taken := moment(source.get("datetime"))))
-    first, last = map(datetime_to_str, (moments[0], moments[-1]) if moments else interval or (LAUNCH, OPEN))
+    first, last = map(datetime_to_str, (moments[0], moments[-1]) if moments else interval or (first_light(), OPEN))
     if first == last:
         return {"datetime": first}
     return {"datetime": None, "start_datetime": first, "end_datetime": last}

@@ -16,9 +16,6 @@ from pydantic_core.core_schema import ValidatorFunctionWrapHandler
 
 from rsup.pipeline.public import printable, public_address
 
-LAUNCH = datetime(2015, 6, 23, tzinfo=UTC)
-"""Of the first Sentinel-2: no image is older."""
-
 _SPANS = (
     ("time_coverage_start", "time_coverage_end"),  # ACDD 1.3
     ("start_datetime", "end_datetime"),  # STAC

@@ -19,7 +19,7 @@ from pyproj.exceptions import CRSError
 
 from rsup.models.base.errors import SceneError
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
-from rsup.models.sensors.sentinel2 import common_name
+from rsup.models.sensors import common_name
 from rsup.pipeline.lattice import GSD, Window, window_of
 
 from . import remedies
@@ -30,6 +30,9 @@ LARGEST_CHUNK = 2**30
 """Bytes: a chunk is held whole, once a thread."""
 MOST_CHUNKS = 4096
 """Files that 512 x 512 pixels of a band may lie in: one of our own chunks lies in four at most."""
+
+CLASSES = "scl"
+"""The array of a scene store that is no band but the scene classification."""
 
 
 def check_names(path: Path, names: Sequence[str]) -> tuple[str, ...]:

@@ -12,18 +12,20 @@ from pydantic import ValidationError
 
 from rsup.models.base.errors import SceneError
 from rsup.models.base.progress import say
-from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
-from rsup.models.sensors.sentinel2 import DARK, STORED_SHIFT
+from rsup.models.base.radiometry import ADD_OFFSET, DN_ZERO, NODATA, SCALE_FACTOR
+from rsup.models.sensors import first_light
 from rsup.pipeline.lattice import Window, snap
 
 from . import remedies
 from . import store as store_scene
 from . import tiff as tiff_scene
-from .attributes import LAUNCH, SceneAttributes, interval
+from .attributes import SceneAttributes, interval
 from .scene import Scene
 
 LOOK = (4, 128)
 """A coarse look at a scene: so many squares each way, of so many pixels a side."""
+DARKEST = 900
+"""A reflectance of -0.01: darker ground is seen in places, and not nearly everywhere."""
 DOUBTED = 0.95
 """Share of negative reflectances from which a scene is doubted: water and shadow have many, none has nearly all."""
 
@@ -84,10 +86,10 @@ def _aoi(path: Path, bounds: list[float] | None, window: Window) -> Window:
 
 
 def _since_launch(path: Path) -> tuple[datetime, datetime] | None:
-    """From the first Sentinel-2 to the file's last change: the scene is no younger. None for a clock set back."""
+    """From any sensor's first light to the file's last change: the scene is no younger. None for a clock set back."""
     files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
     changed = datetime.fromtimestamp(int(max(file.stat().st_mtime for file in files)), UTC)
-    return (LAUNCH, changed) if changed > LAUNCH else None
+    return (first_light(), changed) if changed > first_light() else None
 
 
 def _looked_at(scene: Scene) -> Scene:
@@ -113,13 +115,13 @@ def _looked_at(scene: Scene) -> Scene:
                 # Damaged, which is for the chunk to say that needs it: the others can be done.
     valid = np.concatenate(numbers) if numbers else np.zeros(0, np.uint16)
     if valid.size >= 100:
-        if np.mean(valid < DARK) > DOUBTED:
+        if np.mean(valid < DARKEST) > DOUBTED:
             raise SceneError(
-                f"{scene.path}: its reflectance is below {DARK * SCALE_FACTOR + ADD_OFFSET:g} nearly everywhere "
+                f"{scene.path}: its reflectance is below {DARKEST * SCALE_FACTOR + ADD_OFFSET:g} nearly everywhere "
                 f"(median {np.median(valid) * SCALE_FACTOR + ADD_OFFSET:.3f}): its numbers are not "
                 "reflectance * 10000 + 1000, whatever it says of them; give the bands themselves"
             )
-        if np.mean(valid < STORED_SHIFT) > DOUBTED:
+        if np.mean(valid < DN_ZERO) > DOUBTED:
             say(f"{scene.path}: its reflectance is below 0 nearly everywhere; are its numbers what it says of them?")
     return scene if classified or scene.classes is None else replace(scene, classes=None)
 

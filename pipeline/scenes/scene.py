@@ -18,15 +18,11 @@ from numpy.typing import NDArray
 
 from rsup.models.base.errors import SceneError
 from rsup.models.base.radiometry import DN_MIN, NODATA
-from rsup.models.sensors.sentinel2 import SCL
 from rsup.pipeline.lattice import Window
 
 from . import store as store_scene
 from . import tiff as tiff_scene
 from .contract import reason
-
-CLASSES = SCL.name
-"""Arrays of a scene store that are no bands: scene classification; and `source`."""
 
 
 class _Reader(Protocol):

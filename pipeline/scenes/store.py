@@ -19,11 +19,21 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from rsup.models.base.errors import SceneError
-from rsup.models.sensors.sentinel2 import SCL, common_name
+from rsup.models.sensors import common_name
 from rsup.pipeline.lattice import GSD, Window
 
 from . import remedies
-from .contract import check_chunks, check_crs, check_names, check_packing, check_size, check_type, check_window, reason
+from .contract import (
+    CLASSES,
+    check_chunks,
+    check_crs,
+    check_names,
+    check_packing,
+    check_size,
+    check_type,
+    check_window,
+    reason,
+)
 from .guard import check_codecs, check_documents, check_inside, files_of
 
 SOURCE = "source"
@@ -72,7 +82,7 @@ def describe(path: Path) -> Description:
 
 def _describe(path: Path, words: Mapping[str, Any], arrays: Mapping[str, zarr.Array[Any]]) -> Description:
     planes = {name: array for name, array in arrays.items() if array.ndim == 2}
-    classes = next((name for name in planes if common_name(name) == SCL.name), None)
+    classes = next((name for name in planes if common_name(name) == CLASSES), None)
     rasters = {name: array for name, array in planes.items() if name not in (classes, SOURCE)}
     if not rasters:
         raise SceneError(f"{path} has no band; rsup needs 2-D arrays [y, x] such as red, green and blue")

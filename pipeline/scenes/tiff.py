@@ -18,10 +18,20 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from rsup.models.base.errors import SceneError
-from rsup.models.sensors.sentinel2 import SCL, common_name
+from rsup.models.sensors import common_name
 
 from . import remedies
-from .contract import check_chunks, check_crs, check_names, check_packing, check_size, check_type, check_window, reason
+from .contract import (
+    CLASSES,
+    check_chunks,
+    check_crs,
+    check_names,
+    check_packing,
+    check_size,
+    check_type,
+    check_window,
+    reason,
+)
 from .store import Description
 
 DRIVER = "GTiff"
@@ -72,7 +82,7 @@ def _describe(path: Path, source: rasterio.DatasetReader) -> Description:
         )
     check_size(path, source.shape)
     layers = {name: number for number, name in enumerate(names, 1)}
-    classes = next((layers.pop(name) for name in names if common_name(name) == SCL.name), None)
+    classes = next((layers.pop(name) for name in names if common_name(name) == CLASSES), None)
     if not layers:
         raise SceneError(f"{path} has no band; rsup needs red, green and blue, or what --bands names")
     bands = check_names(path, tuple(layers))

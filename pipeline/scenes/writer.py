@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import sync, sync_tree, writing
-from rsup.models.sensors.sentinel2 import CLASS_NAMES
+from rsup.models.sensors import sensor_of
+from rsup.models.sensors.profile import Sensor
 from rsup.pipeline.cf import add_array, add_grid, consolidate, sync_chunk
 from rsup.pipeline.lattice import Window
 
-from .scene import CLASSES
+from .contract import CLASSES
 from .store import COMPLETE, SOURCE
 
 
@@ -65,12 +66,16 @@ def create_scene(
     chunk: int,
     aoi: Window | None = None,
     attributes: dict[str, Any] | None = None,
+    sensor: Sensor | None = None,
 ) -> SceneWriter:
     """Create an empty scene store at `path` (which must not exist) and return its writer.
 
     `chunk` is the side of a chunk in pixels; chunks are counted from the window's north-west corner. On the disk when
-    it returns. Raises OutputError where the disk refuses.
+    it returns. `sensor`: whose classes it has; None for the one that is taken where nothing is said. Raises OutputError
+    where the disk refuses.
     """
+    sensor = sensor or sensor_of(None)
+    names = sensor.classes.names if sensor.classes else ("no_data",)
     shape = (window.height, window.width)
     described = {"Conventions": "CF-1.11", **(attributes or {}), "bands": list(bands)}
     described["aoi"] = list((aoi or window).bounds)
@@ -80,9 +85,9 @@ def create_scene(
         for band in bands:
             add_array(group, band, shape, chunk)
         flags = {
-            "long_name": "Sentinel-2 scene classification",
-            "flag_values": list(range(len(CLASS_NAMES))),
-            "flag_meanings": " ".join(CLASS_NAMES),
+            "long_name": f"{sensor.title} scene classification",
+            "flag_values": list(range(len(names))),
+            "flag_meanings": " ".join(names),
             "grid_mapping": "spatial_ref",
         }
         add_array(group, CLASSES, shape, chunk, "uint8", flags)

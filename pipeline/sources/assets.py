@@ -1,8 +1,8 @@
 """One item on one window of the lattice: an item reference in, its pixels as stored numbers out.
 
 The files' own headers say where their pixels lie, never the catalogue. Each band is read on its own native grid,
-converted to stored numbers there, and only then brought onto the lattice: numbers that wrapped around (see
-sentinel2) would bleed into their neighbours otherwise. Pixels already on the lattice are copied, not resampled.
+converted to stored numbers there, and only then brought onto the lattice: numbers that wrapped around would bleed into
+their neighbours otherwise. Pixels already on the lattice are copied, not resampled.
 """
 
 from __future__ import annotations
@@ -18,20 +18,11 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from rsup.models.base.errors import SceneError
-from rsup.models.sensors.sentinel2 import (
-    BANDS,
-    SCL,
-    Offset,
-    OffsetDecision,
-    asset_offset,
-    dark_level,
-    decide_offset,
-    product_offset,
-)
+from rsup.models.sensors.profile import Evidence, NumberRule
 from rsup.pipeline.lattice import Window
 
 from .asset_file import Header, check_whole, read_coarse, read_header, read_window
-from .packing import Packing, classes, nodata_of
+from .packing import Packing, asset_offset, classes, nodata_of
 from .remote import text
 from .resample import Method, resample
 from .retry import item_band, persevere
@@ -44,10 +35,10 @@ class Source:
 
     item: ItemReference
     headers: dict[str, Header]
-    """Of the assets of every band and of `scl`."""
+    """Of the assets of every band and of the classes."""
     packings: dict[str, Packing]
     """Of every band."""
-    decision: OffsetDecision
+    decision: NumberRule
     sign: bool
     """Its hrefs need Planetary Computer's signature, made anew at each read because it expires."""
 
@@ -57,11 +48,11 @@ class Source:
 
     @property
     def coarse(self) -> dict[str, float]:
-        """Bands whose pixels are larger than Sentinel-2's, and how large, in metres."""
+        """Bands whose pixels are larger than the sensor's, and how large, in metres."""
         return {
             band: self.headers[band].grid.pixel
             for band in self.packings
-            if self.headers[band].grid.pixel > BANDS[band].gsd * (1 + 1e-6)
+            if self.headers[band].grid.pixel > self.item.sensor.band(band).gsd * (1 + 1e-6)
         }
 
 
@@ -86,7 +77,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def inspect(item: ItemReference, wanted: Offset, sign: bool) -> Source:
+def inspect(item: ItemReference, wanted: int | None, sign: bool) -> Source:
     """Look at an item: the headers of its assets, whether they belong together, its dark pixels for the offset.
 
     The look is at the whole item, coarsely, so that the decision is the same whatever ground is fetched.
@@ -98,13 +89,18 @@ def inspect(item: ItemReference, wanted: Offset, sign: bool) -> Source:
         label = item_band(item, band)
         headers[band] = persevere(item, band, lambda fresh, band=band: _look(item, band, sign, fresh))  # type: ignore[misc]
         with _named(label):
-            if band == SCL.name:
+            if band == _classes_of(item):
                 nodata_of(headers[band].nodata, item.assets[band])
             else:
                 header = headers[band]
                 packings[band] = Packing.of(header.dtype, header.packing, header.nodata, item.assets[band])
     _check_together(item, headers)
     return Source(item, headers, packings, _decide(item, headers, packings, wanted, sign), sign)
+
+
+def _classes_of(item: ItemReference) -> str | None:
+    """The name of the classification among its bands."""
+    return item.sensor.classes.band.name if item.sensor.classes else None
 
 
 def _look(item: ItemReference, band: str, sign: bool, fresh: bool) -> Header:
@@ -115,9 +111,9 @@ def _look(item: ItemReference, band: str, sign: bool, fresh: bool) -> Header:
 
 
 def _check_together(item: ItemReference, headers: dict[str, Header]) -> None:
-    """The bands of an item have one CRS, one ground, and pixels of Sentinel-2's sizes, or all of them larger ones."""
+    """The bands of an item have one CRS, one ground, and pixels of the sensor's sizes, or all of them larger ones."""
     first = headers[item.evidence_band].grid
-    sizes = {band: header.grid.pixel for band, header in headers.items() if band != SCL.name}
+    sizes = {band: header.grid.pixel for band, header in headers.items() if band != _classes_of(item)}
     for band, header in headers.items():
         grid, pair = header.grid, f"item {item.id}: its {item.evidence_band} and {band} assets"
         remedy = "correct its item, or leave it out by --date"
@@ -126,7 +122,7 @@ def _check_together(item: ItemReference, headers: dict[str, Header]) -> None:
         apart = max(abs(a - b) for a, b in zip(grid.bounds, first.bounds, strict=True))
         if apart > max(grid.pixel, first.pixel) * (1 + 1e-6):
             raise SceneError(f"{pair} do not cover the same ground (their edges are {apart:g} m apart); {remedy}")
-        native = SCL.gsd if band == SCL.name else BANDS[band].gsd
+        native = item.sensor.band(band).gsd
         finest = min(sizes, key=lambda other: sizes[other])
         if grid.pixel > max(native, sizes[finest]) * (1 + 1e-6):
             raise SceneError(
@@ -137,32 +133,36 @@ def _check_together(item: ItemReference, headers: dict[str, Header]) -> None:
 
 
 def _decide(
-    item: ItemReference, headers: dict[str, Header], packings: dict[str, Packing], wanted: Offset, sign: bool
-) -> OffsetDecision:
+    item: ItemReference, headers: dict[str, Header], packings: dict[str, Packing], wanted: int | None, sign: bool
+) -> NumberRule:
     """Which offset the item's numbers of the product carry: one for all its bands."""
     of_product = [band for band in (item.evidence_band, *packings) if packings[band].scale is None]
     if not of_product:
         band = item.evidence_band
         declared = packings[band]
-        offset = round((declared.offset or 0) * 10000) if wanted == "auto" else int(wanted)
+        offset = round((declared.offset or 0) * 10000) if wanted is None else wanted
         said = f"the {band} asset declares scale {declared.scale:g} and offset {declared.offset or 0:g}"
-        user = wanted != "auto"
+        user = wanted is not None
         evidence = (said, *((f"decided by --offset {wanted}",) if user else ()))
-        return OffsetDecision(offset, False, item.baseline, evidence, user)
+        return NumberRule(offset, False, item.baseline, evidence, user)
     band = of_product[0]
     claims = {name: _claims(item, packings[name], name) for name in of_product}
     other = next((name for name in of_product if claims[name] and claims[band] and claims[name] != claims[band]), None)
-    if other and wanted == "auto":
+    if other and wanted is None:
         raise SceneError(
             f"item {item.id}: its {band} and {other} assets declare different offsets ({sorted(claims[band])} and "
             f"{sorted(claims[other])}); decide with --offset 0 or --offset -1000"
         )
     values = persevere(item, band, lambda fresh: read_coarse(_href(item, band, sign), headers[band], fresh))
-    dark = dark_level(packings[band].coarse(values))
-    product = _product_offset(item) if item.baseline is None else None
-    return decide_offset(
-        item.id, item.properties, item.assets[band], dark, product, wanted, header=packings[band].claim
+    known = Evidence(
+        item.id,
+        item.properties,
+        asset_offset(item.assets[band]),
+        packings[band].claim,
+        _product_offset(item) if item.baseline is None else None,
+        packings[band].coarse(values),
     )
+    return item.sensor.number_rule(known, wanted)
 
 
 def _claims(item: ItemReference, packing: Packing, band: str) -> set[int]:
@@ -176,7 +176,7 @@ def read(source: Source, band: str, window: Window, crs: str) -> Pixels:
     """
 
     def convert(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        numbers, zero = source.packings[band].stored(values, source.decision)
+        numbers, zero = source.packings[band].stored(values, source.decision, source.item.sensor.to_stored)
         return numbers, zero.astype(np.uint16)
 
     numbers, zero = _on_lattice(source, band, window, crs, convert, ("bilinear", "nearest"))
@@ -188,12 +188,15 @@ def read_classes(source: Source, window: Window, crs: str) -> NDArray[np.uint8]:
 
     Raises SceneError, naming the item.
     """
-    nodata = nodata_of(source.headers[SCL.name].nodata, source.item.assets[SCL.name])
+    scheme = source.item.sensor.classes
+    assert scheme is not None and scheme.band.name in source.headers
+    name, count = scheme.band.name, len(scheme.names)
+    nodata = nodata_of(source.headers[name].nodata, source.item.assets[name])
 
     def convert(values: NDArray[Any]) -> tuple[NDArray[np.uint16]]:
-        return (classes(values, nodata).astype(np.uint16),)
+        return (classes(values, nodata, count).astype(np.uint16),)
 
-    return _on_lattice(source, SCL.name, window, crs, convert, ("nearest",))[0].astype(np.uint8)
+    return _on_lattice(source, name, window, crs, convert, ("nearest",))[0].astype(np.uint8)
 
 
 def _on_lattice(
@@ -251,6 +254,6 @@ def _href(item: ItemReference, band: str, sign: bool) -> str:
 
 
 def _product_offset(item: ItemReference) -> int | None:
-    """BOA_ADD_OFFSET from the product's own metadata, as far as it can be had."""
+    """The offset in the product's own metadata, as far as it can be had."""
     metadata = text(item.product_metadata) if item.product_metadata else None
-    return None if metadata is None else product_offset(metadata)
+    return None if metadata is None else item.sensor.product_offset(metadata)

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from rsup.models.base.progress import Report, say
-from rsup.models.sensors.sentinel2 import BANDS
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.scenes.writer import SceneWriter
@@ -39,10 +38,11 @@ def inspect_all(plan: FetchPlan) -> list[Source]:
             pool.shutdown(cancel_futures=True)  # one item that cannot be used ends the run: ask for no more
     coarse = [source for source in sources if source.coarse]
     if coarse:
+        sensor = plan.request.sensor
         band, size = next(iter(coarse[0].coarse.items()))
         say(
-            f"{len(coarse)} of {len(sources)} items have pixels larger than Sentinel-2's, which are interpolated "
-            f"(item {coarse[0].item.id}: {band} has {size:g} m, not {BANDS[band].gsd} m)"
+            f"{len(coarse)} of {len(sources)} items have pixels larger than {sensor.title}'s, which are interpolated "
+            f"(item {coarse[0].item.id}: {band} has {size:g} m, not {sensor.band(band).gsd} m)"
         )
     return sources
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 
-from rsup.models.sensors.sentinel2 import DARK_CLASSES, MASKED_CLASSES, SCL
 from rsup.pipeline.lattice import Window
 
 from .assets import Source, read, read_classes
@@ -33,7 +32,7 @@ class Chunk:
     data: NDArray[np.uint16]
     """[band, y, x]"""
     classes: NDArray[np.uint8]
-    """[y, x], SCL of the first item that has the pixel."""
+    """[y, x], scene class of the first item that has the pixel."""
     source: NDArray[np.uint16]
     """[y, x], 1 + index of the item; 0 where there is none, and in a median, where there are many."""
     dark: int
@@ -147,14 +146,15 @@ def _read_item(
     """
     around = window.grow(REACH)
     inner = window.within(around)
-    classified = SCL.name in source.item.hrefs
+    scheme = source.item.sensor.classes
+    classified = scheme is not None and scheme.band.name in source.item.hrefs
     classes = np.zeros((window.height, window.width), np.uint8)
     has_ground: NDArray[np.bool_] = np.zeros((around.height, around.width), bool)
-    if classified:
+    if scheme is not None and classified:
         wide = read_classes(source, around, crs)
         classes, has_ground = wide[inner], wide > 0
         if mask:
-            wanted = wanted & ~np.isin(classes, MASKED_CLASSES)
+            wanted = wanted & ~np.isin(classes, scheme.masked)
             if not wanted.any():
                 return None
     with ThreadPoolExecutor(len(bands)) as pool:
@@ -165,7 +165,7 @@ def _read_item(
         has_ground = np.asarray((data > 0).any(axis=0))
         data, zero = data[:, *inner], zero[:, *inner]
     ground = minimum_filter(has_ground, 2 * REACH + 1)[inner]
-    known = (data > 0).any(axis=0) | np.isin(classes, DARK_CLASSES)
+    known = (data > 0).any(axis=0) | np.isin(classes, scheme.dark if scheme else ())
     dark = (data == 0) & zero & ground & known
     for number, band in enumerate(bands):
         data[number][dark[number]] = source.zero(band)

@@ -1,6 +1,6 @@
 """What a band's numbers mean: type, scale, offset and nodata as its file and its item declare them; stored numbers out.
 
-Two kinds of file: numbers of the product (reflectance * 10000, with or without 1000 on top: sentinel2 decides), whole
+Two kinds of file: numbers of the product (reflectance * 10000, with or without 1000 on top: the sensor decides), whole
 whatever type holds them; and numbers with a scale of their own, float reflectance for one, which mean what is declared.
 What is declared by nobody, contradicts itself or does not fit a stored number raises ValueError with the reason, for
 whoever knows item and band to make a sentence of. No I/O.
@@ -9,14 +9,15 @@ whoever knows item and band to make a sentence of. No I/O.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsup.models.sensors.sentinel2 import CLASS_NAMES, SATURATED, STORED_SHIFT, OffsetDecision, asset_field, to_stored
+from rsup.models.base.radiometry import DN_MAX, DN_ZERO
+from rsup.models.sensors.profile import NumberRule
 
 TYPES = ("uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 """What can hold reflectance to 1e-4; 8-bit rasters are pictures."""
@@ -68,19 +69,25 @@ class Packing:
         claim = round(header[1] / PRODUCT_SCALE) if said else None
         return cls(dtype, scale, offset, claim, nodata_of(header_nodata, asset))
 
-    def zero(self, decision: OffsetDecision) -> int:
+    def zero(self, decision: NumberRule) -> int:
         """The stored number of a 0 that is no nodata: the darkest there can be in the file."""
         return max(1, round(self._shift(decision)))
 
-    def _shift(self, decision: OffsetDecision) -> float:
+    def _shift(self, decision: NumberRule) -> float:
         """What is added to a number in units of the product to make it a stored one."""
         declared = self.scale is not None and not decision.by_user
-        return STORED_SHIFT + ((self.offset or 0) / PRODUCT_SCALE if declared else decision.offset)
+        return DN_ZERO + ((self.offset or 0) / PRODUCT_SCALE if declared else decision.offset)
 
-    def stored(self, values: NDArray[Any], decision: OffsetDecision) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+    def stored(
+        self,
+        values: NDArray[Any],
+        decision: NumberRule,
+        to_stored: Callable[[NDArray[np.uint16], NumberRule], NDArray[np.uint16]],
+    ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
         """Stored numbers of a file's `values` [y, x], 0 where there is none; and where the file has a plain 0.
 
-        A plain 0 may be nodata or the darkest number there is, which this pixel alone does not tell.
+        A plain 0 may be nodata or the darkest number there is, which this pixel alone does not tell. `to_stored`: the
+        sensor's, for numbers of its products.
         """
         absent = _absent(values, self.nodata)
         zero = (values == 0) & ~absent
@@ -98,10 +105,10 @@ class Packing:
         else:
             numbers *= self.scale / PRODUCT_SCALE
         shifted = np.rint(numbers + self._shift(decision))
-        wrong = present & ~((shifted >= 1) & (shifted <= SATURATED))
+        wrong = present & ~((shifted >= 1) & (shifted <= DN_MAX))
         if wrong.any():
             raise ValueError(
-                f"it holds {values[wrong][0]:g}, a reflectance of {(shifted[wrong][0] - STORED_SHIFT) / 10000:g}: "
+                f"it holds {values[wrong][0]:g}, a reflectance of {(shifted[wrong][0] - DN_ZERO) / 10000:g}: "
                 "beyond what a scene can hold (-0.0999 to 6.4535); correct its scale and offset"
             )
         return np.where(present, shifted, 0).astype(np.uint16), zero
@@ -109,15 +116,15 @@ class Packing:
     def coarse(self, values: NDArray[Any]) -> NDArray[np.uint16]:
         """Numbers of the product in an overview of `values`, whose means need not be whole; for `dark_level`."""
         numbers = np.where(_absent(values, self.nodata), 0, values).astype(np.float64)
-        return np.clip(np.rint(np.nan_to_num(numbers)), 0, SATURATED).astype(np.uint16)
+        return np.clip(np.rint(np.nan_to_num(numbers)), 0, DN_MAX).astype(np.uint16)
 
 
-def classes(values: NDArray[Any], nodata: tuple[float, ...]) -> NDArray[np.uint8]:
-    """Scene classes of a file's `values`, 0 where there is none; ValueError for what is no class."""
+def classes(values: NDArray[Any], nodata: tuple[float, ...], count: int) -> NDArray[np.uint8]:
+    """Scene classes of a file's `values`, 0 where there is none; ValueError for what is none of `count` classes."""
     found = np.where(_absent(values, nodata), 0, values)
-    known = np.isin(found, range(len(CLASS_NAMES)))
+    known = np.isin(found, range(count))
     if not known.all():
-        raise ValueError(f"it holds {found[~known][0]:g}, which is no scene class (0 to {len(CLASS_NAMES) - 1})")
+        raise ValueError(f"it holds {found[~known][0]:g}, which is no scene class (0 to {count - 1})")
     return found.astype(np.uint8)
 
 
@@ -149,3 +156,26 @@ def _number(asset: Mapping[str, Any], name: str) -> float | None:
     if isinstance(said, bool) or not isinstance(said, int | float) or not abs(said) < 1e30:
         raise ValueError(f"its item says {name} {str(said)[:40]!r}, which is no number")
     return float(said)
+
+
+def asset_field(asset: Mapping[str, Any], name: str) -> Any:
+    """`scale`, `offset` or `nodata` of a band's asset; None where it says nothing.
+
+    Places: `raster:bands` (raster extension 1), `bands` or the asset itself (extension 2, STAC 1.1).
+    """
+    lists = [asset.get(key) for key in ("raster:bands", "bands")]
+    for fields in (*(entry for entries in lists if isinstance(entries, list) for entry in entries), asset):
+        for key in (f"raster:{name}", name):
+            if isinstance(fields, Mapping) and fields.get(key) is not None:
+                return fields[key]
+    return None
+
+
+def asset_offset(asset: Mapping[str, Any]) -> int | None:
+    """The offset a band's asset claims, in numbers: -1000 for -0.1; None where it claims nothing."""
+    offset = asset_field(asset, "offset")
+    if not isinstance(offset, int | float) or not abs(offset) < 1e30:
+        return None
+    if offset == 0 and asset_field(asset, "scale") == 1:
+        return None  # GDAL's word for "not said", which some catalogues copy
+    return round(float(offset) * 10000)

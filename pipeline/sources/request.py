@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal, cast
 
 from rsup.models.base.errors import ArgumentError
-from rsup.models.sensors.sentinel2 import BANDS, Offset, common_name
+from rsup.models.sensors import sensor_of
+from rsup.models.sensors.profile import Sensor
 from rsup.pipeline.public import public_address
 
 from .footprint import Box, utm_of
@@ -36,11 +37,11 @@ class FetchRequest:
     composite: str = "first"
     """`first`: each pixel from the least cloudy item that has it; `median`: of all items, band by band."""
     mask_clouds: bool = False
-    """Leave out what SCL calls cloud, cirrus, shadow or saturated."""
+    """Leave out what the scene classification calls cloud, cirrus, shadow or saturated."""
     crs: str | None = None
     """Output UTM zone as "EPSG:32633"; None for that of the bbox's centre."""
     offset: str = "auto"
-    """`auto`, or 0 or -1000 for all items, whatever they say."""
+    """`auto`, or one of the sensor's for all items, whatever they say."""
     overwrite: bool = False
     chunk: int = 1024
     """Side of a chunk of the store, in pixels."""
@@ -58,16 +59,18 @@ class FetchRequest:
         start, end = _interval(self.date)
         settle("start", start)
         settle("end", end)
-        settle("bands", tuple(map(common_name, self.bands)))
-        unknown = [band for band in self.bands if band not in BANDS]
+        settle("bands", tuple(self.sensor.common_name(band) or band for band in self.bands))
+        known = [band.name for band in self.sensor.bands]
+        unknown = [band for band in self.bands if band not in known]
         if unknown or not self.bands:
-            raise ArgumentError(f"--bands {','.join(unknown)}: choose from {', '.join(BANDS)}")
+            raise ArgumentError(f"--bands {','.join(unknown)}: choose from {', '.join(known)}")
         if len(set(self.bands)) < len(self.bands):
             raise ArgumentError(f"--bands {','.join(self.bands)} names a band twice")
         if self.composite not in ("first", "median"):
             raise ArgumentError(f"--composite {self.composite}: choose first or median")
-        if self.offset not in ("auto", "0", "-1000"):
-            raise ArgumentError(f"--offset {self.offset}: choose auto, 0 or -1000")
+        offsets = [str(offset) for offset in self.sensor.offsets]
+        if self.offset not in ("auto", *offsets):
+            raise ArgumentError(f"--offset {self.offset}: choose auto, {' or '.join(offsets)}")
         if not 0 <= self.max_cloud <= 100:
             raise ArgumentError(f"--max-cloud {self.max_cloud:g} is no percentage: choose 0 to 100")
         if not 64 <= self.chunk <= 8192:
@@ -81,9 +84,14 @@ class FetchRequest:
         return CATALOG_FILE if Path(self.catalog).is_dir() else Path(self.catalog).name
 
     @property
-    def wanted_offset(self) -> Offset:
-        """`offset`, known to be one of the three."""
-        return cast(Offset, self.offset)
+    def sensor(self) -> Sensor:
+        """Whose collection it is."""
+        return sensor_of(self.collection)
+
+    @property
+    def wanted_offset(self) -> int | None:
+        """`offset` as a number; None for auto."""
+        return None if self.offset == "auto" else int(self.offset)
 
 
 def _utm(crs: str) -> str:

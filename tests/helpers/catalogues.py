@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.pipeline.sources.footprint import Box
 from rsup.pipeline.sources.stac.catalog import Query
 
@@ -13,6 +14,7 @@ BOX = Box.of((15.0, 46.0, 15.1, 46.1))
 
 def query(where: str, **changes: Any) -> Query:
     asked: dict[str, Any] = {
+        "sensor": SENTINEL2,
         "catalog": where,
         "collection": "sentinel-2-l2a",
         "bbox": "15,46,15.1,46.1",

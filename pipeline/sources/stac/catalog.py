@@ -1,4 +1,4 @@
-"""STAC catalogues: a question about ground, time and cloud in, references to distinct Sentinel-2 items out.
+"""STAC catalogues: a question about ground, time and cloud in, references to distinct items out.
 
 What a catalogue lists is filtered again on this side (not every server does) before anything more is asked of it; then
 duplicates are dropped and the rest is sorted. What a catalogue says is untrusted: ids are labels and never paths.
@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from rsup.models.base.errors import ArgumentError, CatalogError
-from rsup.models.sensors.sentinel2 import BANDS, SCL, platform_of, processing_baseline, segment_of, tile_of
+from rsup.models.sensors.profile import Sensor
 from rsup.pipeline.public import public_address
 from rsup.pipeline.sources.footprint import Box
 
@@ -34,6 +34,7 @@ CATALOGS = {
 class Query:
     """What is asked of a catalogue."""
 
+    sensor: Sensor
     catalog: str
     """A name of CATALOGS, a URL, or the path of a catalogue file."""
     collection: str
@@ -127,40 +128,45 @@ def _named(document: dict[str, Any]) -> str:
 
 def _reference(candidate: _Candidate, root: Path | None, query: Query) -> ItemReference:
     """The item in rsup's words. Raises CatalogError where it lacks a band or an asset is not as it must be."""
-    item, document, base = candidate.item, candidate.document, candidate.base
+    item, document, base, sensor = candidate.item, candidate.document, candidate.base, query.sensor
+    every = [*sensor.bands, *([sensor.classes.band] if sensor.classes else [])]
     try:
         assets = document.get("assets")
         if not isinstance(assets, dict):
             raise CatalogError("assets: must be an object")
-        keys = {band.name: key for band in (*BANDS.values(), SCL) for key in reversed(band.names) if key in assets}
-        evidence = next((band for band in ("blue", "red", "green", *query.bands) if band in keys), None)
+        keys = {band.name: key for band in every for key in reversed(band.names) if key in assets}
+        evidence = next((band for band in (*sensor.evidence_bands, *query.bands) if band in keys), None)
         missing = [band for band in query.bands if band not in keys]
         if missing or evidence is None:
-            tried = ", ".join(BANDS[missing[0]].asset_keys)
+            tried = ", ".join(sensor.band(missing[0]).asset_keys)
             raise CatalogError(f"has no asset for band {missing[0]} (looked for {tried})")
-        wanted = dict.fromkeys((*query.bands, evidence, *([SCL.name] if SCL.name in keys else ())))
+        classes = [sensor.classes.band.name] if sensor.classes else []
+        wanted = dict.fromkeys((*query.bands, evidence, *(name for name in classes if name in keys)))
         described = {band: _asset(keys[band], assets[keys[band]]) for band in wanted}
         hrefs = {band: _unsigned(resolve(asset.href, base, root)) for band, asset in described.items()}
-        xml = next((key for key in ("product_metadata", "product-metadata") if key in assets), None)
+        xml = next((key for key in sensor.metadata_assets if key in assets), None)
         metadata = _unsigned(resolve(_asset(xml, assets[xml]).href, base, root)) if xml else None
     except CatalogError as error:
         raise CatalogError(f"item {item.id} {error}") from error
     properties = document["properties"]
+    identity = sensor.identify(item.id, properties)
     return ItemReference(
+        sensor=sensor,
         id=item.id,
         collection=item.collection,
         datetime=_stamp(item.moment) or "",
         cloud=item.properties.cloud,
-        platform=platform_of(item.id, properties),
-        tile=tile_of(item.id, properties),
-        segment=segment_of(properties),
-        baseline=processing_baseline(item.id, properties),
+        platform=identity.platform,
+        tile=identity.tile,
+        segment=identity.segment,
+        baseline=identity.baseline,
+        generation=identity.generation,
         geometry=item.geometry,
         hrefs=hrefs,
         assets={band: asset.described() for band, asset in described.items()},
         evidence_band=evidence,
         product_metadata=metadata,
-        properties={k: v for k, v in properties.items() if k.split(":")[0] in ("s2", "earthsearch", "processing")},
+        properties={k: v for k, v in properties.items() if k.split(":")[0] in sensor.kept_properties},
         public_href=None if candidate.address is None else _stored(candidate.address, root),
         public_hrefs={band: _stored(address, root) for band, address in hrefs.items()},
     )

@@ -1,8 +1,7 @@
-"""Sentinel-2 items as fetch knows them, and which of them are one acquisition seen twice."""
+"""Items as fetch knows them, and which of them are one acquisition seen twice."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
+from rsup.models.sensors.profile import Sensor
 from rsup.pipeline.sources.footprint import Footprint
 
 PASS = timedelta(minutes=30)
@@ -22,8 +22,9 @@ ALIKE = 0.5
 
 @dataclass(frozen=True)
 class ItemReference:
-    """One Sentinel-2 item: what fetch needs of it."""
+    """One item: what fetch needs of it."""
 
+    sensor: Sensor
     id: str
     collection: str | None
     datetime: str
@@ -31,21 +32,23 @@ class ItemReference:
     cloud: float | None
     """Percent; None where the item does not say."""
     platform: str | None
-    """"2A" to "2D"."""
+    """Which of the sensor's satellites."""
     tile: str | None
     segment: str | None
     """Sensing start of the datastrip, YYYYMMDDTHHMMSS."""
     baseline: str | None
+    generation: tuple[str, ...]
+    """What tells a later product of one baseline from an earlier one."""
     geometry: Footprint | None
     hrefs: dict[str, str]
-    """Where the asset of each band asked for is read, of the evidence band, and of `scl` where there is one: addresses
-    with whatever login and signature the catalogue gave them, or paths. Never to be stored."""
+    """Where the asset of each band asked for is read, of the evidence band, and of the classes where there are any:
+    addresses with whatever login and signature the catalogue gave them, or paths. Never to be stored."""
     assets: dict[str, dict[str, Any]]
     """What the item says of the same files: `raster:bands`, `file:size`, `file:checksum`, whichever it has."""
     evidence_band: str
     """Whose dark pixels and metadata say which offset the item carries; the same whatever bands are asked for."""
     product_metadata: str | None
-    """Where MTD_MSIL2A.xml is read, if the item has it."""
+    """Where the product's own metadata are read, if the item has them."""
     properties: dict[str, Any]
     """Those that speak of processing."""
     public_href: str | None = None
@@ -69,10 +72,8 @@ def distinct(items: Iterable[ItemReference]) -> list[ItemReference]:
     return list(chain(*kept.values()))
 
 
-def _goodness(item: ItemReference) -> tuple[str, str, str, str]:
-    stamps = re.findall(r"\d{8}T\d{6}", str(item.properties.get("s2:product_uri", item.id)))
-    generated = str(item.properties.get("s2:generation_time", ""))
-    return item.baseline or "", generated, stamps[-1] if stamps else "", item.id
+def _goodness(item: ItemReference) -> tuple[str, tuple[str, ...], str]:
+    return item.baseline or "", item.generation, item.id
 
 
 def _same_acquisition(one: ItemReference, other: ItemReference) -> bool:

@@ -10,22 +10,17 @@ import rasterio
 from places import SHARED
 
 from rsup.models.base.errors import SceneError
-from rsup.models.sensors.sentinel2 import (
-    BANDS,
-    MASKED_CLASSES,
-    SCL,
-    OffsetDecision,
-    asset_offset,
-    common_name,
+from rsup.models.sensors import common_name
+from rsup.models.sensors.profile import Evidence, NumberRule
+from rsup.models.sensors.sentinel2 import SENTINEL2, platform_of, segment_of, tile_of
+from rsup.models.sensors.sentinel2_offset import (
     dark_level,
-    decide_offset,
-    platform_of,
+    number_rule,
     processing_baseline,
     product_offset,
-    segment_of,
-    tile_of,
     to_stored,
 )
+from rsup.pipeline.sources.packing import asset_offset
 
 REAL = SHARED / "data" / "sentinel2"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="no real imagery beside the project")
@@ -34,7 +29,21 @@ STACTOOLS = REAL / "metadata" / "stactools"
 
 NEW, OLD = {"s2:processing_baseline": "05.09"}, {"s2:processing_baseline": "02.14"}
 APPLIED, KEPT = {"earthsearch:boa_offset_applied": True}, {"earthsearch:boa_offset_applied": False}
+EVERY = [*SENTINEL2.bands, SENTINEL2.classes.band]
 MINUS, ZERO, NONE = {"raster:bands": [{"offset": -0.1}]}, {"raster:bands": [{"offset": 0}]}, {}
+
+
+def decide(
+    item_id: str,
+    properties: dict[str, Any],
+    asset: dict[str, Any],
+    dark: float | None,
+    product: int | None = None,
+    wanted: int | None = None,
+) -> NumberRule:
+    """The rule for an item whose valid pixels all have the number `dark`; None: there are none."""
+    pixels = np.full(400, 0 if dark is None else round(dark), np.uint16)
+    return number_rule(Evidence(item_id, properties, asset_offset(asset), None, product, pixels), wanted)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +65,7 @@ MINUS, ZERO, NONE = {"raster:bands": [{"offset": -0.1}]}, {"raster:bands": [{"of
 def test_evidence_that_agrees_decides(
     properties: dict[str, Any], asset: dict[str, Any], dark: float | None, offset: int, shifted: bool
 ) -> None:
-    decision = decide_offset("item", properties, asset, dark)
+    decision = decide("item", properties, asset, dark)
     assert (decision.offset, decision.shifted) == (offset, shifted)
     assert decision.evidence
 
@@ -77,23 +86,23 @@ def test_evidence_that_disagrees_is_left_to_the_user(
     properties: dict[str, Any], asset: dict[str, Any], dark: float | None, sentence: str
 ) -> None:
     with pytest.raises(SceneError, match=sentence) as failure:
-        decide_offset("item", properties, asset, dark)
+        decide("item", properties, asset, dark)
     assert "--offset 0 or --offset -1000" in str(failure.value)
-    assert decide_offset("item", properties, asset, dark, wanted="-1000").offset == -1000
-    assert decide_offset("item", properties, asset, dark, wanted="0").offset == 0
+    assert decide("item", properties, asset, dark, wanted=-1000).offset == -1000
+    assert decide("item", properties, asset, dark, wanted=0).offset == 0
 
 
 def test_product_metadata_stands_in_for_the_baseline() -> None:
-    assert decide_offset("item", {}, NONE, 1100.0, product=-1000).offset == -1000
+    assert decide("item", {}, NONE, 1100.0, product=-1000).offset == -1000
     with pytest.raises(SceneError, match="product metadata: -1000; dark pixels"):
-        decide_offset("item", {}, NONE, 200.0, product=-1000)
+        decide("item", {}, NONE, 200.0, product=-1000)
 
 
 def test_numbers_become_those_of_baseline_4() -> None:
     numbers = np.array([0, 1, 1000, 30000, 63999, 64000, 64999, 65000, 65534, 65535], np.uint16)
 
     def stored(offset: int, shifted: bool) -> list[int]:
-        return list(to_stored(numbers, OffsetDecision(offset, shifted, None, ())).tolist())
+        return list(to_stored(numbers, NumberRule(offset, shifted)).tolist())
 
     assert stored(-1000, False) == numbers.tolist()
     assert stored(0, False) == [0, 1001, 2000, 31000, 64999, 65000, 65535, 65535, 65535, 65535]
@@ -104,7 +113,7 @@ def test_numbers_become_those_of_baseline_4() -> None:
 def test_every_valid_number_stays_valid_and_ordered() -> None:
     numbers = np.arange(65536).astype(np.uint16)
     for offset, shifted in ((-1000, False), (0, False), (0, True)):
-        stored = to_stored(numbers, OffsetDecision(offset, shifted, None, ()))
+        stored = to_stored(numbers, NumberRule(offset, shifted))
         assert stored[0] == 0 and (stored[1:] > 0).all()
         assert (np.diff(stored[1:64000].astype(int)) == 1).all()
 
@@ -133,8 +142,8 @@ def test_names_are_understood(
 
 
 def test_water_and_snow_are_no_clouds() -> None:
-    assert not {4, 5, 6, 7, 11} & set(MASKED_CLASSES)
-    assert {3, 8, 9, 10} <= set(MASKED_CLASSES)
+    assert not {4, 5, 6, 7, 11} & set(SENTINEL2.classes.masked)
+    assert {3, 8, 9, 10} <= set(SENTINEL2.classes.masked)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -150,7 +159,7 @@ def test_real_shifted_products_of_earth_search(name: str) -> None:
         dark = dark_level(source.read(1))
     assert asset_offset(item["assets"]["blue"]) == -1000  # the catalogue's word, and wrong
     assert item["properties"]["earthsearch:boa_offset_applied"] is True
-    decision = decide_offset(name, item["properties"], item["assets"]["blue"], dark)
+    decision = decide(name, item["properties"], item["assets"]["blue"], dark)
     assert (decision.offset, decision.shifted, decision.baseline) == (0, True, "05.09")
 
 
@@ -161,7 +170,7 @@ def test_real_desert_of_an_old_baseline() -> None:
     with rasterio.open(folder / "B02.tif") as source:
         dark = dark_level(source.read(1))
     assert dark is not None and dark > 1000  # a raw number could be as dark: only the metadata decide
-    decision = decide_offset(item["id"], item["properties"], item["assets"]["blue"], dark)
+    decision = decide(item["id"], item["properties"], item["assets"]["blue"], dark)
     assert (decision.offset, decision.shifted, decision.baseline) == (0, False, "02.14")
 
 
@@ -171,10 +180,10 @@ def test_real_metadata_of_raw_products() -> None:
         item = load(folder / "expected_output.json")
         properties = item["properties"]
         assert product_offset((folder / "MTD_MSIL2A.xml").read_text()) == -1000
-        assert decide_offset(item["id"], properties, item["assets"]["blue"], 1050.0).offset == -1000
+        assert decide(item["id"], properties, item["assets"]["blue"], 1050.0).offset == -1000
         assert segment_of(properties) and tile_of(item["id"], properties) and platform_of(item["id"], properties)
     old = load(REAL / "metadata" / "odc-stac" / "S2B_MSIL2A_20190629T212529_R043_T06VVN_20201006T080531.json")
-    assert decide_offset(old["id"], old["properties"], old["assets"]["B04"], 300.0).offset == 0
+    assert decide(old["id"], old["properties"], old["assets"]["B04"], 300.0).offset == 0
 
 
 def test_every_archive_s_name_of_a_band_is_the_same_band() -> None:
@@ -195,8 +204,9 @@ def test_every_archive_s_name_of_a_band_is_the_same_band() -> None:
 
 
 def test_asset_keys_name_their_band_alone() -> None:
-    keys = [key for band in (*BANDS.values(), SCL) for key in band.names]
+    keys = [key for band in EVERY for key in band.names]
     assert len(set(keys)) == len(keys)
-    for band in (*BANDS.values(), SCL):
-        assert band.names[:3] == band.asset_keys == (band.name, band.number, f"{band.number}_{band.gsd}m")
+    for band in EVERY:
+        name, number, at_its_size = band.asset_keys
+        assert (name, at_its_size) == (band.name, f"{number}_{band.gsd}m") and number == number.upper()
         assert {common_name(key) for key in band.names} == {band.name}

@@ -19,6 +19,7 @@ import rasterio
 from affine import Affine
 
 from rsup.models.base.errors import SceneError
+from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.sources import remote, retry
 from rsup.pipeline.sources.asset_file import GDAL_OPTIONS, check_whole, read_coarse, read_header
@@ -109,6 +110,7 @@ def write(path: Path, **options: Any) -> Path:
 
 def item(href: str, asset: dict[str, Any] | None = None, metadata: str | None = None) -> ItemReference:
     return ItemReference(
+        sensor=SENTINEL2, generation=(),
         id="made", collection=None, datetime="2024-06-10T10:00:00Z", cloud=None, platform=None, tile=None, segment=None,
         baseline=None, geometry=None, hrefs={"red": href}, evidence_band="red", assets={"red": asset or {}},
         product_metadata=metadata, properties={},
@@ -117,7 +119,7 @@ def item(href: str, asset: dict[str, Any] | None = None, metadata: str | None = 
 
 def fetched(href: str, asset: dict[str, Any] | None = None, window: Window = WINDOW) -> np.ndarray[Any, Any]:
     with quiet():
-        return read(inspect(item(href, asset), "-1000", False), "red", window, CRS).numbers
+        return read(inspect(item(href, asset), -1000, False), "red", window, CRS).numbers
 
 
 def reset(handler: Handler, part: bytes) -> None:
@@ -171,7 +173,7 @@ def test_what_goes_wrong_for_a_while_is_asked_for_anew(server: Server, fault: st
     server.fault = break_some
     href = f"http://{server.address}/red.tif"
     with quiet():
-        source = inspect(item(href), "-1000", False)
+        source = inspect(item(href), -1000, False)
         for window in (Window(WINDOW.row + 300, WINDOW.col + 300, 50, 50), WINDOW):
             left[0] = 3
             found = read(source, "red", window, CRS).numbers
@@ -236,7 +238,7 @@ def test_credentials_in_an_address_are_used_and_its_length_is_checked(server: Se
         fetched(href, {"file:size": size + 1})
     (server.folder / "MTD.xml").write_text("<BOA_ADD_OFFSET>-1000</BOA_ADD_OFFSET>")
     with quiet():
-        known = inspect(item(href, None, f"http://me:p%40ss@{server.address}/MTD.xml"), "auto", False)
+        known = inspect(item(href, None, f"http://me:p%40ss@{server.address}/MTD.xml"), None, False)
     assert known.decision.evidence[0] == "product metadata: -1000"
 
 

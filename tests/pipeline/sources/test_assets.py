@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rsup.models.base.errors import SceneError
+from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.sources import assets as reading
 from rsup.pipeline.sources import retry
@@ -49,6 +50,7 @@ def write(path: Path, data: NDArray[Any], **options: Any) -> str:
 def item(hrefs: dict[str, str], assets: dict[str, dict[str, Any]] | None = None, **changes: Any) -> ItemReference:
     """An item of baseline 05.10 whose first band is looked at."""
     made = ItemReference(
+        sensor=SENTINEL2, generation=(),
         id="made", collection=None, datetime="2024-06-10T10:00:00Z", cloud=None, platform=None, tile=None, segment=None,
         baseline="05.10", geometry=None, hrefs=hrefs, evidence_band=next(iter(hrefs)),
         assets={band: (assets or {}).get(band, {}) for band in hrefs}, product_metadata=None,
@@ -189,7 +191,7 @@ def test_any_asset_is_read_right_or_refused(file: dict[str, Any]) -> None:
     around = WINDOW.grow(20)
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = write(Path(folder) / "red.tif", data, packing=header, nodata=nodata, transform=transform)
-        wanted = file["user"] if scale in (None, 1e-4) else "auto"
+        wanted = int(file["user"]) if scale in (None, 1e-4) else None
         try:
             source = inspect(item({"red": path}, {"red": {"raster:bands": [said]}}), wanted, False)
             found = numbers(source, "red", around)
@@ -227,18 +229,18 @@ def test_every_band_is_looked_at_not_the_first_alone(tmp_path: Path, red: dict[s
     hrefs = {"blue": write(tmp_path / "blue.tif", PLAIN)}
     hrefs["red"] = write(tmp_path / "red.tif", **{"data": PLAIN} | red)
     with quiet(), pytest.raises(SceneError, match=sentence):
-        inspect(item(hrefs, assets), "auto", False)
+        inspect(item(hrefs, assets), None, False)
 
 
 def test_bands_that_are_all_coarse_are_read_and_named(tmp_path: Path) -> None:
     """Reduced copies of products; 20 m bands beside 10 m ones are as they should be."""
     coarse = {"data": PLAIN, "transform": NATIVE * Affine.scale(12)}
     hrefs = {band: write(tmp_path / f"{band}.tif", **coarse) for band in ("blue", "swir16", "scl")}
-    assert inspect(item(hrefs), "-1000", False).coarse == {"blue": 120, "swir16": 120}
+    assert inspect(item(hrefs), -1000, False).coarse == {"blue": 120, "swir16": 120}
     hrefs["blue"] = write(tmp_path / "blue.tif", np.repeat(np.repeat(PLAIN, 2, 0), 2, 1))
     hrefs["swir16"] = write(tmp_path / "swir16.tif", PLAIN, transform=NATIVE * Affine.scale(2))
     del hrefs["scl"]
-    assert inspect(item(hrefs), "-1000", False).coarse == {}
+    assert inspect(item(hrefs), -1000, False).coarse == {}
 
 
 def test_an_offset_in_the_header_is_evidence(tmp_path: Path) -> None:
@@ -248,9 +250,9 @@ def test_an_offset_in_the_header_is_evidence(tmp_path: Path) -> None:
         quiet(),
         pytest.raises(SceneError, match="disagrees .*its file's offset is 0; processing baseline 05.10: -1000"),
     ):
-        inspect(item({"red": path}), "auto", False)
+        inspect(item({"red": path}), None, False)
     agreeing = write(tmp_path / "agreeing.tif", PLAIN, packing=(1e-4, -0.1))
-    source = inspect(item({"red": agreeing}), "auto", False)
+    source = inspect(item({"red": agreeing}), None, False)
     assert source.decision.offset == -1000
     np.testing.assert_array_equal(numbers(source, "red"), PLAIN)
 
@@ -269,9 +271,9 @@ def test_fields_that_are_no_numbers(tmp_path: Path, fields: dict[str, Any], sent
     path = write(tmp_path / "red.tif", PLAIN)
     for assets in ({"raster:bands": [fields]}, {"bands": [fields]}, fields):
         with quiet(), pytest.raises(SceneError, match=sentence):
-            inspect(item({"red": path}, {"red": assets}), "-1000", False)
+            inspect(item({"red": path}, {"red": assets}), -1000, False)
     for strange in ("text", [None], {"a": 1}):  # not a list of objects
-        assert inspect(item({"red": path}, {"red": {"raster:bands": strange}}), "-1000", False)
+        assert inspect(item({"red": path}, {"red": {"raster:bands": strange}}), -1000, False)
 
 
 def test_classes_are_whole_numbers_up_to_eleven(tmp_path: Path) -> None:
@@ -280,15 +282,15 @@ def test_classes_are_whole_numbers_up_to_eleven(tmp_path: Path) -> None:
     coarse = NATIVE * Affine.scale(2)
     for data in (scl, scl.astype(np.float32), np.where(scl == 0, 255, scl).astype(np.uint8)):
         hrefs["scl"] = write(tmp_path / "scl.tif", data, transform=coarse, nodata=255 if data.max() > 11 else None)
-        found = read_classes(inspect(item(hrefs), "-1000", False), WINDOW, CRS)
+        found = read_classes(inspect(item(hrefs), -1000, False), WINDOW, CRS)
         np.testing.assert_array_equal(found, scl.repeat(2, axis=0).repeat(2, axis=1))
     for data in (scl.astype(np.uint16) + 256, scl * np.float32(0.3), np.full((6, 7), math.nan, np.float32) * 1000 + 12):
         hrefs["scl"] = write(tmp_path / "scl.tif", data, transform=coarse)
         if np.isnan(data).all():
-            assert not read_classes(inspect(item(hrefs), "-1000", False), WINDOW, CRS).any()
+            assert not read_classes(inspect(item(hrefs), -1000, False), WINDOW, CRS).any()
             continue
         with pytest.raises(SceneError, match="band scl: .* which is no scene class"):
-            read_classes(inspect(item(hrefs), "-1000", False), WINDOW, CRS)
+            read_classes(inspect(item(hrefs), -1000, False), WINDOW, CRS)
 
 
 def test_a_crs_whose_metres_are_none_costs_no_memory(tmp_path: Path) -> None:
@@ -297,7 +299,7 @@ def test_a_crs_whose_metres_are_none_costs_no_memory(tmp_path: Path) -> None:
     ).to_wkt()
     path = write(tmp_path / "red.tif", PLAIN, crs=wkt)
     with quiet(), pytest.raises(SceneError, match="band red: .* the metres of its CRS are too far from those"):
-        numbers(inspect(item({"red": path}), "-1000", False), "red")
+        numbers(inspect(item({"red": path}), -1000, False), "red")
 
 
 def test_a_raster_a_million_pixels_wide_costs_nothing(tmp_path: Path) -> None:
@@ -308,5 +310,5 @@ def test_a_raster_a_million_pixels_wide_costs_nothing(tmp_path: Path) -> None:
         tiled=True, blockxsize=1024, blockysize=1024, compress="deflate", sparse_ok=True, bigtiff="yes",
     ) as sink:  # fmt: skip
         sink.write(PLAIN, 1, window=rasterio.windows.Window(0, 0, 14, 12))
-    source = inspect(item({"red": str(path)}), "-1000", False)
+    source = inspect(item({"red": str(path)}), -1000, False)
     np.testing.assert_array_equal(numbers(source, "red"), PLAIN)

@@ -10,6 +10,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
 
+from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.sources.assets import Source, inspect
 from rsup.pipeline.sources.composite import REACH, Chunk, first, median
@@ -21,7 +22,7 @@ WATER, VEGETATION, CLOUD = 6, 4, 9
 Planes = dict[str, NDArray[Any]]
 
 
-def source(folder: Path, planes: Planes, crs: str = CRS, wanted: Any = "-1000", corner: Window = WINDOW) -> Source:
+def source(folder: Path, planes: Planes, crs: str = CRS, wanted: int | None = -1000, corner: Window = WINDOW) -> Source:
     """An item of `planes` [y, x] that begin at the corner; 20 m ones are half as wide."""
     home = folder / f"item{len(list(folder.iterdir()))}"
     home.mkdir()
@@ -36,6 +37,7 @@ def source(folder: Path, planes: Planes, crs: str = CRS, wanted: Any = "-1000", 
             sink.write(plane, 1)
     hrefs = {band: str(home / f"{band}.tif") for band in planes}
     reference = ItemReference(
+        sensor=SENTINEL2, generation=(),
         id=home.name, collection=None, datetime="2024-06-10T10:00:00Z", cloud=None, platform=None, tile=None,
         segment=None, baseline="05.10", geometry=None, hrefs=hrefs, evidence_band="red",
         assets=dict.fromkeys(planes, {}), product_metadata=None, properties={"s2:processing_baseline": "05.10"},
@@ -60,15 +62,15 @@ PIXELS = 160
 
 @pytest.mark.parametrize("how", [first, median])
 @pytest.mark.parametrize("scl", [WATER, VEGETATION, None])
-@pytest.mark.parametrize(("wanted", "darkest"), [("-1000", 1), ("0", 1000)])
+@pytest.mark.parametrize(("wanted", "darkest"), [(-1000, 1), (0, 1000)])
 def test_a_zero_in_one_band_is_the_darkest_number(
-    tmp_path: Path, how: Any, scl: int | None, wanted: str, darkest: int
+    tmp_path: Path, how: Any, scl: int | None, wanted: int, darkest: int
 ) -> None:
     """What 0 is in a copy from which the 1000 was taken is reflectance 0, or less."""
     planes = ground(scl)
     planes["red"][HOLE] = 0
     chunk = fuse(how, source(tmp_path, planes, wanted=wanted))
-    expected = planes["red"].astype(int) + (1000 if wanted == "0" else 0)
+    expected = planes["red"].astype(int) + (1000 if wanted == 0 else 0)
     expected[HOLE] = darkest
     np.testing.assert_array_equal(chunk.data[0], expected)
     assert (chunk.data > 0).all() and (chunk.dark, chunk.blank) == (PIXELS, 0)

@@ -13,6 +13,7 @@ import pytest
 from catalogues import item, query, write_static
 
 from rsup.models.base.errors import ArgumentError, CatalogError
+from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.pipeline.sources.footprint import Box, Footprint
 from rsup.pipeline.sources.stac import io as stac_io
 from rsup.pipeline.sources.stac.catalog import search
@@ -152,6 +153,7 @@ def square(west: float, south: float, side: float = 1.0) -> Footprint:
 
 def reference(item_id: str, baseline: str | None = None, segment: str | None = None, **changes: Any) -> ItemReference:
     known: dict[str, Any] = {
+        "sensor": SENTINEL2,
         "id": item_id,
         "collection": None,
         "datetime": "2024-06-10T10:00:00Z",
@@ -160,6 +162,7 @@ def reference(item_id: str, baseline: str | None = None, segment: str | None = N
         "tile": "33TWL",
         "segment": segment,
         "baseline": baseline,
+        "generation": (),
         "geometry": None,
         "hrefs": {},
         "assets": {},
@@ -191,8 +194,8 @@ def test_an_acquisition_votes_once_however_it_is_listed() -> None:
     assert kept(reference("one", tile=None, geometry=square(15, 46)), reference("two", geometry=square(15, 46))) == [
         "two"
     ]
-    early = reference("z-early", "05.10", FIRST, properties={"s2:generation_time": "2024-06-10T12:00:00Z"})
-    late = reference("late", "05.10", FIRST, properties={"s2:generation_time": "2024-06-11T12:00:00Z"})
+    early = reference("z-early", "05.10", FIRST, generation=("2024-06-10T12:00:00Z", ""))
+    late = reference("late", "05.10", FIRST, generation=("2024-06-11T12:00:00Z", ""))
     assert kept(late, early) == ["late"]
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsup.models.base.errors import CatalogError
-from rsup.models.sensors.sentinel2 import asset_field
+from rsup.pipeline.sources.packing import asset_field
 from rsup.pipeline.sources.stac.catalog import search
 from rsup.pipeline.sources.stac.documents import Asset
 from rsup.pipeline.sources.stac.items import ItemReference
