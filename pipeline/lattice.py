@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -67,11 +67,25 @@ class Window:
         return Window(self.row - pixels, self.col - pixels, self.height + 2 * pixels, self.width + 2 * pixels)
 
 
-def chunks(window: Window, size: int) -> Iterator[tuple[tuple[int, int], Window]]:
-    """Cut `window` into squares of `size` pixels from its north-west corner: ((row, col) in the chunk grid, window)."""
+class Chunk(NamedTuple):
+    """One square of a window that is worked on by itself."""
+
+    place: tuple[int, int]
+    """Row and column in the chunk grid."""
+    window: Window
+
+    @property
+    def key(self) -> str:
+        """Its name in a ledger: "row.column"."""
+        return f"{self.place[0]}.{self.place[1]}"
+
+
+def chunks(window: Window, size: int) -> Iterator[Chunk]:
+    """Cut `window` into squares of `size` pixels from its north-west corner, row by row."""
     for i, row in enumerate(range(window.row, window.stop_row, size)):
         for j, col in enumerate(range(window.col, window.stop_col, size)):
-            yield (i, j), Window(row, col, min(size, window.stop_row - row), min(size, window.stop_col - col))
+            part = Window(row, col, min(size, window.stop_row - row), min(size, window.stop_col - col))
+            yield Chunk((i, j), part)
 
 
 def count_chunks(window: Window, size: int) -> int:

@@ -1,6 +1,6 @@
 """Rasters as images of one ground resolution, each with its place between training and validation.
 
-A raster and a pixel size in metres in, parts out (the raster whole, or blocks of a large one), each of which is read as
+A raster and a pixel size in metres in, blocks out (the whole raster, or pieces of a large one), each read as
 [3, y, x] in [0, 1] with the raster's finer pixels averaged.
 """
 
@@ -41,7 +41,7 @@ _YEAR = re.compile(r"(19|20)\d{2}")
 
 
 @dataclass(frozen=True)
-class Part:
+class Block:
     """A raster, or one block of a large one; its place is in the raster's own pixels."""
 
     raster: Raster
@@ -52,7 +52,7 @@ class Part:
     factor: float
     """Own pixels a pixel of what is given out; 1 where nothing is averaged."""
     share: float
-    """In [0, 1): validation takes the parts below its share."""
+    """In [0, 1): validation takes the blocks below its share."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,7 +80,7 @@ class Part:
         return np.where(layers[3:] > 1e-6, np.nan, layers[:3]).astype(np.float32)
 
 
-def parts(raster: Raster, gsd: float | None) -> list[Part]:
+def blocks_of(raster: Raster, gsd: float | None) -> list[Block]:
     """What a raster gives at `gsd` metres a pixel, or as it is where that is None.
 
     Raises UnusableError where its pixels are coarser, or of unknown size.
@@ -121,12 +121,12 @@ def _position(name: str) -> float:
 
 def _blocks(
     raster: Raster, rows: tuple[int, int], cols: tuple[int, int], factor: float, share: float
-) -> Iterator[Part]:
+) -> Iterator[Block]:
     """Rows and columns from, to, in as few equal blocks as BLOCK allows."""
     down, across = (_edges(*span, max(1, math.ceil((span[1] - span[0]) / factor / BLOCK))) for span in (rows, cols))
     for top, bottom in down:
         for left, right in across:
-            yield Part(raster, top, left, bottom - top, right - left, factor, share)
+            yield Block(raster, top, left, bottom - top, right - left, factor, share)
 
 
 def _edges(start: int, stop: int, count: int) -> list[tuple[int, int]]:

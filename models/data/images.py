@@ -20,7 +20,7 @@ from pydantic import Field
 from rsup.models.base.errors import DataError
 from rsup.models.base.settings import Config
 
-from .blocks import Part, parts
+from .blocks import Block, blocks_of
 from .rasters import SUFFIXES, UnusableError, open_raster
 
 SHORTEST = 0.9
@@ -69,7 +69,7 @@ class Images:
         """
         self.folder, self.config, self.crop_size = folder, config, crop
         self.skipped: list[Skipped] = []
-        self._parts: list[Part] = []
+        self._blocks: list[Block] = []
         self._cache: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
         self._cached = 0
         paths = _paths(folder)
@@ -79,8 +79,8 @@ class Images:
             except UnusableError as reason:
                 self.skipped.append(Skipped(path, str(reason)))
                 continue
-            self._parts += [part for part in usable if (part.share < config.validation) == (split == "validation")]
-        if not self._parts:
+            self._blocks += [part for part in usable if (part.share < config.validation) == (split == "validation")]
+        if not self._blocks:
             reasons = "".join(f" (the first: {each.path} {each.reason})" for each in self.skipped[:1])
             raise DataError(
                 f"{folder} has no image for {split} among {len(paths)} files, {len(self.skipped)} of them skipped"
@@ -89,11 +89,11 @@ class Images:
             )
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._blocks)
 
     def names(self) -> list[str]:
         """Of each image, its path from the folder's name on; the blocks of a large one share it."""
-        return [str(part.raster.path.relative_to(self.folder.parent)) for part in self._parts]
+        return [str(part.raster.path.relative_to(self.folder.parent)) for part in self._blocks]
 
     def image(self, index: int) -> NDArray[np.float32]:
         """A whole image [3, y, x] in [0, 1], at `gsd` where that is set; NaN without data. Raises UnusableError."""
@@ -101,7 +101,7 @@ class Images:
         if known is not None:
             self._cache.move_to_end(index)
             return known
-        data = self._parts[index].read()
+        data = self._blocks[index].read()
         self._cache[index] = data
         self._cached += data.nbytes
         while self._cached > self.config.cache_mb << 20:
@@ -115,8 +115,8 @@ class Images:
         crop where data are missing. Raises DataError where that does not help.
         """
         for _ in range(ATTEMPTS):
-            index = int(rng.integers(len(self._parts)))
-            row, col = (int(rng.integers(max(0, side - self.crop_size) + 1)) for side in self._parts[index].size)
+            index = int(rng.integers(len(self._blocks)))
+            row, col = (int(rng.integers(max(0, side - self.crop_size) + 1)) for side in self._blocks[index].size)
             turns = int(rng.integers(8))
             crop = self._crop(index, row, col)
             if crop is not None:
@@ -131,7 +131,7 @@ class Images:
         for index in dict.fromkeys([*order.tolist(), *range(len(self))]):
             if len(found) == len(order):
                 break
-            row, col = (max(0, side - self.crop_size) // 2 for side in self._parts[index].size)
+            row, col = (max(0, side - self.crop_size) // 2 for side in self._blocks[index].size)
             crop = self._crop(index, row, col)
             if crop is not None:
                 found.append(np.ascontiguousarray(crop))
@@ -139,10 +139,10 @@ class Images:
             raise DataError(f"{self.folder}: no image of the split can be read: look at the images")
         return found
 
-    def _usable(self, path: Path) -> list[Part]:
-        """The parts of a file that are large enough; raises UnusableError where none is."""
+    def _usable(self, path: Path) -> list[Block]:
+        """The blocks of a file that are large enough; raises UnusableError where none is."""
         least = SHORTEST * self.crop_size
-        found = parts(open_raster(path, self.config.bands, self.config.white), self.config.gsd)
+        found = blocks_of(open_raster(path, self.config.bands, self.config.white), self.config.gsd)
         usable = [part for part in found if min(part.size) >= least]
         if not usable:
             height, width = max(part.size for part in found)
@@ -157,7 +157,7 @@ class Images:
         try:
             image = self.image(index)
         except UnusableError as reason:
-            path = self._parts[index].raster.path
+            path = self._blocks[index].raster.path
             if path not in {each.path for each in self.skipped}:
                 self.skipped.append(Skipped(path, str(reason)))
                 sys.stderr.write(f"{path} {reason}: skipped\n")

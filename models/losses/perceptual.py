@@ -17,7 +17,7 @@ from torchmetrics.functional.image.lpips import _NoTrainLpips
 from torchvision.models import AlexNet_Weights, VGG16_Weights
 
 from rsup.models.base.errors import ModelError
-from rsup.models.networks.precision import exact
+from rsup.models.networks.precision import full_precision
 
 from .terms import PerceptualKind, frequency
 
@@ -54,7 +54,7 @@ class Perceptual(nn.Module):
             tensor.copy_(found)
 
     def forward(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        with exact(prediction.device):
+        with full_precision(prediction.device):
             distance: Tensor = self.network(prediction.float(), truth.float())
             return distance.mean()
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rsup.models.base.settings import Config
-from rsup.models.networks.precision import exact
+from rsup.models.networks.precision import full_precision
 
 from .spectrum import radial_spectrum
 
@@ -102,7 +102,7 @@ def mmd2(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Tensor:
     without gradient: the kernel then neither saturates nor flattens while features grow or shrink during training.
     """
     x, y = _exact(x), _exact(y)
-    with exact(x.device):
+    with full_precision(x.device):
         # Distances do not depend on the origin; near it, the expanded square below loses no digits.
         origin = torch.cat([x, y], -2).mean(-2, keepdim=True).detach()
         x, y = x - origin, y - origin

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rsup.models.base.errors import RecipeError
 from rsup.models.losses.terms import total_variation, uncertainty
 from rsup.models.networks.interpolation import interpolator
-from rsup.models.networks.precision import exact
+from rsup.models.networks.precision import full_precision
 from rsup.models.networks.pretrained import load_stable_diffusion
 from rsup.models.networks.slimdiffsr.teacher import Teacher
 from rsup.models.training.recipe import TeacherRecipe
@@ -96,7 +96,7 @@ class TeacherTask(Task):
     def _uncertainty(self, image: Tensor, high: Tensor) -> Tensor:
         assert self.teacher.estimator is not None
         low, truth = self.teacher.encode(image), self.teacher.encode(high)
-        with exact(image.device):
+        with full_precision(image.device):
             estimate = self.teacher.estimator(low)
         return uncertainty(estimate.mean, estimate.log_variance, truth)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rsup.models.base.settings import Config, first_problem
 
 from .interpolation import interpolator
-from .precision import exact
+from .precision import full_precision
 from .slimdiffsr.config import StudentConfig
 from .slimdiffsr.unet import SlimUNet
 
@@ -91,6 +91,6 @@ class CompactStudent(nn.Module):
         if height % multiple or width % multiple:
             raise ValueError(f"a {width} x {height} image: both sides must be multiples of {multiple} pixels")
         x: Tensor = self.shuffle(self.unet(self.encoder(image)))
-        with exact(image.device):
+        with full_precision(image.device):
             out: Tensor = self.enlarge(image) + self.last(x.to(image.dtype))
         return out

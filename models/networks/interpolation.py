@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from .precision import exact
+from .precision import full_precision
 
 
 def cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -61,7 +61,7 @@ class Interpolation(nn.Module):
         # Each phase is one output channel of a convolution along one axis; interleaving the channels gives the pixels.
         rows = F.pad(image.reshape(n * c, 1, h, w), (support, support, 0, 0), mode="replicate")
         # A network in half precision is to be given the numbers it is given in full precision.
-        with exact(image.device):
+        with full_precision(image.device):
             rows = F.conv2d(rows, self.taps[:, None, None, :]).permute(0, 2, 3, 1).reshape(n * c, 1, h, w * s)
             both = F.pad(rows, (0, 0, support, support), mode="replicate")
             both = F.conv2d(both, self.taps[:, None, :, None]).permute(0, 2, 1, 3)

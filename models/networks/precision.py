@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 
-def exact(device: torch.device) -> AbstractContextManager[object]:
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Autocast switched off on `device`; nothing on devices without it, such as `meta`, on which costs are counted."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)

@@ -18,7 +18,7 @@ from rsup.models.base.progress import Report, progress
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.scenes.writer import SceneWriter, create_scene
-from rsup.pipeline.sources.assets import Source, quiet
+from rsup.pipeline.sources.assets import InspectedItem, quiet
 from rsup.pipeline.sources.chunks import COUNTS, counts_of, fill, inspect_all
 from rsup.pipeline.sources.footprint import box_of, window_in
 from rsup.pipeline.sources.plan import FetchPlan
@@ -204,7 +204,7 @@ def _said(store: Path) -> dict[str, Any]:
 
 
 def _open_store(
-    plan: FetchPlan, asked: dict[str, Any], sources: list[Source], path: Path, ledger: Ledger
+    plan: FetchPlan, asked: dict[str, Any], sources: list[InspectedItem], path: Path, ledger: Ledger
 ) -> SceneWriter:
     """The writer of the partial store, which is made where the ledger does not know it."""
     request = plan.request

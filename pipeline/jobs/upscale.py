@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rsup.models.base.errors import ChunkError, OutputError, RsupError, SceneError, remedy
 from rsup.models.base.files import writing
 from rsup.models.base.progress import progress, say
-from rsup.pipeline.lattice import Window, count_chunks
+from rsup.pipeline.lattice import Chunk, count_chunks
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.mosaics import cog, overviews, stac_item
 from rsup.pipeline.mosaics import page as report
@@ -99,22 +99,22 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
     mosaic.create_mosaic(store, plan.window, scene.crs, request.scale, request.bands, request.chunk, _provenance(plan))
     total = count_chunks(plan.window, request.chunk)
     finished = ledger.done()
-    done = sum(key in finished for key in plan.keys())
+    done = sum(chunk.key in finished for chunk in plan.chunks())
     if done == total:
         return
-    pending = (key for key in plan.keys() if key not in finished)
+    pending = (chunk for chunk in plan.chunks() if chunk.key not in finished)
     with _client(plan, ledger) as (client, held), progress("upscale", "chunks") as report_progress:
-        task = partial(_chunk_task, scene, store, request.bands, request.chunk, plan.window, held)
+        task = partial(_chunk_task, scene, store, request.bands, held)
         report_progress(done, total)
 
-        def on_done(key: str, _: None) -> None:
+        def on_done(chunk: Chunk, _: None) -> None:
             nonlocal done
             done += 1
-            ledger.record(key, "done")
+            ledger.record(chunk.key, "done")
             report_progress(done, total)
 
-        def on_failed(key: str, reason: str) -> None:
-            ledger.record(key, "failed", reason=reason)
+        def on_failed(chunk: Chunk, reason: str) -> None:
+            ledger.record(chunk.key, "failed", reason=reason)
 
         tasks.run(client, task, pending, tasks.in_flight(client), on_done, on_failed)
     if failed := ledger.failed():
@@ -146,22 +146,16 @@ def _client(plan: UpscalePlan, ledger: Ledger) -> Iterator[tuple[Client, tuple[s
         yield client, (plugin.name, arithmetic)
 
 
-def _chunk_task(
-    scene: Scene, store: Path, bands: tuple[str, ...], chunk: int, window: Window, held: tuple[str, str], key: str
-) -> None:
-    """On a worker: read, upscale and write the chunk `key` ("row.column"); `held` is what _client gave."""
+def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], held: tuple[str, str], chunk: Chunk) -> None:
+    """On a worker: read, upscale and write one chunk; `held` is what _client gave."""
     from rsup.pipeline.mosaics.chunk import upscale_chunk  # on the worker: the command itself needs no torch
 
-    index = tuple(int(part) for part in key.split("."))
-    row, col = window.row + index[0] * chunk, window.col + index[1] * chunk
-    part = Window(row, col, chunk, chunk).intersect(window)
-    assert part is not None  # keys() cuts the window itself
     name, arithmetic = held
     plugin = worker_model(name)
     model = plugin.upscaler(arithmetic)  # first: it settles what the cache may hold
-    data = upscale_chunk(scene.read, scene.bands, part, bands, model, plugin.lock, plugin.cache)
+    data = upscale_chunk(scene.read, scene.bands, chunk.window, bands, model, plugin.lock, plugin.cache)
     with writing(store, OutputError, goes_on=True):
-        mosaic.write_chunk(store, bands, (index[0], index[1]), data)
+        mosaic.write_chunk(store, bands, chunk.place, data)
     del data
     give_back_memory()
 

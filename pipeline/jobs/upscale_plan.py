@@ -16,7 +16,7 @@ from rsup.models.base.errors import ArgumentError, OutputError
 from rsup.models.sensors import common_name
 from rsup.models.upscaler import descriptor_of, load
 from rsup.pipeline.environment import check_libraries
-from rsup.pipeline.lattice import Window, chunks, count_chunks
+from rsup.pipeline.lattice import Chunk, Window, chunks, count_chunks
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.passes import false_colour, passes, tiling_of
 from rsup.pipeline.scenes.opening import open_scene
@@ -130,9 +130,9 @@ class UpscalePlan:
         """The bands that the network sees in the place of others."""
         return false_colour(self.request.bands, self.scene.bands, self.model)
 
-    def keys(self) -> Iterator[str]:
-        """The ledger key of every chunk of the mosaic, one by one: there may be millions."""
-        return (f"{i}.{j}" for (i, j), _ in chunks(self.window, self.request.chunk))
+    def chunks(self) -> Iterator[Chunk]:
+        """Every chunk of the mosaic, one by one: there may be millions."""
+        return chunks(self.window, self.request.chunk)
 
     def fingerprint(self) -> dict[str, Any]:
         """What two runs must share for their chunks to belong to one mosaic."""
@@ -143,7 +143,7 @@ class UpscalePlan:
             "scale": self.request.scale,
             "bands": list(self.request.bands),
             "chunk": self.request.chunk,
-            "lattice": [tiling.size, tiling.halo, tiling.overlap],
+            "lattice": [tiling.size, tiling.halo, tiling.overlap, "linear"],  # how tiles blend
             "version": version("rsup"),
         }
 

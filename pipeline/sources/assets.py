@@ -30,7 +30,7 @@ from .stac.items import ItemReference
 
 
 @dataclass(frozen=True)
-class Source:
+class InspectedItem:
     """An item that has been looked at: where its pixels lie and what their numbers mean."""
 
     item: ItemReference
@@ -77,7 +77,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def inspect(item: ItemReference, wanted: int | None, sign: bool) -> Source:
+def inspect(item: ItemReference, wanted: int | None, sign: bool) -> InspectedItem:
     """Look at an item: the headers of its assets, whether they belong together, its dark pixels for the offset.
 
     The look is at the whole item, coarsely, so that the decision is the same whatever ground is fetched.
@@ -95,7 +95,7 @@ def inspect(item: ItemReference, wanted: int | None, sign: bool) -> Source:
                 header = headers[band]
                 packings[band] = Packing.of(header.dtype, header.packing, header.nodata, item.assets[band])
     _check_together(item, headers)
-    return Source(item, headers, packings, _decide(item, headers, packings, wanted, sign), sign)
+    return InspectedItem(item, headers, packings, _decide(item, headers, packings, wanted, sign), sign)
 
 
 def _classes_of(item: ItemReference) -> str | None:
@@ -169,7 +169,7 @@ def _claims(item: ItemReference, packing: Packing, band: str) -> set[int]:
     return {claim for claim in (packing.claim, asset_offset(item.assets[band])) if claim is not None}
 
 
-def read(source: Source, band: str, window: Window, crs: str) -> Pixels:
+def read(source: InspectedItem, band: str, window: Window, crs: str) -> Pixels:
     """A band on `window` in the lattice of `crs`, bilinear where it is not on the lattice.
 
     Raises SceneError, naming item and band.
@@ -183,7 +183,7 @@ def read(source: Source, band: str, window: Window, crs: str) -> Pixels:
     return Pixels(numbers, zero > 0)
 
 
-def read_classes(source: Source, window: Window, crs: str) -> NDArray[np.uint8]:
+def read_classes(source: InspectedItem, window: Window, crs: str) -> NDArray[np.uint8]:
     """Scene classes [y, x] on `window` in the lattice of `crs`, by nearest neighbour; 0 where there is none.
 
     Raises SceneError, naming the item.
@@ -200,7 +200,7 @@ def read_classes(source: Source, window: Window, crs: str) -> NDArray[np.uint8]:
 
 
 def _on_lattice(
-    source: Source,
+    source: InspectedItem,
     band: str,
     window: Window,
     crs: str,

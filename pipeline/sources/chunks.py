@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from rsup.models.base.progress import Report, say
-from rsup.pipeline.lattice import Window
+from rsup.pipeline.lattice import Chunk, Window
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.scenes.writer import SceneWriter
 
-from .assets import Source, inspect
-from .composite import Chunk, first, median
+from .assets import InspectedItem, inspect
+from .composite import Fused, first, median
 from .plan import FetchPlan
 from .stac.catalog import CATALOGS
 
@@ -24,10 +24,10 @@ READERS = 2
 """Chunks read at once, each band in a thread of its own: the network is kept busy with little memory."""
 COUNTS = ("valid_pixels", "dark_pixels", "zero_pixels")
 """What a finished scene says of itself, in its attributes and in the summary: how much of the ground asked for has
-pixels, and those of `Chunk.dark` and `Chunk.blank`."""
+pixels, and those of `Fused.dark` and `Fused.blank`."""
 
 
-def inspect_all(plan: FetchPlan) -> list[Source]:
+def inspect_all(plan: FetchPlan) -> list[InspectedItem]:
     host = urlsplit(CATALOGS["planetary-computer"]).hostname
     sign = urlsplit(CATALOGS.get(plan.request.catalog, plan.request.catalog)).hostname == host
 
@@ -47,50 +47,49 @@ def inspect_all(plan: FetchPlan) -> list[Source]:
     return sources
 
 
-def fill(plan: FetchPlan, sources: list[Source], writer: SceneWriter, ledger: Ledger, report: Report) -> None:
+def fill(plan: FetchPlan, sources: list[InspectedItem], writer: SceneWriter, ledger: Ledger, report: Report) -> None:
     """Read chunks in a few threads, ahead of this one, which writes them; READERS + 1 are held at most."""
     done = ledger.done()
     every = list(plan.chunks())
-    missing = ((index, window) for index, window in every if f"{index[0]},{index[1]}" not in done)
-    finished = sum(f"{i},{j}" in done for (i, j), _ in every)
+    missing = (chunk for chunk in every if chunk.key not in done)
+    finished = sum(chunk.key in done for chunk in every)
     report(finished, len(every))
     with ThreadPoolExecutor(READERS) as pool:
 
-        def start(count: int) -> dict[Future[Chunk], tuple[tuple[int, int], Window]]:
-            return {pool.submit(_read_chunk, plan, sources, each[1]): each for each in islice(missing, count)}
+        def start(count: int) -> dict[Future[Fused], Chunk]:
+            return {pool.submit(_read_chunk, plan, sources, each.window): each for each in islice(missing, count)}
 
         running = start(READERS)
         try:
             while running:
                 ready = wait(running, return_when=FIRST_COMPLETED).done.pop()
-                index, window = running.pop(ready)
-                chunk = ready.result()
+                chunk, fused = running.pop(ready), ready.result()
                 running |= start(1)
-                writer.write(index, chunk.data, chunk.classes, chunk.source)
-                counts = (_valid(plan, window, chunk), chunk.dark, chunk.blank)
-                ledger.record(f"{index[0]},{index[1]}", "done", figures=dict(zip(COUNTS, counts, strict=True)))
+                writer.write(chunk.place, fused.data, fused.classes, fused.source)
+                counts = (_valid(plan, chunk.window, fused), fused.dark, fused.blank)
+                ledger.record(chunk.key, "done", figures=dict(zip(COUNTS, counts, strict=True)))
                 finished += 1
                 report(finished, len(every))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _read_chunk(plan: FetchPlan, sources: list[Source], window: Window) -> Chunk:
+def _read_chunk(plan: FetchPlan, sources: list[InspectedItem], window: Window) -> Fused:
     request = plan.request
     fuse = median if request.composite == "median" else first
     over = [(index, sources[index]) for index in plan.over(window)]
     return fuse(over, request.bands, window, request.utm, request.mask_clouds)
 
 
-def _valid(plan: FetchPlan, window: Window, chunk: Chunk) -> int:
+def _valid(plan: FetchPlan, window: Window, fused: Fused) -> int:
     """Pixels of the ground asked for that a chunk has: in every band, or in none."""
     common = window.intersect(plan.aoi)
-    return 0 if common is None else int(np.count_nonzero(chunk.data[0][common.within(window)]))
+    return 0 if common is None else int(np.count_nonzero(fused.data[0][common.within(window)]))
 
 
 def counts_of(ledger: Ledger, plan: FetchPlan) -> dict[str, int]:
     """What the chunks counted; pixels that may be other than they look are said on standard error."""
-    counted = [ledger.info(f"{i},{j}").figures or {} for (i, j), _ in plan.chunks()]
+    counted = [ledger.info(chunk.key).figures or {} for chunk in plan.chunks()]
     counts = {name: int(sum(figures.get(name, 0) for figures in counted)) for name in COUNTS}
     if counts["dark_pixels"]:
         say(

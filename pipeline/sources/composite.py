@@ -15,7 +15,7 @@ from scipy.ndimage import minimum_filter
 
 from rsup.pipeline.lattice import Window
 
-from .assets import Source, read, read_classes
+from .assets import InspectedItem, read, read_classes
 
 STACK_BYTES = 16 * 2**20
 """Most bytes of pixels held at once for a median; more items are done in strips of fewer rows."""
@@ -26,7 +26,7 @@ REACH = 3
 
 
 @dataclass(frozen=True)
-class Chunk:
+class Fused:
     """A fused window."""
 
     data: NDArray[np.uint16]
@@ -56,7 +56,9 @@ class _Item:
     """[y, x], ground by its class that no band has."""
 
 
-def first(sources: Sequence[tuple[int, Source]], bands: Sequence[str], window: Window, crs: str, mask: bool) -> Chunk:
+def first(
+    sources: Sequence[tuple[int, InspectedItem]], bands: Sequence[str], window: Window, crs: str, mask: bool
+) -> Fused:
     """Each pixel from the first item (numbered from 0, best first) that has it in every band."""
     shape = (window.height, window.width)
     data, classes = np.zeros((len(bands), *shape), np.uint16), np.zeros(shape, np.uint8)
@@ -75,10 +77,12 @@ def first(sources: Sequence[tuple[int, Source]], bands: Sequence[str], window: W
         origin[news] = index + 1
         if not missing.any():
             break
-    return Chunk(data, classes, origin, dark, int((missing & (origin > 0)).sum()))
+    return Fused(data, classes, origin, dark, int((missing & (origin > 0)).sum()))
 
 
-def median(sources: Sequence[tuple[int, Source]], bands: Sequence[str], window: Window, crs: str, mask: bool) -> Chunk:
+def median(
+    sources: Sequence[tuple[int, InspectedItem]], bands: Sequence[str], window: Window, crs: str, mask: bool
+) -> Fused:
     """The median of all items that have the pixel, band by band, rounded."""
     row_bytes = 2 * max(1, len(sources)) * len(bands) * window.width
     rows = max(1, min(window.height, STACK_BYTES // row_bytes))
@@ -86,7 +90,7 @@ def median(sources: Sequence[tuple[int, Source]], bands: Sequence[str], window: 
     for start in range(0, window.height, rows):
         strip = Window(window.row + start, window.col, min(rows, window.height - start), window.width)
         strips.append(_median_strip(sources, bands, strip, crs, mask))
-    return Chunk(
+    return Fused(
         np.concatenate([strip.data for strip in strips], axis=1),
         np.concatenate([strip.classes for strip in strips]),
         np.concatenate([strip.source for strip in strips]),
@@ -96,8 +100,8 @@ def median(sources: Sequence[tuple[int, Source]], bands: Sequence[str], window: 
 
 
 def _median_strip(
-    sources: Sequence[tuple[int, Source]], bands: Sequence[str], window: Window, crs: str, mask: bool
-) -> Chunk:
+    sources: Sequence[tuple[int, InspectedItem]], bands: Sequence[str], window: Window, crs: str, mask: bool
+) -> Fused:
     shape = (window.height, window.width)
     everything = np.ones(shape, bool)
     stack = np.zeros((len(sources), len(bands), *shape), np.uint16)
@@ -111,7 +115,7 @@ def _median_strip(
             seen |= item.valid
             dark |= item.dark & item.valid
             blank |= item.blank
-    return Chunk(
+    return Fused(
         median_of_valid(stack), classes, np.zeros(shape, np.uint16), int(dark.sum()), int((blank & ~seen).sum())
     )
 
@@ -136,7 +140,7 @@ def _median_block(stack: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def _read_item(
-    source: Source, bands: Sequence[str], window: Window, crs: str, mask: bool, wanted: NDArray[np.bool_]
+    source: InspectedItem, bands: Sequence[str], window: Window, crs: str, mask: bool, wanted: NDArray[np.bool_]
 ) -> _Item | None:
     """The wanted pixels of an item; None where it has nothing that is wanted.
 

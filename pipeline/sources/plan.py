@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rsup.pipeline.lattice import Window, chunks, count_chunks
+from rsup.pipeline.lattice import Chunk, Window, chunks, count_chunks
 
 from .footprint import box_of, window_in
 from .request import FetchRequest
@@ -25,8 +25,8 @@ class FetchPlan:
     items: tuple[ItemReference, ...]
     """Best first."""
 
-    def chunks(self) -> Iterator[tuple[tuple[int, int], Window]]:
-        """Index in the chunk grid and window of each chunk."""
+    def chunks(self) -> Iterator[Chunk]:
+        """Every chunk of the scene."""
         return chunks(self.window, self.request.chunk)
 
     def over(self, window: Window) -> list[int]:

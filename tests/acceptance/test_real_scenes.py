@@ -1,7 +1,7 @@
 """The benchmark on real scenes: its figures against closed forms, and what it assumes of files against the files."""
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from places import ROOT, SHARED
+from places import SHARED
 from torch import Tensor
 
 from rsup.models.upscaler import ModelDescriptor, load
@@ -20,11 +20,9 @@ RGB = ("red", "green", "blue")
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> Iterator[ModuleType]:
-    """The script as a module; it finds its neighbour as it does when it is run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "tests/benchmarks"))
-        yield importlib.import_module("real_scenes")
+def benchmark() -> ModuleType:
+    """The script as a module."""
+    return importlib.import_module("real_scenes")
 
 
 @dataclass

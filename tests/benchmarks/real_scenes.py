@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measures import block_mean_error, psnr, seam_ratio
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 from sentinel2_scenes import LEAST, Scene, read_scene, sources
@@ -32,7 +33,6 @@ from rsup.models.upscaler import Upscaler, load
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.mosaics.chunk import upscale_chunk
 from rsup.pipeline.mosaics.passes import passes, tiling_of
-from rsup.pipeline.mosaics.quality import block_mean_error, psnr, seam_ratio
 from rsup.pipeline.mosaics.tiles import fill_nodata
 
 WALD, FULL = 512, 192

@@ -10,6 +10,7 @@ import pytest
 import rasterio
 import rioxarray  # noqa: F401  registers the accessor
 import xarray as xr
+from measures import block_mean_error, spectral_angle
 from numpy.typing import NDArray
 from rio_cogeo import cog_validate
 
@@ -20,7 +21,6 @@ from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.mosaics.passes import tiling_of
-from rsup.pipeline.mosaics.quality import block_mean_error, spectral_angle
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.tiling import Tiling
 from rsup.pipeline.workers.local import local_client

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rsup.models.base.settings import Config
-from rsup.models.networks.precision import exact
+from rsup.models.networks.precision import full_precision
 
 _Width = Annotated[int, Field(ge=4, le=4096)]
 _Count = Annotated[int, Field(ge=1, le=64)]
@@ -80,7 +80,7 @@ class Denoiser(nn.Module):
             hidden = block(hidden, tuple(skips[-count:]), embedding)
             del skips[-count:]
         hidden = self.unet.conv_act(self.unet.conv_norm_out(hidden))
-        with exact(x.device):
+        with full_precision(x.device):
             out: Tensor = self.unet.conv_out(hidden.to(x.dtype))
         return out
 

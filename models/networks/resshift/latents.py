@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from rsup.models.base.errors import ModelError
 from rsup.models.base.settings import Config, first_problem
-from rsup.models.networks.precision import exact
+from rsup.models.networks.precision import full_precision
 from rsup.models.networks.pretrained import fetch
 
 UNSHUFFLE: Final = "unshuffle"
@@ -123,7 +123,7 @@ class Latents(nn.Module):
     def encode(self, image: Tensor) -> Tensor:
         if self.autoencoder is None:
             return F.pixel_unshuffle(image, UNSHUFFLE_FACTOR)
-        with exact(image.device):
+        with full_precision(image.device):
             encoded = self.autoencoder.encode(image.to(self.autoencoder.dtype))
             # The mean of a KL posterior, scaled to the unit variance diffusion expects; ResShift takes the others raw.
             raw: Tensor = encoded.latent_dist.mode() * self._scale if self._is_kl else encoded.latents
@@ -133,7 +133,7 @@ class Latents(nn.Module):
         """Not clamped. A codebook, where there is one, is looked up here and not in `encode`, as in ResShift."""
         if self.autoencoder is None:
             return F.pixel_shuffle(latent, UNSHUFFLE_FACTOR)
-        with exact(latent.device):
+        with full_precision(latent.device):
             latent = latent.to(self.autoencoder.dtype)
             image: Tensor = self.autoencoder.decode(latent / self._scale if self._is_kl else latent).sample
         return image

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from rsup.models.networks.precision import exact
+from rsup.models.networks.precision import full_precision
 
 from .autoencoder import decoder, encoder, latent_width
 from .config import StudentConfig
@@ -42,6 +42,6 @@ class Student(nn.Module):
         *layers, last = self.decoder
         for layer in layers:
             x = layer(x)
-        with exact(image.device):
+        with full_precision(image.device):
             out: Tensor = last(x.to(image.dtype))
         return out

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rsup.models.base.errors import ModelError
 from rsup.models.base.settings import Config
-from rsup.models.networks.precision import exact
+from rsup.models.networks.precision import full_precision
 
 from .noise_level import NoiseLevelPredictor, NoiseTable, PredictorConfig
 from .spatial_unet import SpatialUNet, sharing_copy
@@ -149,7 +149,7 @@ class Teacher(nn.Module):
         assert self.estimator is not None and self.predictor is not None
         reference = None if truth is None else self.encode(truth)
         # Small networks whose answers are divided by and looked up: half precision would cost whole timesteps.
-        with exact(latent.device):
+        with full_precision(latent.device):
             with torch.no_grad():
                 estimate: Estimate = self.estimator(latent)
             if reference is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from measures import seam_ratio
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from rsup.models.upscaler import ModelDescriptor
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.chunk import upscale_chunk
 from rsup.pipeline.mosaics.passes import Pass, passes, tiling_of
-from rsup.pipeline.mosaics.quality import seam_ratio
 from rsup.pipeline.mosaics.tiles import TileCache, fill_nodata
 
 RGB = ("red", "green", "blue")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from measures import block_mean_error, psnr, seam_ratio, spectral_angle
 from numpy.typing import NDArray
 
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.check import PART, consistency, count_pixels
-from rsup.pipeline.mosaics.quality import block_mean_error, psnr, seam_ratio, spectral_angle
 from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.writer import create_scene

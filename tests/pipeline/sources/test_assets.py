@@ -59,7 +59,7 @@ def item(hrefs: dict[str, str], assets: dict[str, dict[str, Any]] | None = None,
     return replace(made, **changes)
 
 
-def numbers(source: reading.Source, band: str, window: Window = WINDOW) -> NDArray[np.uint16]:
+def numbers(source: reading.InspectedItem, band: str, window: Window = WINDOW) -> NDArray[np.uint16]:
     return read(source, band, window, CRS).numbers
 
 

@@ -12,8 +12,8 @@ from pyproj import Transformer
 
 from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.pipeline.lattice import Window
-from rsup.pipeline.sources.assets import Source, inspect
-from rsup.pipeline.sources.composite import REACH, Chunk, first, median
+from rsup.pipeline.sources.assets import InspectedItem, inspect
+from rsup.pipeline.sources.composite import REACH, Fused, first, median
 from rsup.pipeline.sources.stac.catalog import ItemReference
 
 CRS, WEST, NORTH, SIDE = "EPSG:32633", 500_000, 5_100_000, 64
@@ -22,7 +22,9 @@ WATER, VEGETATION, CLOUD = 6, 4, 9
 Planes = dict[str, NDArray[Any]]
 
 
-def source(folder: Path, planes: Planes, crs: str = CRS, wanted: int | None = -1000, corner: Window = WINDOW) -> Source:
+def source(
+    folder: Path, planes: Planes, crs: str = CRS, wanted: int | None = -1000, corner: Window = WINDOW
+) -> InspectedItem:
     """An item of `planes` [y, x] that begin at the corner; 20 m ones are half as wide."""
     home = folder / f"item{len(list(folder.iterdir()))}"
     home.mkdir()
@@ -52,7 +54,7 @@ def ground(scl: int | None = VEGETATION, **bands: int) -> Planes:
     return planes if scl is None else planes | {"scl": np.full((SIDE // 2, SIDE // 2), scl, np.uint8)}
 
 
-def fuse(how: Any, *items: Source, bands: tuple[str, ...] = ("red", "green"), mask: bool = False) -> Chunk:
+def fuse(how: Any, *items: InspectedItem, bands: tuple[str, ...] = ("red", "green"), mask: bool = False) -> Fused:
     return how(list(enumerate(items)), bands, WINDOW, CRS, mask)  # type: ignore[no-any-return]
 
 
