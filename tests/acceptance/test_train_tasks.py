@@ -97,7 +97,13 @@ def _content(path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kind", "stop"), [("teacher", 3), pytest.param("teacher", 5, marks=pytest.mark.slow), ("student", 3), ("rsd", 6)]
+    ("kind", "stop"),
+    [
+        ("teacher", 3),
+        pytest.param("teacher", 5, marks=pytest.mark.slow),
+        pytest.param("student", 3, marks=pytest.mark.slow),
+        ("rsd", 6),
+    ],
 )
 def test_a_killed_run_goes_on_bit_for_bit(
     kind: str, stop: int, go: Train, runs: dict[str, Path], tmp_path: Path

@@ -208,6 +208,7 @@ def test_an_output_is_replaced_when_asked_and_only_a_scene_is(ask: Ask, tmp_path
     assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_and_a_rerun_goes_on(ask: Ask, small_disk: SmallDisk, tmp_path: Path) -> None:
     output = small_disk.path / "scene.zarr"
     asked = {"output": output, "bands": ("red", "green", "blue"), "chunk": 128}

@@ -61,6 +61,7 @@ def records(output: Path, name: str) -> list[str]:
     return [line for line in lines if '"settled"' not in line]
 
 
+@pytest.mark.slow
 def test_a_chunk_that_fails_is_told_the_others_are_done_and_a_rerun_mends_it(
     make_scene: Make, rsup: Rsup, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from rsup.pipeline.demo.archive import Archive
@@ -20,6 +21,7 @@ def run_json(rsup: Run, *arguments: object) -> dict[str, object]:
     return json.loads(result.stdout)  # type: ignore[attr-defined, no-any-return]
 
 
+@pytest.mark.slow
 def test_overlapping_boxes_give_the_same_pixels(
     archive: Archive, stac_server: str, rsup: Run, tiny_student: Callable[[int], Path], tmp_path: Path
 ) -> None:

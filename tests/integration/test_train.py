@@ -78,6 +78,7 @@ def test_a_trained_student_upscales(
     assert list(tmp_path.glob("*_x4.tif"))
 
 
+@pytest.mark.slow
 def test_kill_9(rsup: Rsup, forks: Forks, students: dict[str, Path], training_images: Path, tmp_path: Path) -> None:
     """Of the command, at a random moment after the teacher's first checkpoint."""
     output = tmp_path / "run"

@@ -97,6 +97,7 @@ def test_nearest_is_the_whole_scene_enlarged_and_every_output_says_so(
     assert (out / "scene_x8.tif").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_chunk_size_and_workers_cannot_show(
     make_scene: Callable[..., Scene], tiny_student: Callable[[int], Path], tmp_path: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_cluster_that_stands_already_gives_the_same_mosaic(
     np.testing.assert_array_equal(far, near)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_the_arithmetic_it_was_begun_in(
     make_scene: Callable[..., Scene], quick_student: Path, tmp_path: Path
 ) -> None:

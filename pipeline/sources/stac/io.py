@@ -85,7 +85,7 @@ def is_inward(address: str) -> bool:
     By what it says alone: a name that a name server turns into such an address is not looked up.
     """
     host = urlsplit(address).hostname or ""
-    if host.rstrip(".").endswith("localhost"):
+    if host.rstrip(".").rpartition(".")[2] == "localhost":
         return True
     try:
         # inet_aton reads all that connecting does: 2130706433, 0x7f.1, 127.1.
