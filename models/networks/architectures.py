@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 TILE, HALO, OVERLAP = 512, 16, 48
 """Of a student, in output pixels: side of its tiles, its training crop; context on each side; shared with the next."""
@@ -36,24 +36,11 @@ class Settings(Protocol):
         """As plain values."""
 
 
-class Network(Protocol):
-    """A student: an `nn.Module` from images [n, 3, h, w] in [-1, 1] to images at output size, not clamped."""
-
-    @property
-    def config(self) -> Settings:
-        """What it was built from."""
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """`image`: see `Architecture.given`."""
-
-
 @dataclass(frozen=True)
 class Architecture:
     """One kind of student."""
 
     name: str
-    title: str
-    """For people."""
     given: Literal["low", "enlarged"]
     """The low-resolution image, or its bicubic enlargement to output size."""
     module: str
@@ -68,7 +55,10 @@ class Architecture:
 
     @property
     def network(self) -> type[Any]:
-        """The class of the network, which is built from settings alone and keeps the protocol `Network`."""
+        """The class of the network, an `nn.Module` that is built from settings alone.
+
+        Images [n, 3, h, w] in [-1, 1], as `given`, -> images at output size, not clamped.
+        """
         return self._of(1)
 
     def _of(self, index: int) -> type[Any]:
@@ -79,13 +69,9 @@ class Architecture:
 ARCHITECTURES = {
     each.name: each
     for each in (
-        Architecture(
-            "slimdiffsr-student", "SlimDiffSR's student", "enlarged", "slimdiffsr.student", ("StudentConfig", "Student")
-        ),
-        Architecture("compact-student", "compact student", "low", "compact", ("CompactConfig", "CompactStudent")),
-        Architecture(
-            "rsd-student", "RSD's student", "enlarged", "resshift.one_step", ("RsdStudentConfig", "RsdStudent")
-        ),
+        Architecture("slimdiffsr-student", "enlarged", "slimdiffsr.student", ("StudentConfig", "Student")),
+        Architecture("compact-student", "low", "compact", ("CompactConfig", "CompactStudent")),
+        Architecture("rsd-student", "enlarged", "resshift.one_step", ("RsdStudentConfig", "RsdStudent")),
     )
 }
 

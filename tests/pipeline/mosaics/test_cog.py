@@ -24,7 +24,7 @@ PROVENANCE = {
     "title": "town_x8",
     "model": "bicubic",
     "model_sha256": "ab" * 32,
-    "software": "rsup 0.1.0",
+    "software": "rsup 0.2.0",
     "items": [{"id": "S2A_one"}, {"id": "S2B_two"}],
 }
 
@@ -65,7 +65,7 @@ def test_valid_and_the_store_s_numbers_on_the_store_s_grid(tmp_path: Path, bands
         assert ColorInterp.alpha not in tif.colorinterp
         tags = tif.tags()
         assert tags["AREA_OR_POINT"] == "Area"
-        assert tags["TIFFTAG_SOFTWARE"] == "rsup 0.1.0"
+        assert tags["TIFFTAG_SOFTWARE"] == "rsup 0.2.0"
         assert tags["MODEL"] == "bicubic" and tags["MODEL_SHA256"] == "ab" * 32
         assert tags["SOURCES"] == "S2A_one S2B_two"
         assert tif.overviews(1) == [2, 4]
