@@ -77,7 +77,7 @@ def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
     student whose file is not the one that was shipped.
     """
     check_scale(scale)
-    found = _resolve(name_or_path, scale)
+    found = resolve(name_or_path, scale)
     if isinstance(found, str):
         return ModelDescriptor(
             name=found,
@@ -87,7 +87,7 @@ def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
             halo=INTERPOLATORS[found],
             overlap=0,
             multiple=1,
-            sha256=_definition(found),
+            sha256=definition_digest(found),
             kind="interpolation",
             licence="Apache-2.0",
         )
@@ -104,7 +104,7 @@ def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
         halo=header.halo,
         overlap=header.overlap,
         multiple=header.multiple,
-        sha256=_digest(found),
+        sha256=file_digest(found),
         kind="student",
         licence=header.licence,
         architecture=header.architecture,
@@ -121,7 +121,7 @@ def list_models() -> list[dict[str, Any]]:
             "scales": list(SCALES),
             "kind": "interpolation",
             "parameters": 0,
-            "sha256": _definition(name),
+            "sha256": definition_digest(name),
             "licence": "Apache-2.0",
             "path": None,
         }
@@ -135,7 +135,7 @@ def list_models() -> list[dict[str, Any]]:
                 "scales": [header.scale],
                 "kind": "student",
                 "parameters": sum(math.prod(shape) for shape in shapes.values()),
-                "sha256": _digest(path),
+                "sha256": file_digest(path),
                 "licence": header.licence,
                 "path": str(path),
             }
@@ -146,7 +146,7 @@ def list_models() -> list[dict[str, Any]]:
     return rows
 
 
-def _resolve(name_or_path: str, scale: int) -> str | Path:
+def resolve(name_or_path: str, scale: int) -> str | Path:
     """The name of an interpolator, or the path of a weights file or a recipe."""
     if name_or_path == DEFAULT:
         return _default(scale)
@@ -170,7 +170,7 @@ def _default(scale: int) -> Path:
     raise ModelError(f"{SHIPPED} has no student for x{scale}, which comes with rsup: install it again")
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a weights file; of a shipped one, what it was when it was shipped, or ModelError."""
     found = sha256(path)
     if path.resolve().parent == SHIPPED.resolve():
@@ -198,7 +198,7 @@ def _file_of(student: dict[str, Any]) -> Path:
     return SHIPPED / f"{student['name']}.safetensors"
 
 
-def _definition(name: str) -> str:
+def definition_digest(name: str) -> str:
     """Stands for the digest of weights; the wording changes with the kernel, so that an old ledger no longer fits."""
     wording = {
         "nearest": "nearest: repeated pixels",

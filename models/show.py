@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .base.errors import ModelError
 from .networks.architectures import ARCHITECTURES, Settings, parameters
-from .registry import RECIPE, _definition, _digest, _resolve
+from .registry import RECIPE, definition_digest, file_digest, resolve
 from .weights_file import SCALES, read_header, settings_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def show_model(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, An
     train. A model of both scales (an interpolator; `default`) is shown at scale 4. Raises ModelError for a model that
     does not exist, a recipe without a student, and overrides of anything but a recipe.
     """
-    found = _resolve(name_or_path, SCALES[0])
+    found = resolve(name_or_path, SCALES[0])
     if isinstance(found, Path) and found.suffix == RECIPE:
         return _show_recipe(found, overrides)
     if overrides:
@@ -37,13 +37,13 @@ def show_model(name_or_path: str, overrides: Sequence[str] = ()) -> dict[str, An
         # No dead tensors to count: both numbers are the same for a model without weights.
         counts = {"parameters": 0, "parameters_as_published": 0, "gmac_512": cost}
         about = {"kind": "interpolation", "scales": list(SCALES), "licence": "Apache-2.0", "path": None, "header": None}
-        return {"name": found, **counts, "sha256": _definition(found), **about}
+        return {"name": found, **counts, "sha256": definition_digest(found), **about}
 
     header, _ = read_header(found)
     return {
         "name": found.stem,
         **student_counts(settings_of(found, header)),
-        "sha256": _digest(found),
+        "sha256": file_digest(found),
         "kind": "student",
         "scales": [header.scale],
         "licence": header.licence,

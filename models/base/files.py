@@ -18,12 +18,16 @@ from .errors import RsupError, unwritable
 
 @contextmanager
 def writing(
-    path: str | os.PathLike[str], kind: type[RsupError], *more: type[Exception], goes_on: bool = False
+    path: str | os.PathLike[str],
+    kind: type[RsupError],
+    *more: type[Exception],
+    inside: bool = False,
+    goes_on: bool = False,
 ) -> Iterator[None]:
     """What the disk refuses in the block (OSError, and what libraries raise in its place) becomes a `kind`.
 
-    Its sentence says that `path` cannot be written, why, and what helps; with `goes_on` that the command can be run
-    again then.
+    Its sentence says that `path`, or with `inside` the very file that the error names, cannot be written, why, and what
+    helps; with `goes_on` that the command can be run again then.
     """
     try:
         yield
@@ -31,7 +35,8 @@ def writing(
         if not isinstance(error, (OSError, *more)):
             raise
         again = "; the same command then goes on" if goes_on else ""
-        raise kind(unwritable(path, error) + again) from error
+        refused = (error.filename if inside and isinstance(error, OSError) else None) or path
+        raise kind(unwritable(refused, error) + again) from error
 
 
 @contextmanager

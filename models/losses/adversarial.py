@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from .terms import _exact
+from .terms import at_least_float32
 
 REAL_TARGET = 0.8
 """The probability a discriminator is asked to give real images: one-sided smoothing keeps its gradient alive."""
@@ -33,7 +33,7 @@ def discriminator_gan(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
 
 def _cross_entropy(logits: Sequence[Tensor], target: float) -> Tensor:
     """Mean over the list, so that the weight does not depend on how many heads a discriminator has."""
-    parts = [_exact(part) for part in logits]
+    parts = [at_least_float32(part) for part in logits]
     terms = [F.binary_cross_entropy_with_logits(part, torch.full_like(part, target)) for part in parts]
     return torch.stack(terms).mean()
 

@@ -37,14 +37,14 @@ class LossConfig(Config):
     0.02, as much as an L1 of 0.02: a map is kept smooth, and edges between fields stay cheap."""
 
 
-def _exact(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """At least float32; gradients flow back in the type of `x`."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def l1(prediction: Tensor, truth: Tensor) -> Tensor:
     """Mean absolute difference (Eq. 20, first term): any equal shapes -> scalar."""
-    return (_exact(prediction) - _exact(truth)).abs().mean()
+    return (at_least_float32(prediction) - at_least_float32(truth)).abs().mean()
 
 
 def frequency(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def frequency(prediction: Tensor, truth: Tensor) -> Tensor:
     Not of the paper: it stands in for LPIPS where no weights are. A blurred image lacks whole bands of coefficients,
     which costs more here than in a mean over pixels, where bands are small against the flat parts.
     """
-    spectrum: Tensor = torch.fft.fft2(_exact(prediction) - _exact(truth), norm="ortho")
+    spectrum: Tensor = torch.fft.fft2(at_least_float32(prediction) - at_least_float32(truth), norm="ortho")
     return spectrum.abs().mean()
 
 
@@ -64,7 +64,7 @@ def spectrum(prediction: Tensor, truth: Tensor) -> Tensor:
     cannot be told from the input, L1 is least without any power, and an image looks soft; this term asks for as much
     power in each ring of frequencies as the truth has, wherever it costs the other terms least. Plane by plane.
     """
-    ours, theirs = (radial_spectrum(_exact(image)) for image in (prediction, truth))
+    ours, theirs = (radial_spectrum(at_least_float32(image)) for image in (prediction, truth))
     # The power of rounding to 8 bits: no ring of a flat image is known to less. A Hann window passes (3 / 8)^2 of it.
     rounding = (2 / 255) ** 2 / 12 * (3 / 8) ** 2 * prediction.shape[-1] ** 2
     return ((ours + rounding).log() - (theirs + rounding).log()).abs().mean()
@@ -76,7 +76,7 @@ def uncertainty(mean: Tensor, log_variance: Tensor, truth: Tensor) -> Tensor:
     `log_variance` is s = ln z_var. The least value for an error e lies at exp(s) = e^2 / 3. The mean runs over every
     element, which the paper takes for independent scalars.
     """
-    mean, s, truth = _exact(mean), _exact(log_variance), _exact(truth)
+    mean, s, truth = at_least_float32(mean), at_least_float32(log_variance), at_least_float32(truth)
     return ((-s).exp() * (truth - mean).square() + 3 * s).mean() / 2
 
 
@@ -86,7 +86,7 @@ def total_variation(alpha_bar: Tensor) -> Tensor:
     The paper writes squared norms; here each is a mean over its pairs of neighbours, so that the weight means the same
     whatever the crop and the batch.
     """
-    maps = _exact(alpha_bar)
+    maps = at_least_float32(alpha_bar)
     return maps.diff(dim=-2).square().mean() + maps.diff(dim=-1).square().mean()
 
 
@@ -101,7 +101,7 @@ def mmd2(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Tensor:
     `bandwidth` is sigma; None takes sigma^2 = the median squared distance over all ordered pairs of the pooled samples,
     without gradient: the kernel then neither saturates nor flattens while features grow or shrink during training.
     """
-    x, y = _exact(x), _exact(y)
+    x, y = at_least_float32(x), at_least_float32(y)
     with full_precision(x.device):
         # Distances do not depend on the origin; near it, the expanded square below loses no digits.
         origin = torch.cat([x, y], -2).mean(-2, keepdim=True).detach()

@@ -138,6 +138,16 @@ class Sensor:
     suffix: str = r"\Z"
     """Expression for what may follow a band's name in files."""
 
+    @property
+    def classification(self) -> str | None:
+        """The name of the classes' band, if there is one."""
+        return self.classes.band.name if self.classes else None
+
+    @property
+    def layers(self) -> tuple[Band, ...]:
+        """The bands, and the classes' after them."""
+        return (*self.bands, self.classes.band) if self.classes else self.bands
+
     def band(self, name: str) -> Band:
         """The band, or the classification's, of a common name. Raises KeyError."""
         return self._bands[name]
@@ -149,7 +159,7 @@ class Sensor:
 
     @cached_property
     def _bands(self) -> dict[str, Band]:
-        return {band.name: band for band in (*self.bands, *([self.classes.band] if self.classes else []))}
+        return {band.name: band for band in self.layers}
 
     @cached_property
     def _spellings(self) -> dict[str, str]:

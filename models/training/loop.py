@@ -29,7 +29,7 @@ from rsup.models.data.batches import Batches, Interleaved, read_ahead
 from rsup.models.data.images import Images
 from rsup.models.degradation.pairs import make_pair
 
-from .optimise import _not_finite, change, optimizer_of
+from .optimise import change, not_finite, optimizer_of
 from .resume import resume, running_mean, save
 from .run_config import RunConfig
 from .run_folder import WEIGHTS, begin_run
@@ -154,11 +154,11 @@ def _turn(
             for name, value in values.items():
                 losses[name] = losses.get(name, 0) + float(value.detach()) / parts
             if not torch.isfinite(update.loss):
-                raise _not_finite("loss", update, pair, step, folder)
+                raise not_finite("loss", update, pair, step, folder)
             accelerator.backward(update.loss / parts)
             if part == parts - 1:
                 if not change(task, update.optimizer, optimizers[update.optimizer], step, accelerator):
-                    raise _not_finite("gradient", update, pair, step, folder)
+                    raise not_finite("gradient", update, pair, step, folder)
     return losses
 
 

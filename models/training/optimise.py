@@ -38,7 +38,7 @@ def change(task: Task, name: str, optimizer: Any, step: int, accelerator: Accele
     return True
 
 
-def _not_finite(what: str, update: Update, pair: Pair, step: int, folder: Path) -> TrainingError:
+def not_finite(what: str, update: Update, pair: Pair, step: int, folder: Path) -> TrainingError:
     """Keep the batch; that network has not been changed by it, and the last checkpoint is untouched."""
     path = folder / f"not-finite-step-{step:08d}.safetensors"
     terms = {f"term/{name}": value.reshape(()) for name, value in update.terms.items()}

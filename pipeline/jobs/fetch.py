@@ -10,7 +10,7 @@ import json
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rsup.models.base.errors import ArgumentError, OutputError, SceneError
 from rsup.models.base.files import aside, replacing
@@ -28,9 +28,6 @@ from rsup.pipeline.workers import memory
 
 from .publishing import PUBLISHED, Publication, clear, own
 from .room import lacking
-
-if TYPE_CHECKING:
-    from rsup.pipeline.sources.request import FetchRequest
 
 MARGIN = 128
 """Pixels of ground stored around the ground asked for."""
@@ -69,8 +66,7 @@ def plan(request: FetchRequest) -> FetchPlan:
         request.bands,
     )
     items = tuple(search(query))
-    classes = request.sensor.classes
-    blind = [item.id for item in items if classes is None or classes.band.name not in item.hrefs]
+    blind = [item.id for item in items if request.sensor.classification not in item.hrefs]
     if request.mask_clouds and blind:
         raise ArgumentError(f"--mask-clouds needs scene classification, which item {blind[0]} does not have")
     return FetchPlan(request, aoi, aoi.grow(MARGIN), items)

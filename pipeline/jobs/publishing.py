@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 from rsup.models.base import files as atomic
-from rsup.models.base.errors import OutputError, unwritable
-from rsup.models.base.files import aside, refuse_links, writing
+from rsup.models.base.errors import OutputError
+from rsup.models.base.files import aside, writing
 from rsup.pipeline.ledger import Ledger
 
 _BEGUN = "publishing"
@@ -92,11 +92,8 @@ class Publication:
             for final in late:
                 _remove(aside(final))
             self.ledger.record(_BEGUN, "done", replaced=sorted({*replaced, *(final.name for final in late)}))
-        try:
+        with writing(next(iter(self.moves.values())), OutputError, inside=True, goes_on=True):
             atomic.publish(self.moves)
-        except OSError as error:
-            path = error.filename or next(iter(self.moves.values()))
-            raise OutputError(f"{unwritable(path, error)}; the same command then goes on") from error
         self.ledger.record(PUBLISHED, "done")
         self._tidy()
 
@@ -127,15 +124,11 @@ def _remove(path: Path) -> None:
 
 def clear(path: Path) -> None:
     """Remove what a killed run left under a hidden name; raises OutputError for a link there, or a refusal."""
-    try:
+    with writing(path, OutputError, inside=True):
         atomic.clear(path)
-    except OSError as error:
-        raise OutputError(unwritable(error.filename or path, error)) from error
 
 
 def own(path: Path, *, inside: bool = True) -> None:
     """Raise OutputError where a link, pipe or device stands in what is the command's own."""
-    try:
-        refuse_links(path, inside=inside)
-    except OSError as error:
-        raise OutputError(unwritable(error.filename or path, error)) from error
+    with writing(path, OutputError, inside=True):
+        atomic.refuse_links(path, inside=inside)

@@ -1,4 +1,4 @@
-"""The order of things: what `rsup fetch` and `rsup upscale` do first, next and last. No other file knows it."""
+"""The order of things: what `rsup upscale` does first, next and last. No other file knows it."""
 
 from __future__ import annotations
 

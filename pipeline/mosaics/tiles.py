@@ -61,21 +61,21 @@ class TileCache:
     def __init__(self, limit: int) -> None:
         """`limit`: bytes of tiles to keep."""
         self._limit, self._bytes = limit, 0
-        self.finished_tiles: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._tiles: OrderedDict[Hashable, Tensor] = OrderedDict()
 
     def get(self, key: Hashable) -> Tensor | None:
         """The tile stored under `key`, which becomes the most recently used."""
-        if key in self.finished_tiles:
-            self.finished_tiles.move_to_end(key)
-        return self.finished_tiles.get(key)
+        if key in self._tiles:
+            self._tiles.move_to_end(key)
+        return self._tiles.get(key)
 
     def put(self, key: Hashable, tile: Tensor) -> None:
         """Keep a tile; the oldest ones go."""
-        if key not in self.finished_tiles:
+        if key not in self._tiles:
             self._bytes += tile.nbytes
-        self.finished_tiles[key] = tile
+        self._tiles[key] = tile
         while self._bytes > self._limit:
-            self._bytes -= self.finished_tiles.popitem(last=False)[1].nbytes
+            self._bytes -= self._tiles.popitem(last=False)[1].nbytes
 
 
 def finished_tiles(

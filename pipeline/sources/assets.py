@@ -89,18 +89,13 @@ def inspect(item: ItemReference, wanted: int | None, sign: bool) -> InspectedIte
         label = item_band(item, band)
         headers[band] = persevere(item, band, lambda fresh, band=band: _look(item, band, sign, fresh))  # type: ignore[misc]
         with _named(label):
-            if band == _classes_of(item):
+            if band == item.sensor.classification:
                 nodata_of(headers[band].nodata, item.assets[band])
             else:
                 header = headers[band]
                 packings[band] = Packing.of(header.dtype, header.packing, header.nodata, item.assets[band])
     _check_together(item, headers)
     return InspectedItem(item, headers, packings, _decide(item, headers, packings, wanted, sign), sign)
-
-
-def _classes_of(item: ItemReference) -> str | None:
-    """The name of the classification among its bands."""
-    return item.sensor.classes.band.name if item.sensor.classes else None
 
 
 def _look(item: ItemReference, band: str, sign: bool, fresh: bool) -> Header:
@@ -113,7 +108,7 @@ def _look(item: ItemReference, band: str, sign: bool, fresh: bool) -> Header:
 def _check_together(item: ItemReference, headers: dict[str, Header]) -> None:
     """The bands of an item have one CRS, one ground, and pixels of the sensor's sizes, or all of them larger ones."""
     first = headers[item.evidence_band].grid
-    sizes = {band: header.grid.pixel for band, header in headers.items() if band != _classes_of(item)}
+    sizes = {band: header.grid.pixel for band, header in headers.items() if band != item.sensor.classification}
     for band, header in headers.items():
         grid, pair = header.grid, f"item {item.id}: its {item.evidence_band} and {band} assets"
         remedy = "correct its item, or leave it out by --date"

@@ -28,6 +28,7 @@ pixels, and those of `Fused.dark` and `Fused.blank`."""
 
 
 def inspect_all(plan: FetchPlan) -> list[InspectedItem]:
+    """Look at every item of a plan; raises SceneError for the first that cannot be used."""
     host = urlsplit(CATALOGS["planetary-computer"]).hostname
     sign = urlsplit(CATALOGS.get(plan.request.catalog, plan.request.catalog)).hostname == host
 

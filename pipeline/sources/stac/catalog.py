@@ -129,19 +129,18 @@ def _named(document: dict[str, Any]) -> str:
 def _reference(candidate: _Candidate, root: Path | None, query: Query) -> ItemReference:
     """The item in rsup's words. Raises CatalogError where it lacks a band or an asset is not as it must be."""
     item, document, base, sensor = candidate.item, candidate.document, candidate.base, query.sensor
-    every = [*sensor.bands, *([sensor.classes.band] if sensor.classes else [])]
     try:
         assets = document.get("assets")
         if not isinstance(assets, dict):
             raise CatalogError("assets: must be an object")
-        keys = {band.name: key for band in every for key in reversed(band.names) if key in assets}
+        keys = {band.name: key for band in sensor.layers for key in reversed(band.names) if key in assets}
         evidence = next((band for band in (*sensor.evidence_bands, *query.bands) if band in keys), None)
         missing = [band for band in query.bands if band not in keys]
         if missing or evidence is None:
             tried = ", ".join(sensor.band(missing[0]).asset_keys)
             raise CatalogError(f"has no asset for band {missing[0]} (looked for {tried})")
-        classes = [sensor.classes.band.name] if sensor.classes else []
-        wanted = dict.fromkeys((*query.bands, evidence, *(name for name in classes if name in keys)))
+        classes = [sensor.classification] if sensor.classification in keys else []
+        wanted = dict.fromkeys((*query.bands, evidence, *classes))
         described = {band: _asset(keys[band], assets[keys[band]]) for band in wanted}
         hrefs = {band: _unsigned(resolve(asset.href, base, root)) for band, asset in described.items()}
         xml = next((key for key in sensor.metadata_assets if key in assets), None)
