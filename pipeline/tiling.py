@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,10 @@ class Tiling:
         Tile k starts at pixel k * stride of the lattice, so the answer for a pixel never depends on the window.
         """
         rows, cols = self._places(window)
-        return [Window(row * self.stride, col * self.stride, self.size, self.size) for row, col in product(rows, cols)]
+        return [
+            replace(window, row=row * self.stride, col=col * self.stride, height=self.size, width=self.size)
+            for row, col in product(rows, cols)
+        ]
 
     def count(self, window: Window) -> int:
         """How many tiles have weight inside `window`, without making them."""
@@ -74,4 +77,5 @@ class Tiling:
         """The smallest window that holds every tile of `window` whole: what one chunk has to read."""
         tiles = self.tiles(window)
         row, col = tiles[0].row, tiles[0].col
-        return Window(row, col, tiles[-1].stop_row - row, tiles[-1].stop_col - col)
+        height, width = tiles[-1].stop_row - row, tiles[-1].stop_col - col
+        return replace(window, row=row, col=col, height=height, width=width)

@@ -150,7 +150,7 @@ class UpscalePlan:
     def task_bytes(self) -> int:
         """Memory one chunk in flight needs at most: its float32 sum, one band's projection, its result, its input."""
         height, width = (min(self.request.chunk, side) for side in (self.window.height, self.window.width))
-        cover = tiling_of(self.model).cover(Window(0, 0, height, width))
+        cover = tiling_of(self.model).cover(replace(self.window, row=0, col=0, height=height, width=width))
         return (
             height * width * self.request.scale**2 * (len(self.request.bands) * (4 + 2) + 4 * 6)
             + cover.height * cover.width * 2 * 4

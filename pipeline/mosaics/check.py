@@ -7,13 +7,14 @@ spread evenly over it, so that neither time nor memory grows with it; counts ove
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
-from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.lattice import chunks
 from rsup.pipeline.scenes.scene import Scene
 
 from .quality import block_errors, spectral_angles
@@ -37,8 +38,8 @@ def consistency(scene: Scene, store: Path, bands: Sequence[str], scale: int) -> 
     picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CHUNKS)).round().astype(int))
     errors, angles = [], []
     for row, col in (divmod(int(pick), along) for pick in picks):
-        corner = Window(scene.aoi.row + row * height, scene.aoi.col + col * width, height, width)
-        window = corner.intersect(scene.aoi)
+        top, left = scene.aoi.row + row * height, scene.aoi.col + col * width
+        window = replace(scene.aoi, row=top, col=left, height=height, width=width).intersect(scene.aoi)
         assert window is not None  # the chunk grid is the area's own
         rows, cols = (slice(s.start * scale, s.stop * scale) for s in window.within(scene.aoi))
         sr = np.stack([array[rows, cols] for array in arrays])

@@ -18,7 +18,6 @@ from typing import Any
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import replacing, writing
 from rsup.models.sensors import sensor_of_items
-from rsup.pipeline.lattice import GSD
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
 
@@ -60,14 +59,14 @@ def write_page(
     refuses.
     """
     scale = scale_of(scene, store)
-    shown = shown_bands(bands)
+    gsd, shown = scene.aoi.gsd, shown_bands(bands)
     whole = overview(scene, store, shown)
     stretch = Stretch.of(whole.before)
     close = details(scene, store, shown, stretch)
     items = [item for item in _list(scene.attributes.get("items")) if isinstance(item, dict)]
     colours = "True colour" if shown == ("red", "green", "blue") else f"Bands {', '.join(shown)}"
     page = PAGE.substitute(
-        title=escape(f"{scene.path.stem}: {GSD} m to {GSD / scale:g} m"),
+        title=escape(f"{scene.path.stem}: {gsd} m to {gsd / scale:g} m"),
         summary=escape(
             f"{colours}, {ground(scene.aoi)}, super-resolved \u00d7{scale} with {model['name']}. "
             "Drag the line, or use the arrow keys; both sides share one contrast stretch."
@@ -85,7 +84,7 @@ def write_page(
 
 def _compare(pair: Pair, stretch: Stretch, place: str) -> str:
     west, south, east, north = pair.window.bounds
-    coarse = GSD * pair.coarser  # the overview of a large scene is coarser, and its labels say so
+    coarse = pair.window.gsd * pair.coarser  # the overview of a large scene is coarser, and its labels say so
     return COMPARE.substitute(
         width=pair.before.shape[2],
         height=pair.before.shape[1],
@@ -109,13 +108,13 @@ def _facts(
     scene: Scene, bands: Sequence[str], scale: int, model: dict[str, Any], figures: dict[str, float]
 ) -> list[tuple[str, str]]:
     """What the table says, as text; a value in backquotes is set as code."""
-    height, width = scene.aoi.height, scene.aoi.width
+    height, width, gsd = scene.aoi.height, scene.aoi.width, scene.aoi.gsd
     crs = scene.crs if len(scene.crs) < 40 else f"{scene.crs[:40]}\u2026"
     facts = [
         ("Scene", scene.path.name),
         ("Bands", ", ".join(bands)),
         ("Coordinate reference system", crs),
-        ("Pixels", f"{width} \u00d7 {height} at {GSD} m, {width * scale} \u00d7 {height * scale} at {GSD / scale:g} m"),
+        ("Pixels", f"{width} \u00d7 {height} at {gsd} m, {width * scale} \u00d7 {height * scale} at {gsd / scale:g} m"),
         ("Scale", f"\u00d7{scale}"),
         ("Model", str(model["name"])),
         ("Model's SHA-256", f"`{model['sha256']}`"),

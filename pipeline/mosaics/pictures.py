@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
-from rsup.pipeline.lattice import GSD, Window
+from rsup.pipeline.lattice import Window
 from rsup.pipeline.scenes.scene import Scene
 
 OVERVIEW = 1024
@@ -113,7 +113,7 @@ def details(scene: Scene, store: Path, bands: Sequence[str], stretch: Stretch) -
     picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CANDIDATES)).round().astype(int))
     scored = []
     for row, col in (divmod(int(pick), along) for pick in picks):
-        place = Window(area.row + row * size, area.col + col * size, size, size)
+        place = replace(area, row=area.row + row * size, col=area.col + col * size, height=size, width=size)
         image = scene.read(bands, place)
         if (image != NODATA).all():
             scored.append((_detail(stretch(image)), place))
@@ -160,7 +160,7 @@ def _averaged(scene: Scene, bands: Sequence[str], area: Window, factor: int) -> 
     tall = factor * max(1, min(32, STRIP // (factor * area.width)))
     for top in range(area.row, area.stop_row, tall):
         # Beyond the area there may be ground, but the mosaic ends there.
-        strip = Window(top, area.col, min(tall, area.stop_row - top), area.width)
+        strip = replace(area, row=top, height=min(tall, area.stop_row - top))
         rows = -(-strip.height // factor)
         padded = np.zeros((len(bands), rows * factor, width * factor), np.uint16)
         padded[:, : strip.height, : strip.width] = scene.read(bands, strip)
@@ -178,6 +178,6 @@ def _detail(image: NDArray[np.uint8]) -> float:
 
 def ground(window: Window) -> str:
     """Extent for people: "640 m x 640 m" or "12.8 km x 9.6 km"."""
-    width, height = window.width * GSD, window.height * GSD
+    width, height = window.width * window.gsd, window.height * window.gsd
     unit, divisor = ("km", 1000) if max(width, height) >= 1000 else ("m", 1)
     return f"{width / divisor:g} {unit} \u00d7 {height / divisor:g} {unit}"

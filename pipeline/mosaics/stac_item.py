@@ -29,7 +29,7 @@ from rsup.models.base.errors import OutputError
 from rsup.models.base.files import replacing, writing
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.sensors import first_light, sensor_of_items
-from rsup.pipeline.lattice import GSD, Window
+from rsup.pipeline.lattice import Window
 from rsup.pipeline.public import printable, public_address
 from rsup.pipeline.scenes.attributes import moment
 
@@ -85,15 +85,15 @@ def stac_item(
     transform = window.transform(scale)
     properties = {
         **_dates(sources, interval),
-        "title": f"{printable(name)}: {sensor_of_items(sources).title} super-resolved to {GSD / scale:g} m",
-        "gsd": GSD / scale,
+        "title": f"{printable(name)}: {sensor_of_items(sources).title} super-resolved to {window.gsd / scale:g} m",
+        "gsd": window.gsd / scale,
         "bands": described,
         **({"proj:code": crs} if crs.startswith("EPSG:") else {"proj:code": None, "proj:wkt2": crs}),
         "proj:shape": [window.height * scale, window.width * scale],
         "proj:transform": list(transform)[:6],
         "proj:bbox": list(window.bounds),
         "processing:level": "L4",  # a model's output, by the levels the extension refers to
-        "processing:lineage": _lineage(scale, model, sources),
+        "processing:lineage": _lineage(window.gsd, scale, model, sources),
         "processing:software": {"rsup": version("rsup")},
         **_mlm(bands, model),
         "rsup:scale": scale,
@@ -200,11 +200,11 @@ def _ids(sources: list[dict[str, Any]]) -> list[str]:
     return [printable(str(source["id"])) for source in sources if source.get("id")]
 
 
-def _lineage(scale: int, model: dict[str, Any], sources: list[dict[str, Any]]) -> str:
+def _lineage(gsd: int, scale: int, model: dict[str, Any], sources: list[dict[str, Any]]) -> str:
     ids = _ids(sources)
     return (
-        f"Super-resolved from {GSD} m to {GSD / scale:g} m with the model {model['name']} "
-        f"(SHA-256 {model['sha256']}), then projected so that block means equal the {GSD} m pixels."
+        f"Super-resolved from {gsd} m to {gsd / scale:g} m with the model {model['name']} "
+        f"(SHA-256 {model['sha256']}), then projected so that block means equal the {gsd} m pixels."
         + (f" Sources: {', '.join(ids)}." if ids else "")
     )
 

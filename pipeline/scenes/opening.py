@@ -131,4 +131,4 @@ def _square(area: Window, row: int, col: int, times: int, side: int) -> Window:
     height, width = min(side, -(-area.height // times)), min(side, -(-area.width // times))
     top = area.row + (area.height - height) * row // (times - 1)
     left = area.col + (area.width - width) * col // (times - 1)
-    return Window(top, left, height, width)
+    return replace(area, row=top, col=left, height=height, width=width)

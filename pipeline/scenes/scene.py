@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,7 +105,9 @@ class Scene:
             if there.all():
                 break
             part = _around(~there)
-            corner = Window(window.row + part[0].start, window.col + part[1].start, *there[part].shape)
+            height, width = there[part].shape
+            row, col = window.row + part[0].start, window.col + part[1].start
+            corner = replace(window, row=row, col=col, height=height, width=width)
             there[part] |= self._numbers([layer], corner)[0] != NODATA
         dark = empty & there
         if dark.any() and self.classes is not None:

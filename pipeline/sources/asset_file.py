@@ -25,6 +25,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
 
 from rsup.models.base.errors import SceneError
+from rsup.models.sensors.profile import Sensor
 from rsup.pipeline.lattice import GSD
 
 from .remote import length, scheme_of
@@ -75,7 +76,7 @@ class Header:
     """Its georeference lies in a file beside it."""
 
 
-def read_header(label: str, href: str, fresh: bool) -> Header:
+def read_header(label: str, href: str, sensor: Sensor, fresh: bool) -> Header:
     """What an asset says of itself, checked to be one band that lies somewhere.
 
     `label` names item and band in the SceneError that refuses what cannot be used; `fresh` asks the server anew.
@@ -87,12 +88,12 @@ def read_header(label: str, href: str, fresh: bool) -> Header:
     with _opened(href, fresh) as source:
         beside = local and (source.crs is None or source.transform.is_identity)
         if not beside:
-            return _header(label, source, beside=False)
+            return _header(label, source, sensor, beside=False)
     with _opened(href, fresh, beside=True) as source:
-        return _header(label, source, beside=True)
+        return _header(label, source, sensor, beside=True)
 
 
-def _header(label: str, source: DatasetReader, beside: bool) -> Header:
+def _header(label: str, source: DatasetReader, sensor: Sensor, beside: bool) -> Header:
     if source.count != 1:
         raise SceneError(f"{label}: its asset holds {source.count} bands, and nothing says which is meant")
     if not source.crs:
@@ -111,7 +112,7 @@ def _header(label: str, source: DatasetReader, beside: bool) -> Header:
     if min(abs(transform.a), abs(transform.e)) < GSD * (1 - 1e-6):
         raise SceneError(
             f"{label}: the pixels of its asset are {abs(transform.a):g} x {abs(transform.e):g} m, finer than {GSD} m; "
-            f"no Sentinel-2 band is, so average it to {GSD} m first"
+            f"no {sensor.title} band is, so average it to {GSD} m first"
         )
     if math.prod(source.block_shapes[0]) * np.dtype(source.dtypes[0]).itemsize > BLOCK_BYTES:
         raise SceneError(f"{label}: its asset can only be read in blocks of more than 512 MiB; rewrite it in tiles")

@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from rsup.models.base.errors import SceneError
 from rsup.models.sensors.profile import Evidence, NumberRule
-from rsup.pipeline.lattice import Window
+from rsup.pipeline.lattice import Rectangle, Window
 
 from .asset_file import Header, check_whole, read_coarse, read_header, read_window
 from .packing import Packing, asset_offset, classes, nodata_of
@@ -100,7 +100,7 @@ def inspect(item: ItemReference, wanted: int | None, sign: bool) -> InspectedIte
 
 def _look(item: ItemReference, band: str, sign: bool, fresh: bool) -> Header:
     href, label = _href(item, band, sign), item_band(item, band)
-    header = read_header(label, href, fresh)
+    header = read_header(label, href, item.sensor, fresh)
     check_whole(label, href, item.assets[band])
     return header
 
@@ -204,16 +204,17 @@ def _on_lattice(
 ) -> list[NDArray[np.uint16]]:
     """What `convert` makes of the file's own numbers, each brought onto the lattice by its method."""
     header = source.headers[band]
-    grid, place = header.grid, header.grid.on_lattice(crs)
+    grid, place = header.grid, header.grid.on_lattice(crs, window.gsd)
+    whole = Rectangle(0, 0, grid.height, grid.width)
     with _named(item_band(source.item, band)):
         if place:
-            native = Window(window.row - place.row, window.col - place.col, window.height, window.width)
+            native = Rectangle(window.row - place.row, window.col - place.col, window.height, window.width)
         else:
             native = grid.around(window, crs)
         planes = [np.zeros((native.height, native.width), np.uint16) for _ in methods]
-        inside = native.intersect(Window(0, 0, grid.height, grid.width))
+        inside = native.intersect(whole)
         if inside:
-            rows, cols = inside.within(Window(0, 0, grid.height, grid.width))
+            rows, cols = inside.within(whole)
             values = persevere(
                 source.item,
                 band,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ def median(
     rows = max(1, min(window.height, STACK_BYTES // row_bytes))
     strips = []
     for start in range(0, window.height, rows):
-        strip = Window(window.row + start, window.col, min(rows, window.height - start), window.width)
+        strip = replace(window, row=window.row + start, height=min(rows, window.height - start))
         strips.append(_median_strip(sources, bands, strip, crs, mask))
     return Fused(
         np.concatenate([strip.data for strip in strips], axis=1),

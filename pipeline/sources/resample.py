@@ -7,7 +7,7 @@ so that the same ground got different numbers in chunks of different size.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 
-from rsup.pipeline.lattice import GSD, Window, window_of
+from rsup.pipeline.lattice import Rectangle, Window, window_of
 
 NODES = 32
 """Lattice pixels between exactly transformed points. Linear between them is off by less than 1e-3 pixel: the
@@ -49,16 +49,16 @@ class Grid:
         other_x, other_y = x + self.transform.a * self.width, y + self.transform.e * self.height
         return min(x, other_x), min(y, other_y), max(x, other_x), max(y, other_y)
 
-    def on_lattice(self, crs: str) -> Window | None:
-        """The lattice window that the file covers pixel for pixel; None where it is on another grid."""
+    def on_lattice(self, crs: str, gsd: int) -> Window | None:
+        """The window of `gsd` metre pixels of `crs` that the file covers pixel for pixel; None on another grid."""
         if self.crs != crs:
             return None
         try:
-            return window_of(self.transform, (self.height, self.width))
+            return window_of(self.transform, (self.height, self.width), gsd)
         except ValueError:
             return None
 
-    def around(self, window: Window, crs: str) -> Window:
+    def around(self, window: Window, crs: str) -> Rectangle:
         """Rows and columns of this grid that surround a window of the lattice of `crs`, with two pixels to spare.
 
         Raises ValueError where the two cannot be brought together.
@@ -75,7 +75,7 @@ class Grid:
         if not np.isfinite([*cols, *rows]).all():
             raise ValueError("its CRS does not reach the ground that is fetched")
         row, col = int(np.floor(rows[0])) - 2, int(np.floor(cols[0])) - 2
-        found = Window(row, col, int(np.ceil(rows[1])) + 2 - row, int(np.ceil(cols[1])) + 2 - col)
+        found = Rectangle(row, col, int(np.ceil(rows[1])) + 2 - row, int(np.ceil(cols[1])) + 2 - col)
         # A square turned by 45 degrees needs one 1.42 times as wide; a CRS whose metres are none would need any number.
         if max(found.height, found.width) > 2 * max(window.height, window.width) + 16:
             raise ValueError("the metres of its CRS are too far from those of the ground that is fetched")
@@ -83,7 +83,7 @@ class Grid:
 
 
 def resample(
-    numbers: NDArray[np.uint16], native: Window, grid: Grid, window: Window, crs: str, method: Method
+    numbers: NDArray[np.uint16], native: Rectangle, grid: Grid, window: Window, crs: str, method: Method
 ) -> NDArray[np.uint16]:
     """`numbers` [y, x] on `native`, rows and columns of `grid`, brought onto `window` of the lattice of `crs`.
 
@@ -91,7 +91,7 @@ def resample(
     """
     out = np.zeros((window.height, window.width), np.uint16)
     for start in range(0, window.height, STRIP):
-        strip = Window(window.row + start, window.col, min(STRIP, window.height - start), window.width)
+        strip = replace(window, row=window.row + start, height=min(STRIP, window.height - start))
         x, y = _centres(strip, crs, grid.crs)
         col, row = (x - grid.transform.c) / grid.transform.a, (y - grid.transform.f) / grid.transform.e
         sample = _bilinear if method == "bilinear" else _nearest
@@ -104,11 +104,11 @@ def _centres(window: Window, crs: str, item_crs: str) -> tuple[NDArray[np.float6
     rows = window.row + 0.5 + np.arange(window.height)
     cols = window.col + 0.5 + np.arange(window.width)
     if crs == item_crs:
-        return np.asarray(cols[None] * GSD, np.float64), np.asarray(-rows[:, None] * GSD, np.float64)
+        return np.asarray(cols[None] * window.gsd, np.float64), np.asarray(-rows[:, None] * window.gsd, np.float64)
     # Nodes at multiples of NODES of the lattice, not of the window: the same for every window.
     row_node = np.arange(window.row // NODES, window.stop_row // NODES + 2)
     col_node = np.arange(window.col // NODES, window.stop_col // NODES + 2)
-    node_x, node_y = np.meshgrid(col_node * (NODES * GSD), -row_node * (NODES * GSD))
+    node_x, node_y = np.meshgrid(col_node * (NODES * window.gsd), -row_node * (NODES * window.gsd))
     exact = Transformer.from_crs(crs, item_crs, always_xy=True).transform(node_x, node_y)
     row_at, col_at = rows // NODES, cols // NODES
     up, left = (row_at - row_node[0]).astype(int), (col_at - col_node[0]).astype(int)
@@ -119,14 +119,14 @@ def _centres(window: Window, crs: str, item_crs: str) -> tuple[NDArray[np.float6
 
 
 def _nearest(
-    numbers: NDArray[np.uint16], native: Window, row: NDArray[np.float64], col: NDArray[np.float64]
+    numbers: NDArray[np.uint16], native: Rectangle, row: NDArray[np.float64], col: NDArray[np.float64]
 ) -> NDArray[np.uint16]:
     rows, cols = np.floor(row).astype(int) - native.row, np.floor(col).astype(int) - native.col
     return np.asarray(numbers[rows, cols])
 
 
 def _bilinear(
-    numbers: NDArray[np.uint16], native: Window, row: NDArray[np.float64], col: NDArray[np.float64]
+    numbers: NDArray[np.uint16], native: Rectangle, row: NDArray[np.float64], col: NDArray[np.float64]
 ) -> NDArray[np.uint16]:
     up, left = np.floor(row - 0.5), np.floor(col - 0.5)
     down, right = row - 0.5 - up, col - 0.5 - left

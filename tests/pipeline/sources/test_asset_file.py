@@ -302,7 +302,7 @@ def test_a_file_leads_to_no_other_file(tmp_path: Path) -> None:
         with quiet(), rasterio.open(path) as source:
             assert 777 in source.read(1, out_shape=(256, 256)), "what GDAL does by itself"
         with quiet():
-            header = read_header("red", str(path), False)
+            header = read_header("red", str(path), SENTINEL2, False)
             assert 777 not in read_coarse(str(path), header, False)
         assert header.grid.crs == CRS
         np.testing.assert_array_equal(fetched(str(path)), DATA)

@@ -16,7 +16,7 @@ def foreign(gsd: int) -> Window:
     """A window of zone 32, in pixels of `gsd` metres, around WINDOW."""
     west, south, east, north = rasterio.warp.transform_bounds(ZONE_33, ZONE_32, *WINDOW.bounds, densify_pts=21)
     row, col = int(-north // gsd) - 3, int(west // gsd) - 3
-    return Window(row, col, int(-south // gsd) + 4 - row, int(east // gsd) + 4 - col)
+    return Window(row, col, int(-south // gsd) + 4 - row, int(east // gsd) + 4 - col, gsd)
 
 
 def grid(crs: str, gsd: int) -> Grid:
@@ -29,7 +29,7 @@ def noise(window: Window) -> NDArray[np.uint16]:
 
 
 def test_twenty_metres_to_ten_is_the_closed_form() -> None:
-    native = Window(WINDOW.row // 2 - 2, WINDOW.col // 2 - 2, WINDOW.height // 2 + 4, WINDOW.width // 2 + 4)
+    native = WINDOW.in_pixels_of(20).grow(2)
     coarse = noise(native)
     out = resample(coarse, native, grid(ZONE_33, 20), WINDOW, ZONE_33, "bilinear")
     inner = coarse[2:-2, 2:-2].astype(float)
@@ -47,11 +47,10 @@ def test_another_zone_agrees_with_gdal(gsd: int) -> None:
     numbers = noise(native)
     ours = resample(numbers, native, grid(ZONE_32, gsd), WINDOW, ZONE_33, "bilinear")
     theirs = np.zeros_like(ours)
-    transform = rasterio.Affine(gsd, 0, native.col * gsd, 0, -gsd, -native.row * gsd)
     options = {"XSCALE": 1, "YSCALE": 1}
     rasterio.warp.reproject(
-        numbers, theirs, src_transform=transform, src_crs=ZONE_32, dst_transform=WINDOW.transform(), dst_crs=ZONE_33,
-        resampling=rasterio.warp.Resampling.bilinear, **options,
+        numbers, theirs, src_transform=native.transform(), src_crs=ZONE_32,
+        dst_transform=WINDOW.transform(), dst_crs=ZONE_33, resampling=rasterio.warp.Resampling.bilinear, **options,
     )  # fmt: skip
     # Of noise 4000 wide: GDAL's coordinates are good to a few thousandths of a pixel.
     assert np.abs(ours.astype(int) - theirs).max() <= 20
@@ -69,7 +68,7 @@ def test_a_pixel_does_not_depend_on_the_window() -> None:
 
 
 def test_nodata_weighs_nothing_and_wins_from_half_on() -> None:
-    native = Window(WINDOW.row // 2 - 2, WINDOW.col // 2 - 2, WINDOW.height // 2 + 4, WINDOW.width // 2 + 4)
+    native = WINDOW.in_pixels_of(20).grow(2)
     coarse = np.full((native.height, native.width), 3000, np.uint16)
     coarse[:, :12] = 0
     out = resample(coarse, native, grid(ZONE_33, 20), WINDOW, ZONE_33, "bilinear")
