@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,9 +46,10 @@ class EvaluateRequest:
     data: Path
     """Folder of sharp images, or a Zarr store."""
     scale: int
-    degradation: Literal["published", "sentinel2"]
+    degradation: str
+    """`published`, or the sensor's name."""
     radiometry: Radiometry | None = None
-    """How images become the network's values; None: photograph with `published`, reflectance with `sentinel2`."""
+    """How images become the network's values; None: photograph with `published`, reflectance with a sensor."""
     gsd: float | None = None
     """Metres a pixel that finer images are averaged to, above 0; None: pixels as they are."""
     white: float | None = None

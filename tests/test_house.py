@@ -25,6 +25,7 @@ ELSEWHERE = {
         "networks/slimdiffsr/operators": "networks/slimdiffsr/test_student",
         "networks/slimdiffsr/unet": "networks/slimdiffsr/test_student",
         "registry": "test_upscaler",
+        "sensors/demo_responses": "pipeline/demo/test_sensor",
         "sensors/sentinel2_offset": "sensors/test_sentinel2",
         "show": "test_upscaler, test_published, acceptance/test_ablations",
         "train": "acceptance/test_train_tasks, integration/test_train",

@@ -1,4 +1,7 @@
-"""The instruments: one file each, and one line here. Nothing else knows a satellite."""
+"""The instruments: one file each, and one line here. Nothing else knows a satellite.
+
+Imports no library, for `rsup --help` asks here what it offers.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ from .profile import Sensor
 from .sentinel2 import SENTINEL2
 
 SENSORS: dict[str, Sensor] = {each.name: each for each in (SENTINEL2,)}
-"""By name. The first is whose a scene or a collection is taken to be that nobody lists."""
+"""By name."""
+
+DEFAULT = SENTINEL2
+"""Whose a scene or a collection is taken to be that nobody lists, and what is meant where nothing is named."""
 
 
 def sensor_of(collection: str | None) -> Sensor:
     """The sensor of a STAC collection."""
-    every = list(SENSORS.values())
-    return next((sensor for sensor in every if collection in sensor.collections), every[0])
+    return next((sensor for sensor in SENSORS.values() if collection in sensor.collections), DEFAULT)
 
 
 def sensor_of_items(items: Iterable[Any]) -> Sensor:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from rsup.models.base.errors import SceneError
-from rsup.models.base.radiometry import DN_MAX, DN_ZERO
 
 from .profile import Evidence, NumberRule
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 RAW_OFFSET = -1000
 """BOA_ADD_OFFSET of products since baseline 04.00: what their numbers need before / 10000."""
@@ -49,6 +49,8 @@ def product_offset(metadata: str) -> int | None:
 
 def dark_level(pixels: NDArray[np.uint16]) -> float | None:
     """The first percentile of valid numbers of a coarse look at an item; None where too few are valid."""
+    import numpy as np
+
     valid = pixels[(pixels > 0) & (pixels < UNDERFLOW)]
     return float(np.percentile(valid, 1)) if valid.size >= 100 else None
 
@@ -115,6 +117,10 @@ def to_stored(numbers: NDArray[np.uint16], rule: NumberRule) -> NDArray[np.uint1
 
     Saturated (65535) stays so; in shifted copies 64000..65534 are small numbers that wrapped below zero.
     """
+    import numpy as np
+
+    from rsup.models.base.radiometry import DN_MAX, DN_ZERO
+
     if rule.offset == RAW_OFFSET:
         return numbers
     wide = numbers.astype(np.int32)

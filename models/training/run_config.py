@@ -128,7 +128,8 @@ class RunConfig(Config):
             if added and not isinstance(way.degradation, SensorDegradation):
                 where = f"variant {variant}: " if variant else ""
                 raise ValueError(
-                    f'{where}radiometry.{added[0]} is for the sensor alone: give degradation.kind = "sentinel2" too'
+                    f"{where}radiometry.{added[0]} is for the sensor alone: "
+                    f'give degradation.kind = "{SensorDegradation().kind}" too'
                 )
         return self
 

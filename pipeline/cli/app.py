@@ -10,13 +10,15 @@ from typing import Annotated
 
 import typer
 
+from rsup.models.sensors import DEFAULT
+
 from .learning import evaluate, train
 from .models import import_model, list_models, show_model
 from .scenes import demo, fetch, upscale
 
 app = typer.Typer(
     name="rsup",
-    help="Super-resolved, georeferenced mosaics from Sentinel-2 archives.",
+    help=f"Super-resolved, georeferenced mosaics from {DEFAULT.title} archives.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -11,8 +11,12 @@ from typing import Annotated
 import typer
 
 from rsup.models.base.errors import ArgumentError
+from rsup.models.sensors import DEFAULT
 
 from .options import Json, Settings, names, print_result
+
+DEGRADATIONS = ("published", DEFAULT.name)
+"""What `rsup evaluate` can do to images: as published, or as the sensor would."""
 
 
 class Role(StrEnum):
@@ -63,7 +67,7 @@ def evaluate(
         typer.Option(help="Folder of sharp images, or a Zarr store.", readable=False),
     ],
     scale: Annotated[int, typer.Option(help="4 or 8.")],
-    degradation: Annotated[str, typer.Option(help="How the images are degraded: published or sentinel2.")],
+    degradation: Annotated[str, typer.Option(help=f"How the images are degraded: {' or '.join(DEGRADATIONS)}.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for a page of crops.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Measure every image, not the validation split alone.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Most images.")] = None,
@@ -85,8 +89,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure a network on images whose truth is known, beside bicubic interpolation."""
-    if degradation not in ("published", "sentinel2"):
-        raise ArgumentError(f"--degradation {degradation}: give published or sentinel2")
+    if degradation not in DEGRADATIONS:
+        raise ArgumentError(f"--degradation {degradation}: give {' or '.join(DEGRADATIONS)}")
     for option, number in (("--gsd", gsd), ("--white", white)):
         if number is not None and not number > 0:
             raise ArgumentError(f"{option} {number:g}: give a number above 0")
@@ -101,7 +105,7 @@ def evaluate(
         model=model,
         data=data,
         scale=scale,
-        degradation="published" if degradation == "published" else "sentinel2",
+        degradation=degradation,
         gsd=gsd,
         white=white,
         bands=(channels[0], channels[1], channels[2]) if channels else None,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rsup.models.sensors import DEFAULT
+
 from .options import DryRun, Json, Overwrite, names, numbers, print_result
 
 
@@ -18,7 +20,7 @@ def fetch(
         str,
         typer.Option(envvar="RSUP_CATALOG", help="earth-search, planetary-computer, or a STAC URL or file."),
     ] = "earth-search",
-    collection: Annotated[str, typer.Option(help="STAC collection.")] = "sentinel-2-l2a",
+    collection: Annotated[str, typer.Option(help="STAC collection.")] = DEFAULT.collections[0],
     max_cloud: Annotated[float, typer.Option(min=0, max=100, help="Most cloud an item may have, in percent.")] = 20,
     bands: Annotated[str, typer.Option(help="Bands by common name, separated by commas.")] = "red,green,blue",
     composite: Annotated[str, typer.Option(help="first (least cloud wins) or median.")] = "first",

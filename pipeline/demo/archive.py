@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyproj import Transformer
 
-from rsup.pipeline.lattice import GSD, Window, snap
+from rsup.pipeline.lattice import Window, snap
 
 from .acquisitions import ACQUISITIONS, Acquisition
 from .catalogue import Product, write_catalogue
@@ -16,6 +16,7 @@ from .landscape import CRS, ORIGIN, Landscape
 from .noise import mix
 from .product import Swath, expose
 from .rasters import truth_raster
+from .sensor import CLASSES_GSD
 from .survey import measure
 
 MARGIN = 64
@@ -47,7 +48,7 @@ def make_archive(root: Path, seed: int = 0, size: int = 256) -> Archive:
     root = root.resolve()  # below a relative folder the catalogue's links to the assets lead nowhere
     root.mkdir(parents=True)
     centre = snap((*ORIGIN, *ORIGIN))
-    aoi = Window(centre.row - size // 2, centre.col - size // 2, size, size)
+    aoi = replace(centre, row=centre.row - size // 2, col=centre.col - size // 2, height=size, width=size)
     # Meridians lean two degrees here: a box in degrees grows by 3.5 % when it is snapped to the zone's grid.
     window = aoi.grow(4 + size // 40)
     region = _even(window.grow(MARGIN))
@@ -70,8 +71,7 @@ def make_archive(root: Path, seed: int = 0, size: int = 256) -> Archive:
 
 def _even(window: Window) -> Window:
     """The smallest window around `window` that holds whole 20 m pixels only."""
-    row, col = window.row // 2 * 2, window.col // 2 * 2
-    return Window(row, col, -(-(window.stop_row - row) // 2) * 2, -(-(window.stop_col - col) // 2) * 2)
+    return snap(window.bounds, CLASSES_GSD).in_pixels_of(window.gsd)
 
 
 def _footprint(acquisition: Acquisition, region: Window) -> Window:
@@ -81,7 +81,7 @@ def _footprint(acquisition: Acquisition, region: Window) -> Window:
         to_zone = Transformer.from_crs(CRS, acquisition.crs, always_xy=True)
         west, south, east, north = region.bounds
         x, y = to_zone.transform((west + east) / 2, (south + north) / 2)
-        half = round(acquisition.share * region.width / 2) * GSD
+        half = round(acquisition.share * region.width / 2) * region.gsd
         zone = _even(snap((x - half, y - half, x + half, y + half)))
     common = zone.intersect(snap(acquisition.tile_bounds))
     assert common is not None  # the landscape lies where the tiles overlap

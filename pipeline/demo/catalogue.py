@@ -10,15 +10,13 @@ from typing import Any
 import pystac
 from pyproj import Transformer
 
-from rsup.pipeline.lattice import GSD, Window
+from rsup.pipeline.lattice import Window
 
 from .acquisitions import Acquisition
 from .canvas import SUN_AZIMUTH, SUN_ELEVATION
 from .product import Shares
-from .sensor import BAND_GSD
+from .sensor import BAND_GSD, CLASSES_GSD, SENSOR
 from .spectra import BANDS
-
-COLLECTION = "sentinel-2-l2a"
 
 _EXTENSIONS = [
     "https://stac-extensions.github.io/eo/v1.1.0/schema.json",
@@ -28,13 +26,13 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/grid/v1.1.0/schema.json",
     "https://stac-extensions.github.io/mgrs/v1.0.0/schema.json",
 ]
-# Sentinel-2's name, centre wavelength and width (micrometres) of each band.
+# Centre wavelength and width (micrometres) of each band.
 _BANDS = {
-    "red": ("B04", 0.665, 0.038),
-    "green": ("B03", 0.560, 0.045),
-    "blue": ("B02", 0.490, 0.098),
-    "nir": ("B08", 0.842, 0.145),
-    "swir16": ("B11", 1.610, 0.143),
+    "red": (0.665, 0.038),
+    "green": (0.560, 0.045),
+    "blue": (0.490, 0.098),
+    "nir": (0.842, 0.145),
+    "swir16": (1.610, 0.143),
 }
 # What the s2 properties call each scene class.
 _CLASS_PROPERTIES = {
@@ -69,7 +67,7 @@ def write_catalogue(root: Path, products: list[Product]) -> None:
     corners = list(zip(*boxes, strict=True))
     union = [min(corners[0]), min(corners[1]), max(corners[2]), max(corners[3])]
     collection = pystac.Collection(
-        COLLECTION,
+        SENSOR.collections[0],
         "Made Sentinel-2 L2A products of a made landscape",
         pystac.Extent(pystac.SpatialExtent([union]), pystac.TemporalExtent([[min(times), max(times)]])),
         license="CC0-1.0",
@@ -109,7 +107,7 @@ def _item(root: Path, product: Product) -> pystac.Item:
     for band in BANDS:
         item.add_asset(band, _asset(folder / f"{band}.tif", product, BAND_GSD[band], _reflectance(band, acquisition)))
     classes = {"title": "Scene classification", "raster:bands": [{"nodata": 0, "data_type": "uint8"}]}
-    item.add_asset("scl", _asset(folder / "scl.tif", product, 20, classes))
+    item.add_asset("scl", _asset(folder / "scl.tif", product, CLASSES_GSD, classes))
     return item
 
 
@@ -124,7 +122,7 @@ def _properties(acquisition: Acquisition, shares: Shares) -> dict[str, Any]:
         "platform": acquisition.platform,
         "constellation": "sentinel-2",
         "instruments": ["msi"],
-        "gsd": 10,
+        "gsd": min(BAND_GSD.values()),
         "eo:cloud_cover": round(100 * shares.cloud, 6),
         "proj:code": acquisition.crs,
         "grid:code": f"MGRS-{tile}",
@@ -149,7 +147,8 @@ def _properties(acquisition: Acquisition, shares: Shares) -> dict[str, Any]:
 
 def _reflectance(band: str, acquisition: Acquisition) -> dict[str, Any]:
     """Asset fields of a band: how its numbers become reflectance, and which light it sees."""
-    name, centre, width = _BANDS[band]
+    _, name, *_ = SENSOR.band(band).asset_keys
+    centre, width = _BANDS[band]
     return {
         "title": f"{band} ({name}) - {BAND_GSD[band]}m",
         "eo:bands": [{"name": name, "common_name": band, "center_wavelength": centre, "full_width_half_max": width}],
@@ -168,8 +167,8 @@ def _reflectance(band: str, acquisition: Acquisition) -> dict[str, Any]:
 
 def _asset(path: Path, product: Product, gsd: int, fields: dict[str, Any]) -> pystac.Asset:
     west, _, _, north = product.window.bounds
-    shape = [product.window.height * GSD // gsd, product.window.width * GSD // gsd]
-    grid = {"gsd": gsd, "proj:shape": shape, "proj:transform": [gsd, 0, west, 0, -gsd, north]}
+    pixels = product.window.in_pixels_of(gsd)
+    grid = {"gsd": gsd, "proj:shape": [pixels.height, pixels.width], "proj:transform": [gsd, 0, west, 0, -gsd, north]}
     extra = {key: value for key, value in fields.items() if key != "title"}
     return pystac.Asset(
         str(path),

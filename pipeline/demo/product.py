@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from affine import Affine
 from pyproj import Transformer
 
 from rsup.models.base.radiometry import NODATA
@@ -18,7 +17,7 @@ from .clouds import CLOUD_HIGH, CLOUD_MEDIUM, Sky
 from .landscape import CRS
 from .noise import mix
 from .rasters import numbers, write_cog
-from .sensor import BAND_GSD, noise
+from .sensor import BAND_GSD, CLASSES_GSD, noise
 from .spectra import BANDS
 from .survey import Ground
 
@@ -30,16 +29,17 @@ def expose(acquisition: Acquisition, ground: Ground, sky: Sky, swath: Swath, see
     """Write the product's bands and scene classes: the ground under its sky, with noise, as numbers."""
     salt = int(mix(seed, *acquisition.datatake.encode())[0])
     for band in BANDS:
-        gsd = BAND_GSD[band]
-        x, y = _pixel_centres(ground.window, gsd, acquisition.crs)
+        pixels = ground.window.in_pixels_of(BAND_GSD[band])
+        x, y = _pixel_centres(pixels, acquisition.crs)
         seen = sky.veil(band, ground.bands[band], x, y) * np.float32(acquisition.gain)
-        seen = seen + noise(band, ground.window, salt, seen)
+        seen = seen + noise(band, pixels, salt, seen)
         stored = np.where(swath.covers(x, y), numbers(seen, acquisition.offset), NODATA).astype(np.uint16)
-        write_cog(folder / f"{band}.tif", stored, _affine(ground.window, gsd), acquisition.crs)
-    x, y = _pixel_centres(ground.window, 20, acquisition.crs)
+        write_cog(folder / f"{band}.tif", stored, pixels.transform(), acquisition.crs)
+    pixels = ground.window.in_pixels_of(CLASSES_GSD)
+    x, y = _pixel_centres(pixels, acquisition.crs)
     scl = np.where(swath.covers(x, y), sky.classes(ground.scl, x, y), NODATA).astype(np.uint8)
     # Classes are names: an overview must show one of them, not their mean.
-    write_cog(folder / "scl.tif", scl, _affine(ground.window, 20), acquisition.crs, resampling="mode")
+    write_cog(folder / "scl.tif", scl, pixels.transform(), acquisition.crs, resampling="mode")
     return Shares.of(scl)
 
 
@@ -78,15 +78,10 @@ class Shares:
         return cls(float(counts[0]) / scl.size, classes[CLOUD_MEDIUM] + classes[CLOUD_HIGH], classes)
 
 
-def _pixel_centres(window: Window, gsd: int, crs: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """x, y in landscape.CRS of the centres of the `gsd` metre pixels of `window`, on the lattice of `crs`."""
-    west, south, east, north = window.bounds
+def _pixel_centres(window: Window, crs: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x, y in landscape.CRS of the centres of the pixels of `window`, on the lattice of `crs`."""
+    (west, south, east, north), gsd = window.bounds, window.gsd
     x, y = np.meshgrid(np.arange(west, east, gsd) + gsd / 2, np.arange(north, south, -gsd) - gsd / 2)
     if crs != CRS:
         x, y = Transformer.from_crs(crs, CRS, always_xy=True).transform(x, y)
     return x, y
-
-
-def _affine(window: Window, gsd: int) -> Affine:
-    west, _, _, north = window.bounds
-    return Affine(gsd, 0, west, 0, -gsd, north)

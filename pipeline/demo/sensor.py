@@ -14,6 +14,8 @@ import numpy as np
 from pyproj import Transformer
 from scipy.special import ndtr
 
+from rsup.models.sensors import SENSORS
+from rsup.models.sensors.demo_responses import DEMO_RESPONSES
 from rsup.pipeline.lattice import GSD, Window
 
 from .canvas import BARE, SAMPLE, VEGETATION, WATER
@@ -27,13 +29,12 @@ if TYPE_CHECKING:
 FINE = int(GSD / SAMPLE)
 """Truth samples along one 10 m pixel."""
 
-MTF_AT_NYQUIST = {"red": 0.24, "green": 0.28, "blue": 0.26, "nir": 0.26, "swir16": 0.22}
-"""MTF of the whole instrument at 1 / (2 GSD): ESA, Sentinel-2 L1C Data Quality Report (S2-PDGS-MPC-DQR)."""
-BAND_GSD = {"red": 10, "green": 10, "blue": 10, "nir": 10, "swir16": 20}
+SENSOR = SENSORS["sentinel2"]
+"""What the archive is made to look like."""
+BAND_GSD = {band: SENSOR.band(band).gsd for band in BANDS}
 """Pixel of each band, metres."""
-SNR = {"red": 142, "green": 168, "blue": 154, "nir": 174, "swir16": 100}
-"""Signal to noise at the reference radiance: Sentinel-2 mission requirements (ESA SP-1322/2, table 1)."""
-_REFERENCE = 0.2  # reflectance that the reference radiances stand for, about
+CLASSES_GSD = SENSOR.band("scl").gsd
+"""Pixel of the scene classes, metres; the coarsest there is."""
 
 _HALO = 40 // GSD  # 10 m pixels of truth around a block: four standard deviations of the widest Gaussian
 
@@ -43,7 +44,7 @@ def gaussian_sigma(band: str) -> float:
 
     At Nyquist a box has MTF 2 / pi, a Gaussian exp(-(pi sigma / GSD)^2 / 2).
     """
-    return BAND_GSD[band] / pi * sqrt(-2 * log(MTF_AT_NYQUIST[band] * pi / 2))
+    return BAND_GSD[band] / pi * sqrt(-2 * log(DEMO_RESPONSES[band].mtf * pi / 2))
 
 
 def response(band: str, pixels: int) -> NDArray[np.float32]:
@@ -77,16 +78,15 @@ def look(landscape: Landscape, window: Window, crs: str) -> Block:
 
     Even edges keep 20 m pixels whole. Raises ValueError where an edge of the window is odd.
     """
-    if any(edge % 2 for edge in (window.row, window.col, window.height, window.width)):
-        raise ValueError(f"{window} does not lie on the lattice of 20 m pixels")
+    window.in_pixels_of(CLASSES_GSD)
     x, y = sample_points(window.grow(_HALO))
     if crs != CRS:
         x, y = Transformer.from_crs(crs, CRS, always_xy=True).transform(x, y)
     reflectance, scl = landscape.sample(x, y)
     measured = {}
     for band, values in zip(BANDS, reflectance, strict=True):
-        ratio = BAND_GSD[band] // GSD
-        rows, columns = response(band, window.height // ratio), response(band, window.width // ratio)
+        pixels = window.in_pixels_of(BAND_GSD[band])
+        rows, columns = response(band, pixels.height), response(band, pixels.width)
         measured[band] = rows @ values @ columns.T
     inner = slice(_HALO * FINE, -_HALO * FINE)
     return Block(window, reflectance[:, inner, inner], measured, _commonest(scl[inner, inner]))
@@ -102,16 +102,15 @@ def sample_points(window: Window) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def noise(band: str, window: Window, salt: int, reflectance: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Measuring noise of `band` at `reflectance` ([y, x], the band's pixels of `window`): shot noise.
+    """Measuring noise of `band` at `reflectance` [y, x] on `window`, which counts the band's own pixels: shot noise.
 
     Its standard deviation is 1 / SNR at the reference and grows with the root of the signal.
     Hashed from each pixel's place and `salt` (the datatake): two products of one datatake share it.
     """
-    ratio = BAND_GSD[band] // GSD
-    rows = np.arange(reflectance.shape[0])[:, np.newaxis] + window.row // ratio
-    columns = np.arange(reflectance.shape[1]) + window.col // ratio
-    bits = mix(rows, columns, salt, BANDS.index(band))
-    return np.asarray(normal(bits) * np.sqrt(np.clip(reflectance, 0, None) * _REFERENCE) / SNR[band], np.float32)
+    rows = np.arange(window.row, window.stop_row)[:, np.newaxis]
+    columns = np.arange(window.col, window.stop_col)
+    bits, seen = mix(rows, columns, salt, BANDS.index(band)), DEMO_RESPONSES[band]
+    return np.asarray(normal(bits) * np.sqrt(np.clip(reflectance, 0, None) * seen.reference) / seen.snr, np.float32)
 
 
 def _commonest(scl: NDArray[np.uint8]) -> NDArray[np.uint8]:

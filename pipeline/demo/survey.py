@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rsup.pipeline.lattice import GSD, Window, chunks
+from rsup.pipeline.lattice import Window, chunks
 
 from .landscape import Landscape
-from .sensor import BAND_GSD, look
+from .sensor import BAND_GSD, CLASSES_GSD, look
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,22 +35,23 @@ class Ground:
 
     def cut(self, window: Window) -> Ground:
         """The part in `window`, which must have even edges and lie inside."""
-        rows, columns = window.within(self.window)
 
-        def part(values: NDArray[Any], ratio: int) -> NDArray[Any]:
-            return values[rows.start // ratio : rows.stop // ratio, columns.start // ratio : columns.stop // ratio]
+        def part(values: NDArray[Any], gsd: int) -> NDArray[Any]:
+            return values[window.in_pixels_of(gsd).within(self.window.in_pixels_of(gsd))]
 
-        bands = {band: part(values, BAND_GSD[band] // GSD) for band, values in self.bands.items()}
-        return Ground(window, bands, part(self.scl, 2))
+        bands = {band: part(values, BAND_GSD[band]) for band, values in self.bands.items()}
+        return Ground(window, bands, part(self.scl, CLASSES_GSD))
 
 
 def measure(landscape: Landscape, window: Window, crs: str, truth: TruthWriter | None = None) -> Ground:
     """Look at `window` of the lattice of `crs` block by block; the truth goes to its raster, if given."""
-    bands = {
-        band: np.empty((window.height * GSD // gsd, window.width * GSD // gsd), np.float32)
-        for band, gsd in BAND_GSD.items()
-    }
-    whole = Ground(window, bands, np.empty((window.height // 2, window.width // 2), np.uint8))
+
+    def empty(gsd: int, dtype: type[Any]) -> NDArray[Any]:
+        pixels = window.in_pixels_of(gsd)
+        return np.empty((pixels.height, pixels.width), dtype)
+
+    bands = {band: empty(gsd, np.float32) for band, gsd in BAND_GSD.items()}
+    whole = Ground(window, bands, empty(CLASSES_GSD, np.uint8))
     writing = Lock()
 
     def measure_block(part: Window) -> None:

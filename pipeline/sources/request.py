@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from rsup.models.base.errors import ArgumentError
-from rsup.models.sensors import sensor_of
+from rsup.models.sensors import DEFAULT, sensor_of
 from rsup.models.sensors.profile import Sensor
 from rsup.pipeline.public import public_address
 
@@ -30,7 +30,7 @@ class FetchRequest:
     """YYYY, YYYY-MM, YYYY-MM-DD, or two of them with a slash; `..` leaves an end open. UTC, ends included."""
     output: Path
     catalog: str = "earth-search"
-    collection: str = "sentinel-2-l2a"
+    collection: str = DEFAULT.collections[0]
     max_cloud: float = 20.0
     """Percent of the whole item."""
     bands: tuple[str, ...] = ("red", "green", "blue")

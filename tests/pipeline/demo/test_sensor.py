@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rsup.models.sensors.demo_responses import DEMO_RESPONSES
 from rsup.pipeline.demo.canvas import SAMPLE
 from rsup.pipeline.demo.landscape import CRS, ORIGIN, Landscape
-from rsup.pipeline.demo.sensor import BAND_GSD, MTF_AT_NYQUIST, SNR, look, noise, response
+from rsup.pipeline.demo.sensor import BAND_GSD, look, noise, response
 from rsup.pipeline.demo.spectra import BANDS
 from rsup.pipeline.lattice import Window, snap
 
@@ -24,7 +25,7 @@ def test_contrast_at_nyquist_is_the_published_mtf(band: str) -> None:
     wave = np.cos(np.pi * (metres - 40 - BAND_GSD[band] / 2) / BAND_GSD[band])
     measured = weights @ wave
     contrast = np.abs(measured)
-    np.testing.assert_allclose(contrast, MTF_AT_NYQUIST[band], rtol=0.02)
+    np.testing.assert_allclose(contrast, DEMO_RESPONSES[band].mtf, rtol=0.02)
     assert (np.sign(measured) == np.tile([1, -1], 8)).all()
 
 
@@ -50,7 +51,7 @@ def test_noise_has_the_required_signal_to_noise_and_belongs_to_the_place() -> No
     window = Window(-400, 600, 400, 400)
     for level in (0.2, 0.05):
         field = noise("green", window, 9, np.full((400, 400), level, np.float32))
-        assert field.std() == pytest.approx(np.sqrt(level * 0.2) / SNR["green"], rel=0.02)
+        assert field.std() == pytest.approx(np.sqrt(level * 0.2) / DEMO_RESPONSES["green"].snr, rel=0.02)
         assert abs(field.mean()) < 4 * field.std() / 400
     inner = Window(-300, 700, 50, 50)
     part = noise("green", inner, 9, np.full((50, 50), level, np.float32))
