@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .base.errors import DataError
-from .base.progress import Report
+from .base.progress import Progress
 from .data.images import DataConfig, Images
 from .data.measured import TILE, splits_of, whole_images
 from .degradation.pairs import RadiometryConfig, make_pair
@@ -72,7 +72,7 @@ class EvaluateRequest:
 
 def evaluate(
     request: EvaluateRequest,
-    progress: Report = lambda done, total, note="": None,
+    progress: Progress = lambda done, total, note="": None,
     beside: Mapping[str, Enlarge] | None = None,
 ) -> dict[str, Any]:
     """Figures of the model, averaged over the images; beside them bicubic's (`bicubic`), unless the model is that.
@@ -148,7 +148,7 @@ def _judged(
     degradation: PublishedDegradation | SensorDegradation,
     judge: Judge,
     device: torch.device,
-    progress: Report,
+    progress: Progress,
 ) -> _Judged:
     """Each image degraded once, enlarged by every model, and measured against itself."""
     judged = _Judged({key: [] for key in models}, [], [])

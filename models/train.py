@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from .base.errors import RecipeError, TrainingError, remedy
-from .base.progress import Report
+from .base.progress import Progress
 from .methods import METHODS
 from .methods.rsd import ResShiftTask, RsdTask, load_resshift, new_resshift
 from .training.loop import fit
@@ -33,7 +33,7 @@ class TrainRequest:
     resume: bool = False
 
 
-def train(request: TrainRequest, report: Report) -> dict[str, Any]:
+def train(request: TrainRequest, progress: Progress) -> dict[str, Any]:
     """Train what the recipe says, from the start or from the last checkpoint; what was done, as plain values.
 
     Raises RecipeError, ModelError, DataError and TrainingError before anything that existed is touched.
@@ -49,11 +49,11 @@ def train(request: TrainRequest, report: Report) -> dict[str, Any]:
     check_run(request.output, recipe, resume=request.resume)
     try:
         if isinstance(recipe, RsdRecipe) and recipe.train_teacher is not None:
-            return _train_both(request, recipe, recipe.train_teacher, accelerator, report)
+            return _train_both(request, recipe, recipe.train_teacher, accelerator, progress)
         task = method.task(recipe)
         # No process makes the folder while another still looks whether it is there.
         accelerator.wait_for_everyone()
-        return fit(task, request.data, request.output, accelerator, report)
+        return fit(task, request.data, request.output, accelerator, progress)
     except OSError as error:
         lost = "start all of its processes again" if isinstance(error, ConnectionError | TimeoutError) else "mend that"
         raise TrainingError(
@@ -62,7 +62,7 @@ def train(request: TrainRequest, report: Report) -> dict[str, Any]:
 
 
 def _train_both(
-    request: TrainRequest, recipe: RsdRecipe, first: ResShiftRecipe, accelerator: Accelerator, report: Report
+    request: TrainRequest, recipe: RsdRecipe, first: ResShiftRecipe, accelerator: Accelerator, progress: Progress
 ) -> dict[str, Any]:
     """The residual-shifting teacher in a folder of its own, then its student."""
     teacher = request.output / TEACHER
@@ -71,8 +71,8 @@ def _train_both(
     RsdTask(recipe, *new_resshift(first))
     task = ResShiftTask(first)
     accelerator.wait_for_everyone()
-    done = fit(task, request.data, teacher, accelerator, report)
+    done = fit(task, request.data, teacher, accelerator, progress)
     if done["stopped"]:
         return done
     accelerator.wait_for_everyone()
-    return fit(RsdTask(recipe, *load_resshift(teacher)), request.data, request.output, accelerator, report)
+    return fit(RsdTask(recipe, *load_resshift(teacher)), request.data, request.output, accelerator, progress)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 
-class Report(Protocol):
+class Progress(Protocol):
     """Called as often as the work likes."""
 
     def __call__(self, done: int, total: int, note: str = "", /) -> None:
@@ -27,24 +27,24 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def progress(title: str, unit: str) -> Iterator[Report]:
+def show_progress(title: str, unit: str) -> Iterator[Progress]:
     """Show how far `title` has come, with rate and time left, while the block runs."""
-    with _bar(title, unit) if sys.stderr.isatty() else _log(title, unit) as report:
-        yield report
+    with _bar(title, unit) if sys.stderr.isatty() else _log(title, unit) as progress:
+        yield progress
 
 
 @contextmanager
-def _bar(title: str, unit: str) -> Iterator[Report]:
+def _bar(title: str, unit: str) -> Iterator[Progress]:
     # Here, not at the top: rich takes longer to import than `rsup --help` takes to answer.
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
@@ -56,22 +56,22 @@ def _bar(title: str, unit: str) -> Iterator[Report]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=False) as bar:
         task = bar.add_task(title, total=None, rate="", note="")
 
-        def report(done: int, total: int, note: str = "", /) -> None:
+        def progress(done: int, total: int, note: str = "", /) -> None:
             speed = bar.tasks[task].speed
             bar.update(task, completed=done, total=total, rate=f"{speed:.3g}/s" if speed else "", note=note)
 
-        yield report
+        yield progress
 
 
 @contextmanager
-def _log(title: str, unit: str) -> Iterator[Report]:
+def _log(title: str, unit: str) -> Iterator[Progress]:
     start = last = time.monotonic()
     first: int | None = None
 
-    def report(done: int, total: int, note: str = "", /) -> None:
+    def progress(done: int, total: int, note: str = "", /) -> None:
         nonlocal last, first
         now = time.monotonic()
         first = done if first is None else first  # a resumed run starts with some already done
@@ -82,4 +82,4 @@ def _log(title: str, unit: str) -> Iterator[Report]:
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
         say(f"{title}: {done}/{total} {unit}, {rate:.3g}/s{left}{', ' if note else ''}{note}")
 
-    yield report
+    yield progress

@@ -51,7 +51,7 @@ class Reconstruction(nn.Module):
         }
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
-    def judge(self, image: Tensor, truth: Tensor) -> Iterator[Update]:
+    def discriminator_update(self, image: Tensor, truth: Tensor) -> Iterator[Update]:
         """The discriminator's own update, where there is one."""
         if self.discriminator is not None:
             real, fake = self.discriminator(truth), self.discriminator(image.detach())

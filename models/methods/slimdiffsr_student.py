@@ -77,7 +77,7 @@ class StudentTask(Task):
             weights = self.recipe.distillation
             loss = loss + weights.mse * distilled["mse"] + weights.mmd * distilled.get("mmd", 0)
         yield Update("student", loss, terms | distilled)
-        yield from self.reconstruction.judge(result, pair.high)
+        yield from self.reconstruction.discriminator_update(result, pair.high)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         result: Tensor = self.student(self._input(self.student, pair.low))

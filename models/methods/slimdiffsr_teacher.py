@@ -78,7 +78,7 @@ class TeacherTask(Task):
         terms = self.reconstruction.terms(out.image, pair.high) | self.reconstruction.gan(out.image)
         smooth = self._smoothness(out.alpha_bar)
         yield Update("teacher", self._loss(terms, smooth), terms | smooth)
-        yield from self.reconstruction.judge(out.image, pair.high)
+        yield from self.reconstruction.discriminator_update(out.image, pair.high)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         image = self.enlarge(pair.low)

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from rsup.models.base.errors import DataError
-from rsup.models.base.progress import Report
+from rsup.models.base.progress import Progress
 from rsup.models.data.batches import Batches, Interleaved, read_ahead
 from rsup.models.data.images import Images
 from rsup.models.degradation.pairs import make_pair
@@ -40,7 +40,7 @@ LOG_EVERY = 10
 """Steps between two points of a curve."""
 
 
-def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: Report) -> dict[str, Any]:
+def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, progress: Progress) -> dict[str, Any]:
     """Train `task` on the images in `data` until its last step, or until SIGTERM; go on from what `folder` holds.
 
     Raises DataError for images that will not do, TrainingError for a loss that is not finite (after saving the batch
@@ -48,9 +48,9 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
     """
     recipe = task.recipe
     torch.manual_seed(recipe.seed)
-    ways = list(recipe.ways().values())
-    # Ways that read alike share what has been read.
-    kinds = dict.fromkeys((way.data, way.crop) for way in ways)
+    variants = list(recipe.per_variant().values())
+    # Variants that read alike share what has been read.
+    kinds = dict.fromkeys((variant.data, variant.crop) for variant in variants)
     learning = {kind: Images(data, "train", *kind) for kind in kinds}
     validation = Validation(task, data, accelerator, folder)
     if accelerator.is_main_process:
@@ -67,8 +67,10 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
         for parameter in task.parameters(name):
             broadcast(parameter.data)
     rank = accelerator.process_index
-    batches = Interleaved([Batches(learning[way.data, way.crop], way.batch, recipe.seed, rank) for way in ways])
-    per_step = task.turns * recipe.accumulate * len(ways)
+    batches = Interleaved(
+        [Batches(learning[variant.data, variant.crop], variant.batch, recipe.seed, rank) for variant in variants]
+    )
+    per_step = task.turns * recipe.accumulate * len(variants)
     numbers = range(start * per_step, task.steps * per_step)
     reading = closing(read_ahead(batches, numbers, recipe.loaders, accelerator.device))
     writer = SummaryWriter(folder / "tensorboard", purge_step=start) if accelerator.is_main_process else None
@@ -88,12 +90,12 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
         for step in range(start, task.steps):
             losses: dict[str, float] = {}
             for turn in range(task.turns):
-                losses |= _turn(task, ways, optimizers, loader, step, turn, accelerator, folder)
+                losses |= _turn(task, variants, optimizers, loader, step, turn, accelerator, folder)
             if mean is not None:
                 mean.step(task.parameters(task.exported))
             done = step + 1
             if accelerator.is_main_process:
-                report(done, task.steps, ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+                progress(done, task.steps, ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
             if writer and (done % LOG_EVERY == 0 or done == task.steps):
                 for name, value in losses.items():
                     writer.add_scalar(f"train/{name}", value, done)
@@ -121,7 +123,7 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, report: 
 
 def _turn(
     task: Task,
-    ways: Sequence[RunConfig],
+    variants: Sequence[RunConfig],
     optimizers: dict[str, Any],
     loader: Iterator[Tensor | DataError],
     step: int,
@@ -129,12 +131,12 @@ def _turn(
     accelerator: Accelerator,
     folder: Path,
 ) -> dict[str, float]:
-    """One turn: `accumulate` batches of each way of making pairs, then one change by every optimiser with a loss."""
+    """One turn: `accumulate` batches of each variant, then one change by every optimiser with a loss."""
     recipe = task.recipe
-    parts = recipe.accumulate * len(ways)
+    parts = recipe.accumulate * len(variants)
     losses: dict[str, float] = {}
     for part in range(parts):
-        way = ways[part % len(ways)]
+        variant = variants[part % len(variants)]
         batch = next(loader)
         if isinstance(batch, DataError):
             raise batch
@@ -142,7 +144,7 @@ def _turn(
         generator = seeded(recipe.seed, step, turn, part, accelerator.process_index)
         # What draws from torch's own generators (augmentation, for one) is seeded as well.
         torch.manual_seed(generator.initial_seed())
-        low, high = make_pair(high, recipe.scale, way.degradation, way.radiometry, generator)
+        low, high = make_pair(high, recipe.scale, variant.degradation, variant.radiometry, generator)
         pair = Pair(low, high)
         updates = task.updates(pair, step, turn, generator)
         while True:

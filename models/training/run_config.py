@@ -112,28 +112,28 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _batches_fit(self) -> Self:
-        for way in self.ways().values():
-            size = way.batch * 3 * way.crop**2 * 4
+        for variant in self.per_variant().values():
+            size = variant.batch * 3 * variant.crop**2 * 4
             if size > _LARGEST_BATCH:
                 raise ValueError(
-                    f"a batch of {way.batch} crops of {way.crop} pixels is {size / 2**30:.0f} GiB of images alone: "
-                    "set batch or crop lower, and accumulate higher"
+                    f"a batch of {variant.batch} crops of {variant.crop} pixels is {size / 2**30:.0f} GiB "
+                    "of images alone: set batch or crop lower, and accumulate higher"
                 )
         return self
 
     @model_validator(mode="after")
     def _clouds_and_glints_need_a_sensor(self) -> Self:
-        for variant, way in self.ways().items():
-            added = [name for name in ("glints", "clouds") if getattr(way.radiometry, name)]
-            if added and not isinstance(way.degradation, SensorDegradation):
-                where = f"variant {variant}: " if variant else ""
+        for name, variant in self.per_variant().items():
+            added = [part for part in ("glints", "clouds") if getattr(variant.radiometry, part)]
+            if added and not isinstance(variant.degradation, SensorDegradation):
+                where = f"variant {name}: " if name else ""
                 raise ValueError(
                     f"{where}radiometry.{added[0]} is for the sensor alone: "
                     f'give degradation.kind = "{SensorDegradation().kind}" too'
                 )
         return self
 
-    def ways(self) -> dict[str, Self]:
+    def per_variant(self) -> dict[str, Self]:
         """By name, this recipe with the settings of each variant; itself, without a name, where there is none."""
         if not self.variants:
             return {"": self}
@@ -146,6 +146,6 @@ class RunConfig(Config):
 
     def check_crops(self, multiple: int) -> None:
         """Raises RecipeError for a crop that networks cannot take whose image sides are multiples of `multiple`."""
-        for way in self.ways().values():
-            if way.crop % multiple:
-                raise RecipeError(f"crop {way.crop}: these networks need a multiple of {multiple}")
+        for variant in self.per_variant().values():
+            if variant.crop % multiple:
+                raise RecipeError(f"crop {variant.crop}: these networks need a multiple of {multiple}")

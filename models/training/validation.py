@@ -36,14 +36,14 @@ class Validation:
         """Raises DataError where `data` has no image left for validation."""
         self.task, self.accelerator, self.path = task, accelerator, folder / "validation.jsonl"
         recipe = task.recipe
-        ways = recipe.ways()
-        # Ways that read alike share what has been read.
-        kinds = dict.fromkeys((way.data, way.crop) for way in ways.values())
+        variants = recipe.per_variant()
+        # Variants that read alike share what has been read.
+        kinds = dict.fromkeys((variant.data, variant.crop) for variant in variants.values())
         held_out = {kind: Images(data, "validation", *kind).centres(recipe.validation_images) for kind in kinds}
         self.images = [
-            (name, way, number, image)
-            for name, way in ways.items()
-            for number, image in enumerate(held_out[way.data, way.crop])
+            (name, variant, number, image)
+            for name, variant in variants.items()
+            for number, image in enumerate(held_out[variant.data, variant.crop])
         ]
         self.latest: dict[str, float] = {}
         self._enlarge = interpolator("bicubic", recipe.scale)
@@ -69,7 +69,7 @@ class Validation:
     def run(self, step: int, writer: SummaryWriter | None) -> dict[str, float]:
         """Means over the images: the task's losses, PSNR-Y and SSIM-Y of its prediction and of bicubic's.
 
-        With several ways of making pairs, PSNR-Y is also there for each, under its name.
+        With several variants, PSNR-Y is also there for each, under its name.
         """
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         modes = {name: network.training for name, network in self.task.networks.items()}
@@ -99,23 +99,23 @@ class Validation:
     def _one(self, index: int) -> tuple[dict[str, float], Tensor]:
         """Figures of one image, and its panel [3, h, 4 w] in [0, 1]."""
         device = self.accelerator.device
-        name, way, number, sharp = self.images[index]
+        name, variant, number, sharp = self.images[index]
         # Not of the training's seeds: the same images are degraded alike whatever the recipe's seed and other variants.
         generator = seeded(number)
         torch.manual_seed(generator.initial_seed())
         high = torch.from_numpy(sharp)[None].to(device)
-        pair = Pair(*make_pair(high, way.scale, way.degradation, way.radiometry, generator))
+        pair = Pair(*make_pair(high, variant.scale, variant.degradation, variant.radiometry, generator))
         with self.accelerator.autocast():
             image, losses = self.task.predict(pair, generator)
         bicubic = self._enlarge.to(device)(pair.low)
         truth = _shown(pair.high)
         figures = {term: float(value) for term, value in losses.items()}
         for suffix, each in (("", image), ("_bicubic", bicubic)):
-            figures[f"psnr_y{suffix}"] = psnr_y(_shown(each), truth, way.scale)
-            figures[f"ssim_y{suffix}"] = ssim_y(_shown(each), truth, way.scale)
+            figures[f"psnr_y{suffix}"] = psnr_y(_shown(each), truth, variant.scale)
+            figures[f"ssim_y{suffix}"] = ssim_y(_shown(each), truth, variant.scale)
             if name:
                 figures[f"psnr_y{suffix}_{name}"] = figures[f"psnr_y{suffix}"]
-        nearest = F.interpolate(pair.low, scale_factor=way.scale, mode="nearest")
+        nearest = F.interpolate(pair.low, scale_factor=variant.scale, mode="nearest")
         return figures, torch.cat([_shown(nearest), _shown(bicubic), _shown(image), truth], 2).cpu()
 
 

@@ -45,13 +45,13 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a teacher or a student from a recipe and a folder of images."""
-    from rsup.models.base.progress import progress, say
+    from rsup.models.base.progress import say, show_progress
     from rsup.models.train import TrainRequest
     from rsup.models.train import train as run
 
     request = TrainRequest(role.value, recipe, data, output, tuple(settings or ()), resume)
-    with progress(f"train {role.value}", "steps") as report:
-        result = run(request, report)
+    with show_progress(f"train {role.value}", "steps") as progress:
+        result = run(request, progress)
     if os.environ.get("RANK", "0") != "0":
         return  # torchrun starts this command once a process; they would all say the same
     print_result(result, as_json)
@@ -97,7 +97,7 @@ def evaluate(
     channels = names(bands) if bands is not None else None
     if channels is not None and len(channels) != 3:
         raise ArgumentError(f"--bands {bands}: give three, such as nir,red,green")
-    from rsup.models.base.progress import progress
+    from rsup.models.base.progress import show_progress
     from rsup.models.evaluate import EvaluateRequest, table
     from rsup.models.evaluate import evaluate as run
 
@@ -115,6 +115,6 @@ def evaluate(
         page=output,
         niqe_parameters=niqe_parameters,
     )
-    with progress("evaluate", "images") as report:
-        result = run(request, report)
+    with show_progress("evaluate", "images") as progress:
+        result = run(request, progress)
     typer.echo(json.dumps(result, indent=2) if as_json else table(result))

@@ -14,7 +14,7 @@ from typing import Any
 
 from rsup.models.base.errors import ArgumentError, OutputError, SceneError
 from rsup.models.base.files import aside, replacing
-from rsup.models.base.progress import Report, progress
+from rsup.models.base.progress import Progress, show_progress
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.scenes.writer import SceneWriter, create_scene
@@ -43,8 +43,8 @@ def fetch(request: FetchRequest, *, dry_run: bool = False) -> dict[str, Any]:
     planned = plan(request)
     if dry_run:
         return planned.to_dict()
-    with progress("fetch", "chunks") as report_progress:
-        return run(planned, report_progress)
+    with show_progress("fetch", "chunks") as progress:
+        return run(planned, progress)
 
 
 def plan(request: FetchRequest) -> FetchPlan:
@@ -83,8 +83,8 @@ def _check_room(request: FetchRequest, window: Window) -> None:
         )
 
 
-def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
-    """Read, fuse and write every chunk of a plan; `report(done, total)` follows. Returns a summary.
+def run(plan: FetchPlan, progress: Progress) -> dict[str, Any]:
+    """Read, fuse and write every chunk of a plan; `progress(done, total)` follows. Returns a summary.
 
     A run that was stopped, however, goes on where it was when it is run again. The output has its name only when
     it is whole; one that was there before is replaced then, and only with `overwrite`. Where the output stands already
@@ -117,10 +117,10 @@ def run(plan: FetchPlan, report: Report) -> dict[str, Any]:
         ledger.begin(asked, overwrite=overwrite)
         memory.return_at_once()
         with quiet():
-            sources = inspect_all(plan)
-        writer = _open_store(plan, asked, sources, store, ledger)
+            items = inspect_all(plan)
+        writer = _open_store(plan, asked, items, store, ledger)
         with quiet():
-            fill(plan, sources, writer, ledger, report)
+            fill(plan, items, writer, ledger, progress)
         counts = counts_of(ledger, plan)
         if not counts["valid_pixels"]:
             clear(store)
@@ -200,7 +200,7 @@ def _said(store: Path) -> dict[str, Any]:
 
 
 def _open_store(
-    plan: FetchPlan, asked: dict[str, Any], sources: list[InspectedItem], path: Path, ledger: Ledger
+    plan: FetchPlan, asked: dict[str, Any], items: list[InspectedItem], path: Path, ledger: Ledger
 ) -> SceneWriter:
     """The writer of the partial store, which is made where the ledger does not know it."""
     request = plan.request
@@ -214,15 +214,15 @@ def _open_store(
     ledger.restart()
     clear(path)
     described = [
-        {key: getattr(source.item, key) for key in ("id", "collection", "datetime", "cloud", "tile")}
+        {key: getattr(each.item, key) for key in ("id", "collection", "datetime", "cloud", "tile")}
         | {
-            "href": source.item.public_href,
-            "hrefs": source.item.public_hrefs,
-            "baseline": source.decision.baseline,
-            "offset": source.decision.offset,
-            "evidence": list(source.decision.evidence),
+            "href": each.item.public_href,
+            "hrefs": each.item.public_hrefs,
+            "baseline": each.decision.baseline,
+            "offset": each.decision.offset,
+            "evidence": list(each.decision.evidence),
         }
-        for source in sources
+        for each in items
     ]
     attributes = {
         "software": f"rsup {version('rsup')}",

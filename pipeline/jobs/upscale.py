@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from rsup.models.base.errors import ChunkError, OutputError, RsupError, SceneError, remedy
 from rsup.models.base.files import writing
-from rsup.models.base.progress import progress, say
+from rsup.models.base.progress import say, show_progress
 from rsup.pipeline.lattice import Chunk, count_chunks
 from rsup.pipeline.ledger import Ledger
-from rsup.pipeline.mosaics import cog, overviews, stac_item
-from rsup.pipeline.mosaics import page as report
+from rsup.pipeline.mosaics import cog, overviews, page, stac_item
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.check import consistency, count_pixels
 from rsup.pipeline.public import printable
@@ -103,15 +102,15 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
     if done == total:
         return
     pending = (chunk for chunk in plan.chunks() if chunk.key not in finished)
-    with _client(plan, ledger) as (client, held), progress("upscale", "chunks") as report_progress:
+    with _client(plan, ledger) as (client, held), show_progress("upscale", "chunks") as progress:
         task = partial(_chunk_task, scene, store, request.bands, held)
-        report_progress(done, total)
+        progress(done, total)
 
         def on_done(chunk: Chunk, _: None) -> None:
             nonlocal done
             done += 1
             ledger.record(chunk.key, "done")
-            report_progress(done, total)
+            progress(done, total)
 
         def on_failed(chunk: Chunk, reason: str) -> None:
             ledger.record(chunk.key, "failed", reason=reason)
@@ -163,18 +162,18 @@ def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], held: tuple[s
 def _finish(plan: UpscalePlan) -> dict[str, float]:
     """From the full-resolution chunks to every output, in the work folder. Returns the consistency figures."""
     request, scene, model = plan.request, plan.scene, plan.model
-    page, item, tif, store = (plan.work / name for name in plan.artefacts())
-    with progress("overviews", "chunks") as report_progress:
-        overviews.build_overviews(store, report_progress)
+    html, item, tif, store = (plan.work / name for name in plan.artefacts())
+    with show_progress("overviews", "chunks") as progress:
+        overviews.build_overviews(store, progress)
     if not mosaic.has_valid_pixel(store):
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
-    with progress("COG", "chunks") as report_progress:
-        cog.write_cog(store, tif, report_progress)
+    with show_progress("COG", "chunks") as progress:
+        cog.write_cog(store, tif, progress)
     figures = consistency(scene, store, request.bands, request.scale) | count_pixels(scene, request.bands)
     if figures["lost_pixels"]:
         say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
     about = {"name": model.name, "sha256": model.sha256, "header": model.header}
-    assets = dict(zip(("page", "cog", "zarr"), (page.name, tif.name, store.name), strict=True))
+    assets = dict(zip(("page", "cog", "zarr"), (html.name, tif.name, store.name), strict=True))
     document = stac_item.stac_item(
         plan.name,
         plan.window,
@@ -188,7 +187,7 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
         false_colour=plan.false_colour,
     )
     stac_item.write_item(document, item)
-    report.write_page(page, scene, store, request.bands, about, figures)
+    page.write_page(html, scene, store, request.bands, about, figures)
     return figures
 
 

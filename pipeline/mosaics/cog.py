@@ -25,7 +25,7 @@ from rasterio.windows import Window as RasterWindow
 
 from rsup.models.base.errors import OutputError, remedy, unwritable
 from rsup.models.base.files import clear, replacing
-from rsup.models.base.progress import Report
+from rsup.models.base.progress import Progress
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 from .store import bands_of
@@ -39,7 +39,7 @@ CACHE_MIB = 256
 COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
 
 
-def write_cog(store: Path, out: Path, progress: Report) -> None:
+def write_cog(store: Path, out: Path, progress: Progress) -> None:
     """Write the mosaic `store` to `out`, which appears whole or not at all.
 
     Holds one chunk of one band and GDAL's cache (256 MiB) at a time. `progress(done, total)` counts chunks; after the
@@ -79,7 +79,7 @@ def _cause(error: Exception, plain: Path) -> Exception:
     return error
 
 
-def _write_plain(store: Path, path: Path, progress: Report) -> dict[tuple[int, RasterWindow], int]:
+def _write_plain(store: Path, path: Path, progress: Progress) -> dict[tuple[int, RasterWindow], int]:
     """An ordinary TIFF to make the COG from, band after band: GDAL must not see tiles half filled.
 
     Returns the checksum of each window (a chunk) of each band, counted from 1.

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import writing
-from rsup.models.base.progress import Report
+from rsup.models.base.progress import Progress
 from rsup.pipeline.cf import sync_chunk
 
 from .store import array_of, bands_of, extent_of
 
 
-def build_overviews(path: Path, progress: Report) -> None:
+def build_overviews(path: Path, progress: Progress) -> None:
     """Fill the overview groups, each from the next finer one; rerun at will.
 
     A pixel is the mean of the up to four valid ones it covers, rounded half up; 0 where none is valid. Holds

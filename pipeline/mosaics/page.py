@@ -21,7 +21,7 @@ from rsup.models.sensors import sensor_of_items
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
 
-from .pictures import Pair, Stretch, data_uri, details, ground, overview, scale_of, shown_bands
+from .pictures import BeforeAfter, Stretch, data_uri, details, ground, overview, scale_of, shown_bands
 
 FIGURES = {
     "block_mean_error_mean": ("Block mean against 10 m pixel, mean error", "{:.3f} DN"),
@@ -82,7 +82,7 @@ def write_page(
             fresh.write_text(page, encoding="utf-8")
 
 
-def _compare(pair: Pair, stretch: Stretch, place: str) -> str:
+def _compare(pair: BeforeAfter, stretch: Stretch, place: str) -> str:
     west, south, east, north = pair.window.bounds
     coarse = pair.window.gsd * pair.coarser  # the overview of a large scene is coarser, and its labels say so
     return COMPARE.substitute(
@@ -97,7 +97,7 @@ def _compare(pair: Pair, stretch: Stretch, place: str) -> str:
     )
 
 
-def _details(pairs: list[Pair], stretch: Stretch) -> str:
+def _details(pairs: list[BeforeAfter], stretch: Stretch) -> str:
     if not pairs:
         return ""
     figures = [_compare(pair, stretch, f"Detail {k}") for k, pair in enumerate(pairs, 1)]

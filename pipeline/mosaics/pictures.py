@@ -36,7 +36,7 @@ STRIP = 2**24
 
 
 @dataclass(frozen=True)
-class Pair:
+class BeforeAfter:
     """One piece of ground twice: stored numbers [band, y, x], nodata 0; `after` has a whole multiple of the pixels."""
 
     window: Window
@@ -85,7 +85,7 @@ def shown_bands(bands: Sequence[str]) -> tuple[str, ...]:
     return tuple(bands[:3]) if len(bands) >= 3 else tuple(bands[:1])
 
 
-def overview(scene: Scene, store: Path, bands: Sequence[str]) -> Pair:
+def overview(scene: Scene, store: Path, bands: Sequence[str]) -> BeforeAfter:
     """The whole of the mosaic, from the level of the pyramid that has the right size."""
     area, scale = scene.aoi, scale_of(scene, store)
     coarser = 1
@@ -102,10 +102,10 @@ def overview(scene: Scene, store: Path, bands: Sequence[str]) -> Pair:
     # The last 10 m pixel may be cut at the mosaic's edge; what it lacks is nodata.
     after = np.zeros((len(bands), before.shape[1] * finer, before.shape[2] * finer), np.uint16)
     after[:, : sharp.shape[1], : sharp.shape[2]] = sharp[:, : after.shape[1], : after.shape[2]]
-    return Pair(area, before, after, coarser)
+    return BeforeAfter(area, before, after, coarser)
 
 
-def details(scene: Scene, store: Path, bands: Sequence[str], stretch: Stretch) -> list[Pair]:
+def details(scene: Scene, store: Path, bands: Sequence[str], stretch: Stretch) -> list[BeforeAfter]:
     """Up to four squares where the scene has most detail and no nodata, best first and not side by side."""
     scale, area = scale_of(scene, store), scene.aoi
     size = min(DETAIL // scale, area.height, area.width)
@@ -126,7 +126,7 @@ def details(scene: Scene, store: Path, bands: Sequence[str], stretch: Stretch) -
     pairs = []
     for place in chosen:
         rows, cols = (slice(s.start * scale, s.stop * scale) for s in place.within(area))
-        pairs.append(Pair(place, scene.read(bands, place), np.stack([array[rows, cols] for array in arrays])))
+        pairs.append(BeforeAfter(place, scene.read(bands, place), np.stack([array[rows, cols] for array in arrays])))
     return pairs
 
 

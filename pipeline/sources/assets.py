@@ -164,38 +164,38 @@ def _claims(item: ItemReference, packing: Packing, band: str) -> set[int]:
     return {claim for claim in (packing.claim, asset_offset(item.assets[band])) if claim is not None}
 
 
-def read(source: InspectedItem, band: str, window: Window, crs: str) -> Pixels:
+def read(inspected: InspectedItem, band: str, window: Window, crs: str) -> Pixels:
     """A band on `window` in the lattice of `crs`, bilinear where it is not on the lattice.
 
     Raises SceneError, naming item and band.
     """
 
     def convert(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        numbers, zero = source.packings[band].stored(values, source.decision, source.item.sensor.to_stored)
+        numbers, zero = inspected.packings[band].stored(values, inspected.decision, inspected.item.sensor.to_stored)
         return numbers, zero.astype(np.uint16)
 
-    numbers, zero = _on_lattice(source, band, window, crs, convert, ("bilinear", "nearest"))
+    numbers, zero = _on_lattice(inspected, band, window, crs, convert, ("bilinear", "nearest"))
     return Pixels(numbers, zero > 0)
 
 
-def read_classes(source: InspectedItem, window: Window, crs: str) -> NDArray[np.uint8]:
+def read_classes(inspected: InspectedItem, window: Window, crs: str) -> NDArray[np.uint8]:
     """Scene classes [y, x] on `window` in the lattice of `crs`, by nearest neighbour; 0 where there is none.
 
     Raises SceneError, naming the item.
     """
-    scheme = source.item.sensor.classes
-    assert scheme is not None and scheme.band.name in source.headers
+    scheme = inspected.item.sensor.classes
+    assert scheme is not None and scheme.band.name in inspected.headers
     name, count = scheme.band.name, len(scheme.names)
-    nodata = nodata_of(source.headers[name].nodata, source.item.assets[name])
+    nodata = nodata_of(inspected.headers[name].nodata, inspected.item.assets[name])
 
     def convert(values: NDArray[Any]) -> tuple[NDArray[np.uint16]]:
         return (classes(values, nodata, count).astype(np.uint16),)
 
-    return _on_lattice(source, name, window, crs, convert, ("nearest",))[0].astype(np.uint8)
+    return _on_lattice(inspected, name, window, crs, convert, ("nearest",))[0].astype(np.uint8)
 
 
 def _on_lattice(
-    source: InspectedItem,
+    inspected: InspectedItem,
     band: str,
     window: Window,
     crs: str,
@@ -203,10 +203,10 @@ def _on_lattice(
     methods: tuple[Method, ...],
 ) -> list[NDArray[np.uint16]]:
     """What `convert` makes of the file's own numbers, each brought onto the lattice by its method."""
-    header = source.headers[band]
+    header = inspected.headers[band]
     grid, place = header.grid, header.grid.on_lattice(crs, window.gsd)
     whole = Rectangle(0, 0, grid.height, grid.width)
-    with _named(item_band(source.item, band)):
+    with _named(item_band(inspected.item, band)):
         if place:
             native = Rectangle(window.row - place.row, window.col - place.col, window.height, window.width)
         else:
@@ -216,9 +216,9 @@ def _on_lattice(
         if inside:
             rows, cols = inside.within(whole)
             values = persevere(
-                source.item,
+                inspected.item,
                 band,
-                lambda fresh: read_window(_href(source.item, band, source.sign), header, rows, cols, fresh),
+                lambda fresh: read_window(_href(inspected.item, band, inspected.sign), header, rows, cols, fresh),
             )
             for plane, part in zip(planes, convert(values), strict=True):
                 plane[inside.within(native)] = part

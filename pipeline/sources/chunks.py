@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from rsup.models.base.progress import Report, say
+from rsup.models.base.progress import Progress, say
 from rsup.pipeline.lattice import Chunk, Window
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.scenes.writer import SceneWriter
@@ -34,31 +34,31 @@ def inspect_all(plan: FetchPlan) -> list[InspectedItem]:
 
     with ThreadPoolExecutor(LOOKERS) as pool:
         try:
-            sources = list(pool.map(lambda item: inspect(item, plan.request.wanted_offset, sign), plan.items))
+            items = list(pool.map(lambda item: inspect(item, plan.request.wanted_offset, sign), plan.items))
         finally:
             pool.shutdown(cancel_futures=True)  # one item that cannot be used ends the run: ask for no more
-    coarse = [source for source in sources if source.coarse]
+    coarse = [item for item in items if item.coarse]
     if coarse:
         sensor = plan.request.sensor
         band, size = next(iter(coarse[0].coarse.items()))
         say(
-            f"{len(coarse)} of {len(sources)} items have pixels larger than {sensor.title}'s, which are interpolated "
+            f"{len(coarse)} of {len(items)} items have pixels larger than {sensor.title}'s, which are interpolated "
             f"(item {coarse[0].item.id}: {band} has {size:g} m, not {sensor.band(band).gsd} m)"
         )
-    return sources
+    return items
 
 
-def fill(plan: FetchPlan, sources: list[InspectedItem], writer: SceneWriter, ledger: Ledger, report: Report) -> None:
+def fill(plan: FetchPlan, items: list[InspectedItem], writer: SceneWriter, ledger: Ledger, progress: Progress) -> None:
     """Read chunks in a few threads, ahead of this one, which writes them; READERS + 1 are held at most."""
     done = ledger.done()
     every = list(plan.chunks())
     missing = (chunk for chunk in every if chunk.key not in done)
     finished = sum(chunk.key in done for chunk in every)
-    report(finished, len(every))
+    progress(finished, len(every))
     with ThreadPoolExecutor(READERS) as pool:
 
         def start(count: int) -> dict[Future[Fused], Chunk]:
-            return {pool.submit(_read_chunk, plan, sources, each.window): each for each in islice(missing, count)}
+            return {pool.submit(_read_chunk, plan, items, each.window): each for each in islice(missing, count)}
 
         running = start(READERS)
         try:
@@ -70,15 +70,15 @@ def fill(plan: FetchPlan, sources: list[InspectedItem], writer: SceneWriter, led
                 counts = (_valid(plan, chunk.window, fused), fused.dark, fused.blank)
                 ledger.record(chunk.key, "done", figures=dict(zip(COUNTS, counts, strict=True)))
                 finished += 1
-                report(finished, len(every))
+                progress(finished, len(every))
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _read_chunk(plan: FetchPlan, sources: list[InspectedItem], window: Window) -> Fused:
+def _read_chunk(plan: FetchPlan, items: list[InspectedItem], window: Window) -> Fused:
     request = plan.request
     fuse = median if request.composite == "median" else first
-    over = [(index, sources[index]) for index in plan.over(window)]
+    over = [(index, items[index]) for index in plan.over(window)]
     return fuse(over, request.bands, window, request.utm, request.mask_clouds)
 
 

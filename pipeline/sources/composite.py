@@ -57,15 +57,15 @@ class _Item:
 
 
 def first(
-    sources: Sequence[tuple[int, InspectedItem]], bands: Sequence[str], window: Window, crs: str, mask: bool
+    items: Sequence[tuple[int, InspectedItem]], bands: Sequence[str], window: Window, crs: str, mask: bool
 ) -> Fused:
     """Each pixel from the first item (numbered from 0, best first) that has it in every band."""
     shape = (window.height, window.width)
     data, classes = np.zeros((len(bands), *shape), np.uint16), np.zeros(shape, np.uint8)
     origin, dark = np.zeros(shape, np.uint16), 0
     missing = np.ones(shape, bool)
-    for index, source in sources:
-        item = _read_item(source, bands, window, crs, mask, missing)
+    for index, inspected in items:
+        item = _read_item(inspected, bands, window, crs, mask, missing)
         if item is None:
             continue
         np.copyto(data, item.data, where=item.valid)
@@ -81,15 +81,15 @@ def first(
 
 
 def median(
-    sources: Sequence[tuple[int, InspectedItem]], bands: Sequence[str], window: Window, crs: str, mask: bool
+    items: Sequence[tuple[int, InspectedItem]], bands: Sequence[str], window: Window, crs: str, mask: bool
 ) -> Fused:
     """The median of all items that have the pixel, band by band, rounded."""
-    row_bytes = 2 * max(1, len(sources)) * len(bands) * window.width
+    row_bytes = 2 * max(1, len(items)) * len(bands) * window.width
     rows = max(1, min(window.height, STACK_BYTES // row_bytes))
     strips = []
     for start in range(0, window.height, rows):
         strip = replace(window, row=window.row + start, height=min(rows, window.height - start))
-        strips.append(_median_strip(sources, bands, strip, crs, mask))
+        strips.append(_median_strip(items, bands, strip, crs, mask))
     return Fused(
         np.concatenate([strip.data for strip in strips], axis=1),
         np.concatenate([strip.classes for strip in strips]),
@@ -100,15 +100,15 @@ def median(
 
 
 def _median_strip(
-    sources: Sequence[tuple[int, InspectedItem]], bands: Sequence[str], window: Window, crs: str, mask: bool
+    items: Sequence[tuple[int, InspectedItem]], bands: Sequence[str], window: Window, crs: str, mask: bool
 ) -> Fused:
     shape = (window.height, window.width)
     everything = np.ones(shape, bool)
-    stack = np.zeros((len(sources), len(bands), *shape), np.uint16)
+    stack = np.zeros((len(items), len(bands), *shape), np.uint16)
     classes = np.zeros(shape, np.uint8)
     seen, dark, blank = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
-    for layer, (_, source) in zip(stack, sources, strict=True):
-        item = _read_item(source, bands, window, crs, mask, everything)
+    for layer, (_, inspected) in zip(stack, items, strict=True):
+        item = _read_item(inspected, bands, window, crs, mask, everything)
         if item is not None:
             np.copyto(layer, item.data, where=item.valid)
             np.copyto(classes, item.classes, where=(item.valid & ~seen) | (item.blank & (classes == 0)))
@@ -140,7 +140,7 @@ def _median_block(stack: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def _read_item(
-    source: InspectedItem, bands: Sequence[str], window: Window, crs: str, mask: bool, wanted: NDArray[np.bool_]
+    inspected: InspectedItem, bands: Sequence[str], window: Window, crs: str, mask: bool, wanted: NDArray[np.bool_]
 ) -> _Item | None:
     """The wanted pixels of an item; None where it has nothing that is wanted.
 
@@ -150,12 +150,12 @@ def _read_item(
     """
     around = window.grow(REACH)
     inner = window.within(around)
-    scheme = source.item.sensor.classes
-    classified = scheme is not None and scheme.band.name in source.item.hrefs
+    scheme = inspected.item.sensor.classes
+    classified = scheme is not None and scheme.band.name in inspected.item.hrefs
     classes = np.zeros((window.height, window.width), np.uint8)
     has_ground: NDArray[np.bool_] = np.zeros((around.height, around.width), bool)
     if scheme is not None and classified:
-        wide = read_classes(source, around, crs)
+        wide = read_classes(inspected, around, crs)
         classes, has_ground = wide[inner], wide > 0
         if mask:
             wanted = wanted & ~np.isin(classes, scheme.masked)
@@ -163,7 +163,7 @@ def _read_item(
                 return None
     with ThreadPoolExecutor(len(bands)) as pool:
         read_window = window if classified else around
-        pixels = list(pool.map(lambda band: read(source, band, read_window, crs), bands))
+        pixels = list(pool.map(lambda band: read(inspected, band, read_window, crs), bands))
     data, zero = np.stack([band.numbers for band in pixels]), np.stack([band.zero for band in pixels])
     if not classified:
         has_ground = np.asarray((data > 0).any(axis=0))
@@ -172,7 +172,7 @@ def _read_item(
     known = (data > 0).any(axis=0) | np.isin(classes, scheme.dark if scheme else ())
     dark = (data == 0) & zero & ground & known
     for number, band in enumerate(bands):
-        data[number][dark[number]] = source.zero(band)
+        data[number][dark[number]] = inspected.zero(band)
     valid = (data > 0).all(axis=0)
     blank = zero.all(axis=0) & ground & (classes > 0) & ~valid
     return _Item(data, classes, wanted & valid, dark.any(axis=0), wanted & blank)

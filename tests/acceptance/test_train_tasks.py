@@ -44,7 +44,7 @@ def go(training_images: Path) -> Iterator[Train]:
     def train_small(kind: str, output: Path, *settings: str, resume: bool = False, stop: int = 0) -> dict[str, Any]:
         steps = 0
 
-        def report(done: int, total: int, losses: str) -> None:
+        def progress(done: int, total: int, losses: str) -> None:
             nonlocal steps
             steps += 1
             if steps == stop:
@@ -54,7 +54,7 @@ def go(training_images: Path) -> Iterator[Train]:
         AcceleratorState._reset_state(True)
         role: Any = "teacher" if kind == "teacher" else "student"
         request = TrainRequest(role, RECIPES / name, training_images, output, (*small, *settings), resume)
-        return train(request, report)
+        return train(request, progress)
 
     yield train_small
     AcceleratorState._reset_state(True)

@@ -90,10 +90,10 @@ def learn(options: argparse.Namespace, name: str, losses: tuple[str, ...]) -> Pa
         (*start, *every, *losses), resume=True,
     )  # fmt: skip
 
-    def report(done: int, total: int, _: str) -> None:
+    def progress(done: int, total: int, _: str) -> None:
         sys.stderr.write(f"\r{folder.name}: {done}/{total} steps" + "\n" * (done == total))
 
-    done = train(request, report)
+    done = train(request, progress)
     if done["stopped"]:
         sys.exit(f"{folder} was stopped: give the same command to go on")
     return Path(done["weights"])

@@ -113,10 +113,10 @@ def side_by_side(request: EvaluateRequest, options: argparse.Namespace, title: s
     count = {name: parameters(upscaler.network) for name, upscaler in upscalers.items()}
     count |= {each.name: each.parameters for each in found}
 
-    def report(done: int, total: int) -> None:
+    def progress(done: int, total: int) -> None:
         sys.stderr.write(f"\r{title}: {done}/{total} images" + "\n" * (done == total))
 
-    result = evaluate(request, report, models)
+    result = evaluate(request, progress, models)
     for name in ("images", "niqe") & result["notes"].keys():
         sys.stderr.write(f"{name}: {result['notes'][name]}\n")
     rows: dict[str, dict[str, Any]] = {

@@ -91,12 +91,12 @@ def run(training_images: Path, tmp_path: Path) -> Iterator[Fit]:
     def go(
         task: Task, folder: str, at: int = 0, do: Callable[[], None] | None = None, data: Path = training_images
     ) -> dict[str, Any]:
-        def report(done: int, total: int, losses: str) -> None:
+        def progress(done: int, total: int, losses: str) -> None:
             if done == at and do:
                 do()
 
         AcceleratorState._reset_state(True)
-        return fit(task, data, tmp_path / folder, Accelerator(), report)
+        return fit(task, data, tmp_path / folder, Accelerator(), progress)
 
     yield go
     AcceleratorState._reset_state(True)
@@ -239,13 +239,13 @@ def test_the_second_signal_acts_at_once(run: Fit, tmp_path: Path) -> None:
 
 def replay(task: Toy, data: Path, step: int, part: int = 0) -> tuple[Pair, torch.Generator]:
     """The batch of a step, made apart from the loop; torch's own generator is left as the loop leaves it."""
-    ways = list(task.recipe.ways().values())
-    way = ways[part % len(ways)]
-    images = Images(data, "train", way.data, way.crop)
-    high = Batches(images, way.batch, way.seed)[step * way.accumulate * len(ways) + part]
-    generator = seeded(way.seed, step, 0, part, 0)
+    variants = list(task.recipe.per_variant().values())
+    variant = variants[part % len(variants)]
+    images = Images(data, "train", variant.data, variant.crop)
+    high = Batches(images, variant.batch, variant.seed)[step * variant.accumulate * len(variants) + part]
+    generator = seeded(variant.seed, step, 0, part, 0)
     torch.manual_seed(generator.initial_seed())
-    return Pair(*make_pair(high, way.scale, way.degradation, way.radiometry, generator)), generator
+    return Pair(*make_pair(high, variant.scale, variant.degradation, variant.radiometry, generator)), generator
 
 
 @pytest.mark.parametrize(("parts", "settings"), [(3, {"accumulate": 3}), (4, {"accumulate": 2, "variants": TWO_WAYS})])

@@ -94,16 +94,16 @@ def test_overrides_are_toml_and_the_last_one_counts() -> None:
 
 def test_a_variant_changes_what_it_names() -> None:
     recipe = load_recipe(RECIPES / "compact/student-x4.toml", ["data.white=1000", "radiometry.span=[0.2, 0.5]"])
-    ways = recipe.ways()
-    assert list(ways) == ["photograph", "sentinel2", "sentinel2-2.5m", "infrared-2.5m"]
-    photograph, sensor, _, infrared = ways.values()
+    variants = recipe.per_variant()
+    assert list(variants) == ["photograph", "sentinel2", "sentinel2-2.5m", "infrared-2.5m"]
+    photograph, sensor, _, infrared = variants.values()
     assert (photograph.crop, photograph.data, photograph.degradation.kind) == (128, recipe.data, "published")
     assert (sensor.data.gsd, sensor.degradation.kind, sensor.radiometry.kind) == (None, "sentinel2", "reflectance")
     assert (infrared.crop, infrared.data.gsd, infrared.data.white) == (64, 2.5, 1000)
     assert infrared.data.bands == getattr(infrared.degradation, "bands", ()) == ("nir", "red", "green")
     assert photograph.radiometry.span == (0.2, 0.5) and sensor.radiometry.span != (0.2, 0.5)
     plain = load_recipe(RECIPES / "slimdiffsr/student-x4.toml")
-    assert plain.ways() == {"": plain}
+    assert plain.per_variant() == {"": plain}
 
 
 @pytest.mark.parametrize(
