@@ -29,7 +29,7 @@ from .degradation.sensor import RESPONSES, BandName, SensorDegradation
 from .metrics.judge import FIGURES, WHITE, Figures, Judge, Radiometry, mean_of
 from .metrics.page import BASELINE, CROPS, Row, crops_of, summary_of, write_comparison
 from .networks.architectures import parameters
-from .upscaler import load
+from .upscaler import Upscaler, load
 
 Enlarge = Callable[[Tensor], Tensor]
 """Images [1, 3, y, x] in [-1, 1] -> [1, 3, y * scale, x * scale]; an Upscaler is one."""
@@ -84,16 +84,9 @@ def evaluate(
 
     Raises ModelError for the model and its device, DataError for the images and bands.
     """
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if request.device == "auto" else request.device
-    upscaler = load(request.model, request.scale, device)
+    upscaler, models = _models(request, beside or {})
     name = upscaler.descriptor.name
-    models: dict[str, Enlarge] = {**(beside or {}), name: upscaler}
-    if name != BASELINE:
-        models[BASELINE] = load(BASELINE, request.scale, device)
-    radiometry: Radiometry = request.radiometry or (
-        "photograph" if request.degradation == "published" else "reflectance"
-    )
-    judge = Judge(request.scale, radiometry, upscaler.device, request.niqe_parameters)
+    judge = Judge(request.scale, _radiometry(request), upscaler.device, request.niqe_parameters)
     red, green, blue = request.bands or upscaler.descriptor.bands
     reading = DataConfig(bands=(red, green, blue), gsd=request.gsd, white=request.white)
     degradation = _degradation(request, reading)
@@ -111,7 +104,7 @@ def evaluate(
         "parameters": parameters(upscaler.network),
         "scale": request.scale,
         "degradation": request.degradation,
-        "radiometry": radiometry,
+        "radiometry": judge.radiometry,
         "bands": [red, green, blue],
         "device": str(upscaler.device),
         "images": len(judged.truths),
@@ -122,15 +115,40 @@ def evaluate(
         result[BASELINE] = means[BASELINE]
     if beside:
         result["beside"] = {key: means[key] for key in beside}
-    page = None
-    if request.page:
-        plain = re.sub(r"[^\w.-]", "_", name)
-        page = request.page / f"evaluate-{plain}-x{request.scale}-{request.degradation}.html"
-        title = f"{name}, \u00d7{request.scale}, {request.degradation}"
-        write_comparison(page, title, summary_of(result), judged.rows)
-    skipped = {str(each.path): each.reason for images in splits for each in images.skipped}
-    listed = [{"path": path, "reason": reason} for path, reason in skipped.items()]
-    return {**result, "skipped": listed, "notes": notes, "page": str(page) if page else None}
+    page = _write_page(request, name, result, judged.rows)
+    return {**result, "skipped": _skipped(splits), "notes": notes, "page": str(page) if page else None}
+
+
+def _models(request: EvaluateRequest, beside: Mapping[str, Enlarge]) -> tuple[Upscaler, dict[str, Enlarge]]:
+    """The model that is asked for, and all that are measured, by name, in their order."""
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if request.device == "auto" else request.device
+    upscaler = load(request.model, request.scale, device)
+    name = upscaler.descriptor.name
+    models: dict[str, Enlarge] = {**beside, name: upscaler}
+    if name != BASELINE:
+        models[BASELINE] = load(BASELINE, request.scale, device)
+    return upscaler, models
+
+
+def _radiometry(request: EvaluateRequest) -> Radiometry:
+    return request.radiometry or ("photograph" if request.degradation == "published" else "reflectance")
+
+
+def _write_page(request: EvaluateRequest, name: str, result: dict[str, Any], rows: Sequence[Row]) -> Path | None:
+    """The page of crops, where one is asked for; its path."""
+    if not request.page:
+        return None
+    plain = re.sub(r"[^\w.-]", "_", name)
+    page = request.page / f"evaluate-{plain}-x{request.scale}-{request.degradation}.html"
+    title = f"{name}, \u00d7{request.scale}, {request.degradation}"
+    write_comparison(page, title, summary_of(result), rows)
+    return page
+
+
+def _skipped(splits: Sequence[Images]) -> list[dict[str, str]]:
+    """Each image that could not be used, once, and why."""
+    reasons = {str(each.path): each.reason for images in splits for each in images.skipped}
+    return [{"path": path, "reason": reason} for path, reason in reasons.items()]
 
 
 class _Judged(NamedTuple):

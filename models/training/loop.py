@@ -10,7 +10,7 @@ networks in parts, several times, with others held fixed.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -26,7 +26,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from rsup.models.base.errors import DataError
 from rsup.models.base.progress import Progress
 from rsup.models.data.batches import Batches, Interleaved, read_ahead
-from rsup.models.data.images import Images
+from rsup.models.data.images import DataConfig, Images
 from rsup.models.degradation.pairs import make_pair
 
 from .optimise import change, not_finite, optimizer_of
@@ -52,73 +52,108 @@ def fit(task: Task, data: Path, folder: Path, accelerator: Accelerator, progress
     # Variants that read alike share what has been read.
     kinds = dict.fromkeys((variant.data, variant.crop) for variant in variants)
     learning = {kind: Images(data, "train", *kind) for kind in kinds}
-    validation = Validation(task, data, accelerator, folder)
-    if accelerator.is_main_process:
-        begin_run(folder, recipe)
-    task.to(accelerator.device)
-    optimizers = {
-        name: accelerator.prepare(optimizer_of(task.parameters(name), config))
-        for name, config in task.optimizers.items()
-    }
-    mean = EMAModel(task.parameters(task.exported), decay=recipe.ema, foreach=True) if recipe.ema else None
-    start = resume(task, optimizers, mean, folder, accelerator)
-    validation.truncate(start)
-    for name in task.optimizers:
-        for parameter in task.parameters(name):
-            broadcast(parameter.data)
-    rank = accelerator.process_index
-    batches = Interleaved(
-        [Batches(learning[variant.data, variant.crop], variant.batch, recipe.seed, rank) for variant in variants]
-    )
-    per_step = task.turns * recipe.accumulate * len(variants)
-    numbers = range(start * per_step, task.steps * per_step)
-    reading = closing(read_ahead(batches, numbers, recipe.loaders, accelerator.device))
+    run = _Run(task, data, folder, accelerator)
+    start = done = run.begin()
+    loading = _loading(recipe, learning, range(start, task.steps), task.turns, accelerator)
     writer = SummaryWriter(folder / "tensorboard", purge_step=start) if accelerator.is_main_process else None
-
-    def finish(step: int) -> None:
-        if accelerator.is_main_process:
-            # The checkpoint comes last: a run killed in between makes the weights again.
-            named = data.name.encode(errors="backslashreplace").decode()  # a header is UTF-8, whatever names are
-            with running_mean(mean, task):
-                task.export(folder / WEIGHTS, named, validation.latest)
-            save(task, optimizers, mean, folder, accelerator, step)
-
     if start == 0:
-        validation.run(0, writer)  # what training has to better
-    with reading as loader, _told_to_stop() as told:
-        stopped = False
+        run.validation.run(0, writer)  # what training has to better
+    stopped = False
+    with loading as loader, _told_to_stop() as told:
         for step in range(start, task.steps):
-            losses: dict[str, float] = {}
-            for turn in range(task.turns):
-                losses |= _turn(task, variants, optimizers, loader, step, turn, accelerator, folder)
-            if mean is not None:
-                mean.step(task.parameters(task.exported))
+            losses = run.step(variants, loader, step)
             done = step + 1
-            if accelerator.is_main_process:
-                progress(done, task.steps, ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
-            if writer and (done % LOG_EVERY == 0 or done == task.steps):
-                for name, value in losses.items():
-                    writer.add_scalar(f"train/{name}", value, done)
-            if done % recipe.validate_every == 0 or done == task.steps:
-                with running_mean(mean, task):
-                    validation.run(done, writer)
+            run.show(losses, done, writer, progress)
             stopped = done < task.steps and _agreed(told, accelerator)
             if stopped or done % recipe.checkpoint_every == 0 or done == task.steps:
-                finish(done)
+                run.leave(done)
             if stopped:
                 break
     if writer:
         writer.close()
     return {
         "run": str(folder),
-        "steps": done if start < task.steps else start,
+        "steps": done,
         "of": task.steps,
         "stopped": stopped,
         "weights": str(folder / WEIGHTS),
         "images": max(map(len, learning.values())),
         "skipped": sorted({f"{each.path}: {each.reason}" for images in learning.values() for each in images.skipped}),
-        "validation": validation.latest,
+        "validation": run.validation.latest,
     }
+
+
+def _loading(
+    recipe: RunConfig,
+    learning: dict[tuple[DataConfig, int], Images],
+    steps: range,
+    turns: int,
+    accelerator: Accelerator,
+) -> closing[Generator[Tensor | DataError, None, None]]:
+    """The batches of those steps in their order, `accumulate` of each variant in turn for each turn of a step."""
+    variants = list(recipe.per_variant().values())
+    rank = accelerator.process_index
+    batches = Interleaved([Batches(learning[each.data, each.crop], each.batch, recipe.seed, rank) for each in variants])
+    per_step = turns * recipe.accumulate * len(variants)
+    numbers = range(steps.start * per_step, steps.stop * per_step)
+    return closing(read_ahead(batches, numbers, recipe.loaders, accelerator.device))
+
+
+class _Run:
+    """What one process trains with, and what it leaves in the folder."""
+
+    def __init__(self, task: Task, data: Path, folder: Path, accelerator: Accelerator) -> None:
+        """Raises DataError where `data` has no image left for validation."""
+        self.task, self.data, self.folder, self.accelerator = task, data, folder, accelerator
+        self.validation = Validation(task, data, accelerator, folder)
+
+    def begin(self) -> int:
+        """Put everything on the device as the folder's last checkpoint has it; the number of steps done."""
+        task, recipe, accelerator = self.task, self.task.recipe, self.accelerator
+        if accelerator.is_main_process:
+            begin_run(self.folder, recipe)
+        task.to(accelerator.device)
+        self.optimizers = {
+            name: accelerator.prepare(optimizer_of(task.parameters(name), config))
+            for name, config in task.optimizers.items()
+        }
+        self.mean = EMAModel(task.parameters(task.exported), decay=recipe.ema, foreach=True) if recipe.ema else None
+        start = resume(task, self.optimizers, self.mean, self.folder, accelerator)
+        self.validation.truncate(start)
+        for name in task.optimizers:
+            for parameter in task.parameters(name):
+                broadcast(parameter.data)
+        return start
+
+    def step(self, variants: Sequence[RunConfig], loader: Iterator[Tensor | DataError], step: int) -> dict[str, float]:
+        """Every turn of one step; its losses by name. Raises DataError and TrainingError."""
+        task, losses = self.task, dict[str, float]()
+        for turn in range(task.turns):
+            losses |= _turn(task, variants, self.optimizers, loader, step, turn, self.accelerator, self.folder)
+        if self.mean is not None:
+            self.mean.step(task.parameters(task.exported))
+        return losses
+
+    def show(self, losses: dict[str, float], done: int, writer: SummaryWriter | None, progress: Progress) -> None:
+        """What there is to see after a step: a line, points of the curves, a validation where one is due."""
+        task = self.task
+        if self.accelerator.is_main_process:
+            progress(done, task.steps, ", ".join(f"{name} {value:.4g}" for name, value in losses.items()))
+        if writer and (done % LOG_EVERY == 0 or done == task.steps):
+            for name, value in losses.items():
+                writer.add_scalar(f"train/{name}", value, done)
+        if done % task.recipe.validate_every == 0 or done == task.steps:
+            with running_mean(self.mean, task):
+                self.validation.run(done, writer)
+
+    def leave(self, step: int) -> None:
+        """Write the weights and a checkpoint of that step."""
+        if self.accelerator.is_main_process:
+            # The checkpoint comes last: a run killed in between makes the weights again.
+            named = self.data.name.encode(errors="backslashreplace").decode()  # a header is UTF-8, whatever names are
+            with running_mean(self.mean, self.task):
+                self.task.export(self.folder / WEIGHTS, named, self.validation.latest)
+            save(self.task, self.optimizers, self.mean, self.folder, self.accelerator, step)
 
 
 def _turn(

@@ -82,19 +82,13 @@ def stac_item(
     """
     geometry, bbox = _footprint(window, crs)
     described = _bands(bands)
-    transform = window.transform(scale)
     properties = {
         **_dates(sources, interval),
         "title": f"{printable(name)}: {sensor_of_items(sources).title} super-resolved to {window.gsd / scale:g} m",
         "gsd": window.gsd / scale,
         "bands": described,
-        **({"proj:code": crs} if crs.startswith("EPSG:") else {"proj:code": None, "proj:wkt2": crs}),
-        "proj:shape": [window.height * scale, window.width * scale],
-        "proj:transform": list(transform)[:6],
-        "proj:bbox": list(window.bounds),
-        "processing:level": "L4",  # a model's output, by the levels the extension refers to
-        "processing:lineage": _lineage(window.gsd, scale, model, sources),
-        "processing:software": {"rsup": version("rsup")},
+        **_projection(window, crs, scale),
+        **_processing(window.gsd, scale, model, sources),
         **_mlm(bands, model),
         "rsup:scale": scale,
         "rsup:false_colour": list(false_colour),
@@ -110,14 +104,9 @@ def stac_item(
         stac_extensions=EXTENSIONS,
     )
     for key, file in assets.items():
-        extra = {"bands": described} if "data" in ASSETS[key]["roles"] else {}
-        # A reference (RFC 3986), whatever the file's name: "#" would start a fragment.
-        item.add_asset(key, pystac.Asset(quote(os.fsencode(file)), **ASSETS[key], extra_fields=extra))
+        item.add_asset(key, _file_asset(key, file, described))
     item.add_asset("model", _model_asset(model))
-    for source in sources:
-        if href := _public(source.get("href")):
-            title = printable(str(source.get("id") or href))
-            item.add_link(pystac.Link("derived_from", href, "application/geo+json", title))
+    item.add_links(_derived_from(sources))
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 
 
@@ -174,6 +163,16 @@ def _clip(ring: list[tuple[float, float]], meridian: float, side: int) -> list[t
     return [*kept, kept[0]]
 
 
+def _projection(window: Window, crs: str, scale: int) -> dict[str, Any]:
+    """The mosaic's grid, in the words of the projection extension."""
+    return {
+        **({"proj:code": crs} if crs.startswith("EPSG:") else {"proj:code": None, "proj:wkt2": crs}),
+        "proj:shape": [window.height * scale, window.width * scale],
+        "proj:transform": list(window.transform(scale))[:6],
+        "proj:bbox": list(window.bounds),
+    }
+
+
 def _bands(bands: Sequence[str]) -> list[dict[str, Any]]:
     return [
         {
@@ -200,13 +199,19 @@ def _ids(sources: list[dict[str, Any]]) -> list[str]:
     return [printable(str(source["id"])) for source in sources if source.get("id")]
 
 
-def _lineage(gsd: int, scale: int, model: dict[str, Any], sources: list[dict[str, Any]]) -> str:
+def _processing(gsd: int, scale: int, model: dict[str, Any], sources: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the pixels of `gsd` metres became the mosaic, in the words of the processing extension."""
     ids = _ids(sources)
-    return (
+    lineage = (
         f"Super-resolved from {gsd} m to {gsd / scale:g} m with the model {model['name']} "
         f"(SHA-256 {model['sha256']}), then projected so that block means equal the {gsd} m pixels."
         + (f" Sources: {', '.join(ids)}." if ids else "")
     )
+    return {
+        "processing:level": "L4",  # a model's output, by the levels the extension refers to
+        "processing:lineage": lineage,
+        "processing:software": {"rsup": version("rsup")},
+    }
 
 
 def _mlm(asked: Sequence[str], model: dict[str, Any]) -> dict[str, Any]:
@@ -232,6 +237,13 @@ def _mlm_name(name: str) -> str:
     return plain if allowed else f"model-{plain or 'unnamed'}"
 
 
+def _file_asset(key: str, file: str, bands: list[dict[str, Any]]) -> pystac.Asset:
+    """A file beside the item; one with pixels says what they are."""
+    extra = {"bands": bands} if "data" in ASSETS[key]["roles"] else {}
+    # A reference (RFC 3986), whatever the file's name: "#" would start a fragment.
+    return pystac.Asset(quote(os.fsencode(file)), **ASSETS[key], extra_fields=extra)
+
+
 def _model_asset(model: dict[str, Any]) -> pystac.Asset:
     """The weights by their digest (RFC 6920): the item must not tell where they lay on somebody's disk."""
     digest = bytes.fromhex(model["sha256"])
@@ -247,6 +259,16 @@ def _model_asset(model: dict[str, Any]) -> pystac.Asset:
         roles=["mlm:model"],
         extra_fields=extra,
     )
+
+
+def _derived_from(sources: list[dict[str, Any]]) -> list[pystac.Link]:
+    """A link to each source's STAC document that has a public address."""
+    links = []
+    for source in sources:
+        if href := _public(source.get("href")):
+            title = printable(str(source.get("id") or href))
+            links.append(pystac.Link("derived_from", href, "application/geo+json", title))
+    return links
 
 
 def _public(href: Any) -> str | None:
