@@ -38,9 +38,11 @@ class Draws:
         self._generator = generator
 
     def uniform(self, low: float, high: float) -> float:
+        """A number from `low` to below `high`."""
         return low + (high - low) * torch.rand((), dtype=torch.float64, generator=self._generator).item()
 
     def chance(self, probability: Probability) -> bool:
+        """True as often as `probability` (0..1) says."""
         return self.uniform(0, 1) < probability
 
     def integer(self, low: int, high: int) -> int:

@@ -112,6 +112,7 @@ def _picture(image: Tensor) -> NDArray[np.uint8]:
 
 
 def summary_of(result: Mapping[str, Any]) -> str:
+    """The figures that `evaluate` returned as one line for the page; without those that are None."""
     shown = ("psnr_y", "ssim_y", "lpips", "niqe", "spectrum_rmse", "sam_deg")
     figures = ", ".join(f"{name} {result[name]:.4g}" for name in shown if result[name] is not None)
     return f"Means over {result['images']} images: {figures}. Pixels of the low resolution are shown as squares."

@@ -46,7 +46,7 @@ def phases(name: str, scale: int) -> NDArray[np.float64]:
 
 
 class Interpolation(nn.Module):
-    """Separable interpolation by a kernel of KERNELS, at any whole scale."""
+    """Separable interpolation by a kernel of KERNELS, at any whole scale: [n, c, h, w] -> [n, c, h * s, w * s]."""
 
     taps: Tensor
 
@@ -69,7 +69,7 @@ class Interpolation(nn.Module):
 
 
 class Nearest(nn.Module):
-    """Every pixel repeated `scale` times along both axes."""
+    """Every pixel repeated `scale` times along both axes: [n, c, h, w] -> [n, c, h * scale, w * scale]."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()

@@ -20,6 +20,10 @@ from .task import Partial, Task
 def save(
     task: Task, optimizers: dict[str, Any], mean: EMAModel | None, folder: Path, accelerator: Accelerator, step: int
 ) -> None:
+    """Write the checkpoint of `step` (steps done): networks, optimisers, running mean, and the scaler of fp16.
+
+    The newest `keep` stay. Raises TrainingError where the disk refuses.
+    """
     state = checkpoint.State(step)
     for name, network in task.networks.items():
         own = network.state_to_save() if isinstance(network, Partial) else network.state_dict()

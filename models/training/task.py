@@ -39,9 +39,11 @@ class Update:
 class Partial(Protocol):
     """A network of which only a part is trained, and saved."""
 
-    def state_to_save(self) -> dict[str, Tensor]: ...
+    def state_to_save(self) -> dict[str, Tensor]:
+        """The tensors of that part, by name."""
 
-    def load(self, state: Mapping[str, Tensor]) -> None: ...
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state_to_save` gave. Raises ModelError where it does not fit."""
 
 
 class Task(ABC):

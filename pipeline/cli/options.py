@@ -19,6 +19,7 @@ Settings = Annotated[
 
 
 def numbers(option: str, text: str) -> tuple[float, float, float, float]:
+    """West, south, east and north of "W,S,E,N". Raises ArgumentError, naming `option`, for anything else."""
     try:
         west, south, east, north = (float(part) for part in text.split(","))
     except ValueError:
@@ -27,6 +28,7 @@ def numbers(option: str, text: str) -> tuple[float, float, float, float]:
 
 
 def names(text: str) -> tuple[str, ...]:
+    """What stands between the commas, without spaces and without what is empty."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 

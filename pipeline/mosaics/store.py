@@ -206,6 +206,7 @@ def _check_plane(array: zarr.Array[Any], index: tuple[int, int], plane: NDArray[
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """The array of that name: "red", "./red" or, of an overview, "2/red". Raises KeyError, TypeError for a group."""
     array = group[name.removeprefix("./")]
     if not isinstance(array, zarr.Array):
         raise TypeError(f"{name} is a group, not an array")

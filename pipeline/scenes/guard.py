@@ -79,6 +79,7 @@ def _documents(path: Path) -> Iterator[Path]:
 
 
 def check_codecs(path: Path, array: zarr.Array[Any]) -> None:
+    """Raise SceneError where an array of the store `path` needs a codec that is none of CODECS: some run code."""
     described: Any = array.metadata.to_dict()
     if array.metadata.zarr_format == 2:
         found = [codec["id"] for codec in (*(described["filters"] or ()), described["compressor"]) if codec]

@@ -121,6 +121,7 @@ class Latents(nn.Module):
             raise ValueError(f"its latents are {tuple(latent.shape[1:])} for images of {tuple(image.shape[1:])}")
 
     def encode(self, image: Tensor) -> Tensor:
+        """A KL autoencoder's mean at unit variance; a codebook's latent before it is looked up."""
         if self.autoencoder is None:
             return F.pixel_unshuffle(image, UNSHUFFLE_FACTOR)
         with full_precision(image.device):

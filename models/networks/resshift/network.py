@@ -99,6 +99,7 @@ class ResShift(nn.Module):
 
     @property
     def schedule(self) -> Schedule:
+        """The forward process that it was made for."""
         return self.config.schedule
 
     def forward(self, z_t: Tensor, z_y: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:

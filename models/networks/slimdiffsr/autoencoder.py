@@ -26,7 +26,7 @@ KL_SCALING = 0.18215
 
 
 class Scale(nn.Module):
-    """Multiplies by a constant."""
+    """Multiplies by a constant, whatever the shape."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()

@@ -111,7 +111,10 @@ def _attentions(count: int, channels: int, attends: bool, config: StudentConfig)
 
 
 class DownLevel(nn.Module):
-    """One level on the way down; gives each residual block's result and the downsampled map, if any."""
+    """One level on the way down; gives each residual block's result and the downsampled map, if any.
+
+    [n, channels, h, w] -> a list of [n, out_channels, h, w] and, unless it is the last, one of half the sides.
+    """
 
     def __init__(self, channels: int, out_channels: int, *, last: bool, attends: bool, config: StudentConfig) -> None:
         super().__init__()
@@ -131,7 +134,10 @@ class DownLevel(nn.Module):
 
 
 class MidBlock(nn.Module):
-    """Stable Diffusion's middle, between the ways down and up of a UNet that keeps all levels: same shape out."""
+    """Stable Diffusion's middle, between the ways down and up of a UNet that keeps all levels.
+
+    [n, channels, h, w] -> the same shape.
+    """
 
     def __init__(self, channels: int, config: StudentConfig) -> None:
         super().__init__()
