@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+import strangers
 import torch
 from measures import seam_ratio
 from numpy.typing import NDArray
@@ -12,11 +14,12 @@ from torch import Tensor
 
 from rsup.models.base.errors import ModelError
 from rsup.models.base.radiometry import to_network
-from rsup.models.upscaler import ModelDescriptor
+from rsup.models.upscaler import ModelDescriptor, load
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.chunk import upscale_chunk
 from rsup.pipeline.mosaics.passes import Pass, passes, tiling_of
 from rsup.pipeline.mosaics.tiles import TileCache, fill_nodata
+from rsup.pipeline.scenes.opening import open_scene
 
 RGB = ("red", "green", "blue")
 
@@ -249,3 +252,10 @@ def test_which_bands_go_through_the_network_together(
     bands: tuple[str, ...], available: tuple[str, ...], expected: list[Pass]
 ) -> None:
     assert passes(bands, available, RGB) == expected
+
+
+def test_dark_pixels_are_there_in_the_mosaic(tmp_path: Path) -> None:
+    dn, meant = strangers.speckled()
+    scene = open_scene(strangers.tiff(tmp_path / "s.tif", dn))
+    sr = upscale_chunk(scene.read, scene.bands, strangers.WINDOW, ("red", "blue"), load("nearest", 4))
+    np.testing.assert_array_equal(sr, meant[[0, 2]].repeat(4, 1).repeat(4, 2))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import rioxarray  # noqa: F401  (registers .rio)
+import strangers
 import xarray as xr
 import zarr
 from affine import Affine
@@ -237,3 +238,33 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written .*choose another output"):
         create_scene(tmp_path / "file" / "scene.zarr", WINDOW, CRS, BANDS, 16)
+
+
+@pytest.mark.parametrize("kind", ["tiff", "store", "store without classes"])
+def test_a_0_in_one_band_is_dark_and_in_all_bands_nodata(tmp_path: Path, kind: str) -> None:
+    dn, meant = strangers.speckled()
+    if kind == "tiff":
+        path = strangers.tiff(tmp_path / "s.tif", dn)
+    else:
+        path = strangers.store(tmp_path / "s.zarr", dn, classes=0 if "without" in kind else 6).path
+    scene = open_scene(path)
+    np.testing.assert_array_equal(scene.read(strangers.BANDS, strangers.WINDOW), meant)
+    # Whatever is asked for, alone or with others, whole or in parts.
+    for k, band in enumerate(strangers.BANDS):
+        np.testing.assert_array_equal(scene.read((band,), strangers.WINDOW)[0], meant[k])
+    for _, part in chunks(strangers.WINDOW, 9):
+        np.testing.assert_array_equal(scene.read(("blue",), part)[0], meant[2][part.within(strangers.WINDOW)])
+    pixels = scene.examine(("red", "green"), strangers.WINDOW.grow(2))
+    assert pixels.dark[:, 2:-2, 2:-2].sum() == 6 and pixels.dark.sum() == 6
+    np.testing.assert_array_equal(pixels.there[2:-2, 2:-2], dn.any(axis=0))
+
+
+def test_a_0_that_the_classification_calls_nodata_stays_one(tmp_path: Path) -> None:
+    """At the swath's edge the bands end one after the other."""
+    dn, meant = strangers.speckled()
+    scl = np.full(dn.shape[1:], 4)
+    scl[33, :20] = 0
+    meant[2, 33, 3:20] = 0
+    scene = open_scene(strangers.store(tmp_path / "s.zarr", dn, scl).path)
+    np.testing.assert_array_equal(scene.read(strangers.BANDS, strangers.WINDOW), meant)
+    np.testing.assert_array_equal(scene.read(("blue",), strangers.WINDOW)[0], meant[2])

@@ -1,0 +1,46 @@
+"""What a request to upscale comes to: which bands, by whatever name, and in which colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from strangers import BANDS, WINDOW, numbers, tiff
+
+from rsup.models.base.errors import ArgumentError
+from rsup.models.upscaler import load
+from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
+from rsup.pipeline.mosaics.chunk import upscale_chunk
+
+Student = Callable[[int], Path]
+
+
+def test_esa_s_names_and_common_ones_give_one_mosaic(tmp_path: Path, tiny_student: Student) -> None:
+    """Not each band in the three channels of a network that was made for red, green and blue."""
+    dn, names = numbers(), ("B04", "B03", "B02")
+    common, other = (tiff(tmp_path / f"{k}.tif", dn, called) for k, called in enumerate((BANDS, names)))
+    model = load(str(tiny_student(4)), 4)
+    mosaics = []
+    for path, asked in ((common, BANDS), (other, BANDS), (other, names), (common, names)):
+        plan = UpscalePlan.make(UpscaleRequest(path, 4, tmp_path, str(tiny_student(4)), asked, device="cpu"))
+        assert plan.request.bands == BANDS and plan.false_colour == []
+        mosaics.append(upscale_chunk(plan.scene.read, plan.scene.bands, WINDOW, plan.request.bands, model))
+    for mosaic in mosaics[1:]:
+        np.testing.assert_array_equal(mosaic, mosaics[0])
+
+
+def test_a_band_beside_the_network_s_is_said_to_go_in_false_colour(tmp_path: Path, tiny_student: Student) -> None:
+    path = tiff(tmp_path / "s.tif", numbers(), ("red", "green", "B8"))
+    asked = {"scene": path, "scale": 4, "output": tmp_path, "bands": ("red", "B08"), "device": "cpu"}
+    plan = UpscalePlan.make(UpscaleRequest(model=str(tiny_student(4)), **asked))
+    assert plan.false_colour == ["red", "nir"] and plan.summary()["false_colour"] == ["red", "nir"]
+    assert UpscalePlan.make(UpscaleRequest(model="bicubic", **asked)).false_colour == []
+
+
+def test_a_band_that_no_array_of_a_mosaic_can_be_called_is_refused(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "s.tif", numbers(), ("../red", "x", "2"))
+    for name in ("../red", "x", "2"):
+        with pytest.raises(ArgumentError, match="no array of a mosaic can be called that"):
+            UpscalePlan.make(UpscaleRequest(path, 4, tmp_path, "nearest", (name,), device="cpu"))
