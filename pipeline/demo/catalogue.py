@@ -147,7 +147,7 @@ def _properties(acquisition: Acquisition, shares: Shares) -> dict[str, Any]:
 
 def _reflectance(band: str, acquisition: Acquisition) -> dict[str, Any]:
     """Asset fields of a band: how its numbers become reflectance, and which light it sees."""
-    _, name, *_ = SENSOR.band(band).asset_keys
+    _, name, *_ = SENSOR.band(band).asset_keys  # ESA's comes after the common one
     centre, width = _BANDS[band]
     return {
         "title": f"{band} ({name}) - {BAND_GSD[band]}m",

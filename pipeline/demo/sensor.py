@@ -78,7 +78,7 @@ def look(landscape: Landscape, window: Window, crs: str) -> Block:
 
     Even edges keep 20 m pixels whole. Raises ValueError where an edge of the window is odd.
     """
-    window.in_pixels_of(CLASSES_GSD)
+    window.in_pixels_of(CLASSES_GSD)  # refused before anything is sampled
     x, y = sample_points(window.grow(_HALO))
     if crs != CRS:
         x, y = Transformer.from_crs(crs, CRS, always_xy=True).transform(x, y)
