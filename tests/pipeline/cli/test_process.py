@@ -14,7 +14,7 @@ from forks import Rsup
 
 from rsup.pipeline.cli.options import print_result
 
-HEAVY = ("torch", "xarray", "dask", "distributed", "odc", "rasterio", "zarr", "diffusers", "scipy")
+HEAVY = ("numpy", "pydantic", "torch", "xarray", "dask", "distributed", "odc", "rasterio", "zarr", "diffusers", "scipy")
 
 
 def test_help_answers_within_half_a_second_and_without_torch() -> None:
