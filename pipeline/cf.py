@@ -7,7 +7,6 @@ Conventions: CF 1.11 (grid mappings, packed data); `GeoTransform`, `spatial_ref`
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from pyproj import CRS
 from zarr.codecs import ZstdCodec
 from zarr.errors import ZarrUserWarning
 
+from rsup.models.base.files import sync
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 BAND_ATTRIBUTES: dict[str, Any] = {
@@ -102,8 +102,4 @@ def sync_chunk(store: Path, names: Sequence[str], index: tuple[int, int]) -> Non
             folder = folder.parent
         for entry in (chunk, folder, store / name / "c", store / name):
             if entry.exists():
-                descriptor = os.open(entry, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                sync(entry)

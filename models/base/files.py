@@ -58,6 +58,12 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write what is in memory to `path`, by way of `replacing`. Raises OSError."""
+    with replacing(path) as fresh:
+        fresh.write_bytes(data)
+
+
 def publish(moves: dict[Path, Path]) -> None:
     """Give finished outputs their names, in the order given; what had the names before stands `aside` when it returns.
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from rsup.models.base.errors import DataError
-from rsup.models.base.files import replacing, writing
+from rsup.models.base.files import write_whole, writing
 from rsup.models.data.measured import middle
 
 from . import image as metrics
@@ -79,8 +79,7 @@ def write_comparison(out: Path, title: str, summary: str, rows: Sequence[Row]) -
     )
     with writing(out, DataError):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(out) as fresh:
-            fresh.write_text(page, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
+        write_whole(out, page.encode(errors="backslashreplace"))  # names of files may be no UTF-8
 
 
 def _figures(row: Row) -> str:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rsup.models.base.errors import TrainingError
-from rsup.models.base.files import remove, replacing, writing
+from rsup.models.base.files import remove, replacing, write_whole, writing
 from rsup.models.weights_file import write_tensors
 
 _NAME = re.compile(r"step-(\d{8})")
@@ -74,8 +74,7 @@ def save(folder: Path, state: State, keep: int) -> Path:
             with replacing(final) as fresh:
                 fresh.mkdir()
                 write_tensors(fresh / "tensors.safetensors", state.tensors)
-                with replacing(fresh / "state.json") as plain:
-                    plain.write_text(json.dumps({"step": state.step, **state.plain}))
+                write_whole(fresh / "state.json", json.dumps({"step": state.step, **state.plain}).encode())
         for old in checkpoints(folder)[:-keep]:
             remove(old)
     return final

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rsup.models.base.errors import RecipeError, TrainingError
-from rsup.models.base.files import replacing, writing
+from rsup.models.base.files import write_whole, writing
 from rsup.models.weights_file import write_tensors
 
 from .recipe import Recipe, load_recipe, recipe_text
@@ -47,8 +47,7 @@ def begin_run(folder: Path, recipe: RunConfig) -> None:
     """Make a run's folder, where it is missing, and write the recipe. Raises TrainingError where that fails."""
     with writing(folder, TrainingError):
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / RECIPE) as fresh:
-            fresh.write_text(recipe_text(recipe), encoding="utf-8")
+        write_whole(folder / RECIPE, recipe_text(recipe).encode())
 
 
 def recipe_of(run: Path) -> Recipe:

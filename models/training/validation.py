@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from rsup.models.base.errors import TrainingError
-from rsup.models.base.files import replacing
+from rsup.models.base.files import write_whole
 from rsup.models.data.images import Images
 from rsup.models.degradation.pairs import make_pair
 from rsup.models.metrics.image import psnr_y, ssim_y
@@ -63,8 +63,7 @@ class Validation:
         self.latest = {key: value for key, value in rows[-1].items() if key != "step"} if rows else {}
         if self.accelerator.is_main_process and self.path.exists():
             # At once: other processes read it now, and the run may be killed again.
-            with replacing(self.path) as fresh:
-                fresh.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            write_whole(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def run(self, step: int, writer: SummaryWriter | None) -> dict[str, float]:
         """Means over the images: the task's losses, PSNR-Y and SSIM-Y of its prediction and of bicubic's.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsup.models.base.errors import ArgumentError, OutputError, SceneError
-from rsup.models.base.files import aside, replacing
+from rsup.models.base.files import aside, write_whole
 from rsup.models.base.progress import Progress, show_progress
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
@@ -244,5 +244,4 @@ def _note(store: Path, attributes: dict[str, Any]) -> None:
     root = store / "zarr.json"
     described = json.loads(root.read_bytes())
     described["attributes"] |= attributes
-    with replacing(root) as fresh:
-        fresh.write_text(json.dumps(described, indent=2))
+    write_whole(root, json.dumps(described, indent=2).encode())

@@ -16,7 +16,7 @@ from string import Template
 from typing import Any
 
 from rsup.models.base.errors import OutputError
-from rsup.models.base.files import replacing, writing
+from rsup.models.base.files import write_whole, writing
 from rsup.models.sensors import sensor_of_items
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
@@ -78,8 +78,7 @@ def write_page(
         attribution=escape(_attribution(items)),
     )
     with writing(out, OutputError, goes_on=True):
-        with replacing(out) as fresh:
-            fresh.write_text(page, encoding="utf-8")
+        write_whole(out, page.encode())
 
 
 def _compare(pair: BeforeAfter, stretch: Stretch, place: str) -> str:

@@ -26,7 +26,7 @@ from pyproj import Transformer
 from pystac.utils import datetime_to_str
 
 from rsup.models.base.errors import OutputError
-from rsup.models.base.files import replacing, writing
+from rsup.models.base.files import write_whole, writing
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.sensors import first_light, sensor_of_items
 from rsup.pipeline.lattice import Window
@@ -113,9 +113,7 @@ def stac_item(
 def write_item(item: dict[str, Any], path: Path) -> None:
     """Write the item as JSON; `path` appears whole or not at all. Raises OutputError where the disk refuses."""
     with writing(path, OutputError, goes_on=True):
-        with replacing(path) as fresh, fresh.open("w", encoding="utf-8") as file:
-            json.dump(item, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
+        write_whole(path, (json.dumps(item, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def _footprint(window: Window, crs: str) -> tuple[dict[str, Any], list[float]]:

@@ -75,6 +75,21 @@ def test_what_a_failing_block_leaves(kind: str, tmp_path: Path) -> None:
     assert seen(tmp_path) == {"x": "old"}
 
 
+def test_a_whole_file_takes_the_old_one_s_place_or_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    atomic.write_whole(path, b"old\n\x00\r\n")
+    assert path.read_bytes() == b"old\n\x00\r\n"
+    atomic.write_whole(path, b"new")
+
+    def refusing(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    with pytest.raises(OSError, match="full"):
+        atomic.write_whole(path, b"newer")
+    assert seen(tmp_path) == {"x": "new"}
+
+
 @pytest.mark.parametrize("kind", ["link", "link to nothing", "link to a folder", "pipe"])
 def test_nothing_foreign_is_written_through_or_removed(kind: str, tmp_path: Path) -> None:
     victim, stranger = tmp_path / "victim", tmp_path / ".x.new"

@@ -223,7 +223,7 @@ def test_equal_input_gives_equal_bytes_and_a_failed_write_harms_nothing(tmp_path
     write_item(make(), path)
     assert path.read_bytes() == first
     with pytest.raises(TypeError):
-        write_item(make() | {"links": object()}, path)  # dies halfway through the file
+        write_item(make() | {"links": object()}, path)  # nothing that JSON can say
     with pytest.raises(OutputError, match="cannot be written"):
         write_item(make(), path / "under a file.json")
     assert path.read_bytes() == first
