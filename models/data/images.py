@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -70,8 +72,7 @@ class Images:
         self.folder, self.config, self.crop_size = folder, config, crop
         self.skipped: list[Skipped] = []
         self._blocks: list[Block] = []
-        self._cache: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
-        self._cached = 0
+        self._cache: LRUCache[int, NDArray[np.float32]] = LRUCache(config.cache_mb << 20, attrgetter("nbytes"))
         paths = _paths(folder)
         for path in paths:
             try:
@@ -98,15 +99,11 @@ class Images:
     def image(self, index: int) -> NDArray[np.float32]:
         """A whole image [3, y, x] in [0, 1], at `gsd` where that is set; NaN without data. Raises UnusableError."""
         known = self._cache.get(index)
-        if known is not None:
-            self._cache.move_to_end(index)
-            return known
-        data = self._blocks[index].read()
-        self._cache[index] = data
-        self._cached += data.nbytes
-        while self._cached > self.config.cache_mb << 20:
-            self._cached -= self._cache.popitem(last=False)[1].nbytes
-        return data
+        if known is None:
+            known = self._blocks[index].read()
+            with suppress(ValueError):  # an image larger than the whole cache
+                self._cache[index] = known
+        return known
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """A crop [3, crop, crop] of an image, both drawn by `rng`, turned as the settings say.

@@ -62,7 +62,7 @@ def upscale_chunk(
     """
     gathered = gather(read, available, window, bands, model.descriptor)
     with network_lock or nullcontext():
-        sr = infer(gathered, bands, model, cache or TileCache(0))
+        sr = infer(gathered, bands, model, TileCache(0) if cache is None else cache)
         return settle(sr, gathered.lr, model.descriptor.scale)
 
 

@@ -5,14 +5,16 @@ A tile's output depends on nothing but the tile's own pixels.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import zip_longest
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
@@ -50,7 +52,7 @@ def fill_nodata(dn: NDArray[np.uint16]) -> NDArray[np.uint16]:
     return filled
 
 
-class TileCache:
+class TileCache(LRUCache[Hashable, Tensor]):
     """Finished tiles that a neighbouring chunk will ask for again, the least recently used dropped first.
 
     A tile on a chunk's edge belongs to two chunks, one on its corner to four: without the cache a 512 px chunk spends a
@@ -60,22 +62,7 @@ class TileCache:
 
     def __init__(self, limit: int) -> None:
         """`limit`: bytes of tiles to keep."""
-        self._limit, self._bytes = limit, 0
-        self._tiles: OrderedDict[Hashable, Tensor] = OrderedDict()
-
-    def get(self, key: Hashable) -> Tensor | None:
-        """The tile stored under `key`, which becomes the most recently used."""
-        if key in self._tiles:
-            self._tiles.move_to_end(key)
-        return self._tiles.get(key)
-
-    def put(self, key: Hashable, tile: Tensor) -> None:
-        """Keep a tile; the oldest ones go."""
-        if key not in self._tiles:
-            self._bytes += tile.nbytes
-        self._tiles[key] = tile
-        while self._bytes > self._limit:
-            self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+        super().__init__(limit, getsizeof=attrgetter("nbytes"))
 
 
 def finished_tiles(
@@ -111,7 +98,8 @@ def finished_tiles(
             ready[tile] = sr
             weighty = tile.grow(-tiling.halo)
             if weighty.intersect(window) != weighty:
-                cache.put((step, tile), sr)
+                with suppress(ValueError):  # a tile larger than the whole cache
+                    cache[step, tile] = sr
         while wanted and wanted[0] in ready:
             tile = wanted.pop(0)
             yield tile, ready.pop(tile)

@@ -1,8 +1,9 @@
-"""Tiles through the network: what fills the holes in them."""
+"""Tiles through the network: what fills the holes in them, and what is kept of them."""
 
 import numpy as np
+import torch
 
-from rsup.pipeline.mosaics.tiles import fill_nodata
+from rsup.pipeline.mosaics.tiles import TileCache, fill_nodata
 
 
 def test_fill_takes_the_nearest_valid_pixel() -> None:
@@ -18,3 +19,14 @@ def test_fill_takes_the_nearest_valid_pixel() -> None:
             assert out[row, col] in {value} if value else {band[tuple(p)] for p in nearest}
     dn[1] = 0
     np.testing.assert_array_equal(fill_nodata(dn)[1], fill_nodata(dn)[0])
+
+
+def test_the_cache_holds_as_many_bytes_as_it_may_and_drops_what_was_not_asked_for() -> None:
+    cache = TileCache(3 * 16)
+    for key in "abc":
+        cache[key] = torch.zeros(4)
+    assert cache.get("a") is not None
+    cache["d"] = torch.zeros(4)
+    assert set(cache) == {"a", "c", "d"}
+    cache["e"] = torch.zeros(2, 4)
+    assert set(cache) == {"d", "e"}
