@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 import pystac
-from pyproj import Transformer
 from pystac.utils import datetime_to_str
 
 from rsup.models.base.errors import OutputError
@@ -30,6 +28,7 @@ from rsup.models.base.files import write_whole, writing
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.sensors import first_light, sensor_of_items
 from rsup.pipeline.lattice import Window
+from rsup.pipeline.outline import ring_in_degrees
 from rsup.pipeline.public import printable, public_address
 from rsup.pipeline.scenes.attributes import moment
 
@@ -123,13 +122,8 @@ def _footprint(window: Window, crs: str) -> tuple[dict[str, Any], list[float]]:
     above its east.
     """
     west, south, east, north = window.bounds
-    corners = np.array([(west, south), (east, south), (east, north), (west, north), (west, south)])
     steps = max(8, math.ceil(max(east - west, north - south) / 10_000))
-    t = np.arange(4 * steps + 1) / steps
-    x, y = (np.interp(t, range(5), corners[:, axis]) for axis in (0, 1))
-    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
-    lon = np.unwrap(lon, period=360)
-    lon = lon + 360 if lon.min() < -180 else lon
+    lon, lat = ring_in_degrees(window, crs, steps)
     ring = list(zip(lon.tolist(), lat.tolist(), strict=True))
     if lon.max() <= 180:
         parts = [ring]

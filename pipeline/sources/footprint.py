@@ -14,6 +14,7 @@ from pyproj import Transformer
 
 from rsup.models.base.errors import ArgumentError
 from rsup.pipeline.lattice import Window, snap
+from rsup.pipeline.outline import ring, ring_in_degrees
 
 FURTHEST = 10.0
 """Degrees from a UTM zone's central meridian up to which its coordinates are used."""
@@ -87,22 +88,14 @@ def window_in(box: Box, crs: str) -> Window:
             f"--bbox {box} reaches further than {FURTHEST:g} degrees from the middle of {crs}; "
             "split it or choose another --crs"
         )
-    edge = np.linspace(0, 1, 101)
-    lons = middle - half + 2 * half * np.concatenate([edge, edge, 0 * edge, 0 * edge + 1])
-    lats = box.south + (box.north - box.south) * np.concatenate([0 * edge, 0 * edge + 1, edge, edge])
+    lons, lats = ring((middle - half, box.south), (2 * half, box.north - box.south), 100)
     x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(lons, lats)
     return snap((x.min(), y.min(), x.max(), y.max()))
 
 
 def box_of(window: Window, crs: str) -> Box:
     """The smallest box in degrees around a window of UTM zone `crs`."""
-    west, south, east, north = window.bounds
-    edge = np.linspace(0, 1, 21)
-    x = west + (east - west) * np.concatenate([edge, edge, 0 * edge, 0 * edge + 1])
-    y = south + (north - south) * np.concatenate([0 * edge, 0 * edge + 1, edge, edge])
-    lons, lats = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
-    lons = lons + 360 * np.round((lons[0] - lons) / 360)
-    lons += 360 if lons.min() < -180 else 0
+    lons, lats = ring_in_degrees(window, crs, 20)
     return Box(float(lons.min()), float(lats.min()), float(lons.max()), float(lats.max()))
 
 
