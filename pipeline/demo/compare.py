@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, log10
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
@@ -13,9 +11,7 @@ from rasterio.windows import from_bounds
 
 from rsup.models.base.errors import SceneError
 from rsup.models.base.radiometry import NODATA, SCALE_FACTOR
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from rsup.pipeline.mosaics import quality
 
 DATA_RANGE = 1.0
 """Peak of the PSNR, in reflectance: that of a perfect white surface."""
@@ -49,14 +45,9 @@ def psnr(mosaic: Path, truth: Path) -> dict[str, float]:
                 whole = RasterWindow(theirs.col_off, theirs.row_off + row * ratio, theirs.width, rows * ratio)
                 seen = image.read(image.descriptions.index(band) + 1, window=part)
                 known = reference.read(reference.descriptions.index(band) + 1, window=whole)
-                difference = (seen - block_mean(known, ratio))[seen != NODATA] * SCALE_FACTOR
+                means = quality.block_means(known[None], ratio)[0]
+                difference = (seen - means)[seen != NODATA] * SCALE_FACTOR
                 squares += float(np.square(difference).sum())
                 count += difference.size
-            result[band] = 10 * log10(DATA_RANGE**2 * count / squares) if squares else inf
+            result[band] = quality.psnr(squares, count, DATA_RANGE)
     return result
-
-
-def block_mean(values: NDArray[np.uint16], ratio: int) -> NDArray[np.float64]:
-    """Mean of each square of `ratio` x `ratio` pixels of `values`, [y, x]."""
-    height, width = (length // ratio for length in values.shape)
-    return np.asarray(values.reshape(height, ratio, width, ratio).mean(axis=(1, 3)))

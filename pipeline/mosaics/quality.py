@@ -6,6 +6,8 @@ is the 10 m image and `sr` the same ground with `scale` times as many pixels a s
 
 from __future__ import annotations
 
+from math import inf, log10
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,3 +45,11 @@ def spectral_angles(sr: NDArray[np.uint16], lr: NDArray[np.uint16], scale: int) 
     u, v = (x / np.maximum(np.linalg.norm(x, axis=0), np.finfo(float).tiny) for x in (a, b))
     angle = 2 * np.arctan2(np.linalg.norm(u - v, axis=0), np.linalg.norm(u + v, axis=0))
     return np.asarray(np.degrees(angle))
+
+
+def psnr(squares: float, count: int, peak: float) -> float:
+    """Peak signal-to-noise ratio in dB of `count` errors whose squares add up to `squares`; infinite where those are 0.
+
+    Of sums, not of images: mosaics are read part by part.
+    """
+    return 10 * log10(peak**2 * count / squares) if squares else inf

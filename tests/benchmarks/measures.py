@@ -7,21 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsup.models.base.radiometry import NODATA
-from rsup.pipeline.mosaics.quality import block_errors, spectral_angles
-
-
-def block_mean_error(sr: NDArray[np.uint16], lr: NDArray[np.uint16], scale: int) -> tuple[float, float]:
-    """Mean and 99th percentile of `block_errors`, in DN; NaN where no pixel is valid."""
-    errors = block_errors(sr, lr, scale)
-    if not errors.size:
-        return float("nan"), float("nan")
-    return float(errors.mean()), float(np.percentile(errors, 99))
-
-
-def spectral_angle(sr: NDArray[np.uint16], lr: NDArray[np.uint16], scale: int) -> float:
-    """Mean of `spectral_angles`; NaN where no pixel is valid."""
-    angles = spectral_angles(sr, lr, scale)
-    return float(angles.mean()) if angles.size else float("nan")
+from rsup.pipeline.mosaics import quality
 
 
 def seam_ratio(image: NDArray[Any], seam_rows: Sequence[int], seam_cols: Sequence[int]) -> float:
@@ -49,5 +35,5 @@ def seam_ratio(image: NDArray[Any], seam_rows: Sequence[int], seam_cols: Sequenc
 
 def psnr(a: NDArray[Any], b: NDArray[Any], data_range: float) -> float:
     """Peak signal-to-noise ratio of two images of one shape, in dB; infinite where they are equal."""
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    return float(10 * np.log10(data_range**2 / error)) if error else float("inf")
+    squares = (a.astype(np.float64) - b.astype(np.float64)) ** 2
+    return quality.psnr(float(squares.sum()), squares.size, data_range)

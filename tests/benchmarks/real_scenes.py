@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measures import block_mean_error, psnr, seam_ratio
+from measures import psnr, seam_ratio
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 from sentinel2_scenes import LEAST, Scene, read_scene, sources
@@ -33,6 +33,7 @@ from rsup.models.upscaler import Upscaler, load
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.mosaics.chunk import upscale_chunk
 from rsup.pipeline.mosaics.passes import passes, tiling_of
+from rsup.pipeline.mosaics.quality import block_errors
 from rsup.pipeline.mosaics.tiles import fill_nodata
 
 WALD, FULL = 512, 192
@@ -223,10 +224,10 @@ def enlarged(scene: Scene, model: Upscaler, bicubic: Upscaler) -> dict[str, floa
     bands = tuple(band for band in scene.source.bands if band != "nir")
     low = scene.dn[[scene.source.bands.index(band) for band in bands]]
     made, smooth = product(low, bands, model, 0), product(low, bands, bicubic, 0)
-    mean, p99 = block_mean_error(made, low, scale)
+    errors = block_errors(made, low, scale)
     found: dict[str, float | None] = {
-        "block mean": mean,
-        "block mean, p99": p99,
+        "block mean": float(errors.mean()),
+        "block mean, p99": float(np.percentile(errors, 99)),
         "seam": seams(made, low, bands, model),
     }
     surfaces = scene.surfaces()

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from measures import block_mean_error, psnr, seam_ratio, spectral_angle
+from measures import psnr, seam_ratio
 from numpy.typing import NDArray
 
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.check import PART, consistency, count_pixels
+from rsup.pipeline.mosaics.quality import block_errors, spectral_angles
 from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.writer import create_scene
@@ -21,26 +22,27 @@ def nearest(lr: NDArray[np.uint16], scale: int) -> NDArray[np.uint16]:
     return lr.repeat(scale, axis=-2).repeat(scale, axis=-1)
 
 
-def test_block_mean_error_is_the_offset_that_was_added() -> None:
+def test_block_errors_are_the_offset_that_was_added() -> None:
     lr = np.random.default_rng(0).integers(100, 9000, (3, 20, 30), dtype=np.uint16)
     sr = nearest(lr, 8)
-    assert block_mean_error(sr, lr, 8) == (0.0, 0.0)
+    assert not block_errors(sr, lr, 8).any()
     sr[1] += 6  # one band of three
-    assert block_mean_error(sr, lr, 8) == (pytest.approx(2.0), pytest.approx(6.0))
+    errors = block_errors(sr, lr, 8)
+    assert errors.mean() == pytest.approx(2.0) and np.percentile(errors, 99) == pytest.approx(6.0)
     sr[0, ::8, ::8] += 64  # one pixel of each block: 1 DN in the mean
-    mean, p99 = block_mean_error(sr, lr, 8)
-    assert mean == pytest.approx(7 / 3) and p99 == pytest.approx(6.0)
+    errors = block_errors(sr, lr, 8)
+    assert errors.mean() == pytest.approx(7 / 3) and np.percentile(errors, 99) == pytest.approx(6.0)
 
 
-def test_block_mean_error_counts_valid_pixels_only_but_a_lost_one_in_full() -> None:
+def test_block_errors_count_valid_pixels_only_but_a_lost_one_in_full() -> None:
     lr = np.full((1, 2, 2), 500, np.uint16)
     lr[0, 0, 0] = 0
     sr = nearest(lr, 4)
     sr[0, :4, :4] = 9999  # where the scene has nothing
-    assert block_mean_error(sr, lr, 4) == (0.0, 0.0)
+    np.testing.assert_array_equal(block_errors(sr, lr, 4), [0, 0, 0])
     sr[0, 7, 7] = 0
-    assert block_mean_error(sr, lr, 4)[0] == pytest.approx(500 / 3)
-    assert np.isnan(block_mean_error(sr, np.zeros_like(lr), 4)).all()
+    np.testing.assert_array_equal(block_errors(sr, lr, 4), [0, 0, 500])
+    assert not block_errors(sr, np.zeros_like(lr), 4).size
 
 
 def test_spectral_angle_of_vectors_at_a_known_angle() -> None:
@@ -50,13 +52,14 @@ def test_spectral_angle_of_vectors_at_a_known_angle() -> None:
     turned = [r * np.cos(np.pi / 4 + t), r * np.sin(np.pi / 4 + t)]
     lr = np.full((2, 3, 3), 4000, np.uint16)
     sr = nearest(np.broadcast_to(np.round((np.array(turned) + 0.1) * 1e4)[:, None, None], (2, 3, 3)), 4)
-    assert spectral_angle(sr.astype(np.uint16), lr, 4) == pytest.approx(0.1, abs=0.01)  # DN are whole numbers
-    assert spectral_angle(nearest(lr, 4), lr, 4) == 0.0
+    found = spectral_angles(sr.astype(np.uint16), lr, 4)
+    assert found.shape == (9,) and found == pytest.approx(0.1, abs=0.01)  # DN are whole numbers
+    assert not spectral_angles(nearest(lr, 4), lr, 4).any()
     brighter = (nearest(lr, 4).astype(int) - 1000) * 2 + 1000  # twice the reflectance, the same colour
-    assert spectral_angle(brighter.astype(np.uint16), lr, 4) == pytest.approx(0.0, abs=1e-9)
+    assert spectral_angles(brighter.astype(np.uint16), lr, 4) == pytest.approx(0.0, abs=1e-9)
     right = np.stack([np.full((1, 1), 3000, np.uint16), np.full((1, 1), 1000, np.uint16)])
-    assert spectral_angle(nearest(right[::-1], 4), right, 4) == pytest.approx(90.0)
-    assert np.isnan(spectral_angle(nearest(lr, 4), np.zeros_like(lr), 4))
+    assert spectral_angles(nearest(right[::-1], 4), right, 4) == pytest.approx(90.0)
+    assert not spectral_angles(nearest(lr, 4), np.zeros_like(lr), 4).size
 
 
 def test_seam_ratio_of_a_ramp_is_one_and_of_a_step_is_its_height() -> None:
