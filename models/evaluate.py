@@ -29,7 +29,7 @@ from .degradation.sensor import RESPONSES, BandName, SensorDegradation
 from .metrics.judge import FIGURES, WHITE, Figures, Judge, Radiometry, mean_of
 from .metrics.page import BASELINE, CROPS, Row, crops_of, summary_of, write_comparison
 from .networks.architectures import parameters
-from .upscaler import Upscaler, load
+from .upscaler import Upscaler, chosen, load
 
 Enlarge = Callable[[Tensor], Tensor]
 """Images [1, 3, y, x] in [-1, 1] -> [1, 3, y * scale, x * scale]; an Upscaler is one."""
@@ -121,7 +121,7 @@ def evaluate(
 
 def _models(request: EvaluateRequest, beside: Mapping[str, Enlarge]) -> tuple[Upscaler, dict[str, Enlarge]]:
     """The model that is asked for, and all that are measured, by name, in their order."""
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if request.device == "auto" else request.device
+    device = chosen(request.device)
     upscaler = load(request.model, request.scale, device)
     name = upscaler.descriptor.name
     models: dict[str, Enlarge] = {**beside, name: upscaler}

@@ -38,10 +38,7 @@ LICENCE = (
 
 def published_name(name: str) -> str:
     """The published name of one of our tensors."""
-    for ours, theirs in PREFIXES.items():
-        if name.startswith(ours):
-            return theirs + name.removeprefix(ours)
-    return name
+    return _renamed(name, PREFIXES)
 
 
 def dead_shapes(config: StudentConfig) -> Shapes:
@@ -112,7 +109,7 @@ def import_published(src: Path, scale: int, out: Path, config: StudentConfig | N
 
     ours = {theirs: mine for mine, theirs in PREFIXES.items()}
     dead = dead_shapes(config)
-    state = {_our_name(name, ours): tensor.float() for name, tensor in found.items() if name not in dead}
+    state = {_renamed(name, ours): tensor.float() for name, tensor in found.items() if name not in dead}
     header = student_header(config, scale, licence=LICENCE, source=f"imported from {src.name}, sha256 {sha256(src)}")
     save_weights(out, state, header)
     return {
@@ -125,10 +122,10 @@ def import_published(src: Path, scale: int, out: Path, config: StudentConfig | N
     }
 
 
-def _our_name(name: str, prefixes: dict[str, str]) -> str:
-    for theirs, mine in prefixes.items():
-        if name.startswith(theirs):
-            return mine + name.removeprefix(theirs)
+def _renamed(name: str, prefixes: dict[str, str]) -> str:
+    for before, after in prefixes.items():
+        if name.startswith(before):
+            return after + name.removeprefix(before)
     return name
 
 

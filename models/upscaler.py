@@ -23,6 +23,7 @@ __all__ = [
     "ModelDescriptor",
     "Upscaler",
     "arithmetic_on",
+    "chosen",
     "descriptor_of",
     "list_models",
     "load",
@@ -217,6 +218,15 @@ def _precision(arithmetic: str, device: torch.device) -> torch.dtype | None:
             "or start afresh with --overwrite"
         )
     return types[name]
+
+
+def chosen(device: str) -> str:
+    """The device of that name; for `auto` a CUDA card where PyTorch sees one, else the CPU."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 TILE, HALO, OVERLAP = 512, 16, 48
 """Of a student, in output pixels: side of its tiles, its training crop; context on each side; shared with the next."""
@@ -74,6 +74,13 @@ ARCHITECTURES = {
         Architecture("rsd-student", "enlarged", "resshift.one_step", ("RsdStudentConfig", "RsdStudent")),
     )
 }
+
+
+def check_sides(image: Tensor, multiple: int) -> None:
+    """Raise ValueError unless both sides of images [n, c, h, w] are multiples of so many pixels."""
+    height, width = image.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ValueError(f"a {width} x {height} image: both sides must be multiples of {multiple} pixels")
 
 
 def parameters(network: nn.Module) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rsup.models.base.settings import Config, first_problem
 
+from .architectures import check_sides
 from .interpolation import interpolator
 from .precision import full_precision
 from .slimdiffsr.config import StudentConfig
@@ -86,10 +87,7 @@ class CompactStudent(nn.Module):
         self.enlarge = interpolator("bicubic", config.scale)
 
     def forward(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        multiple = self.config.multiple // self.config.scale
-        if height % multiple or width % multiple:
-            raise ValueError(f"a {width} x {height} image: both sides must be multiples of {multiple} pixels")
+        check_sides(image, self.config.multiple // self.config.scale)
         x: Tensor = self.shuffle(self.unet(self.encoder(image)))
         with full_precision(image.device):
             out: Tensor = self.enlarge(image) + self.last(x.to(image.dtype))

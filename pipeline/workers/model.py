@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin, get_worker
 
-from rsup.models.upscaler import FLOAT32, arithmetic_on, load
+from rsup.models.upscaler import FLOAT32, arithmetic_on, chosen, load
 from rsup.pipeline.environment import settle
 
 from .pool import CACHE_BYTES, Pool
@@ -44,7 +44,7 @@ class ModelPlugin(WorkerPlugin):
 
     def arithmetic(self) -> str:
         """What the network would compute in here; see `rsup.models.upscaler.arithmetic_on`."""
-        return arithmetic_on(self._device()) if is_network(self.model) else FLOAT32
+        return arithmetic_on(chosen(self.device)) if is_network(self.model) else FLOAT32
 
     def upscaler(self, arithmetic: str) -> Upscaler:
         """The network, loaded on the first call; raises ModelError where it is not the planned one."""
@@ -54,19 +54,12 @@ class ModelPlugin(WorkerPlugin):
 
                 model, cores = self.model, self.cores or self.entitled
                 name = model.path or model.name
-                device = self._device()
+                device = chosen(self.device)
                 self._upscaler = load(name, model.scale, device, cores, arithmetic=arithmetic, planned=model)
                 if is_network(model):
                     # An interpolator runs a tile again faster than the memory for it is worth.
                     self.cache = TileCache(CACHE_BYTES)
             return self._upscaler
-
-    def _device(self) -> str:
-        if self.device != "auto":
-            return self.device
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in ("name", "model", "device", "cores")}

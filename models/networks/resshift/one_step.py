@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rsup.models.base.errors import ModelError
 from rsup.models.base.settings import Config
-from rsup.models.networks.architectures import STRIDE
+from rsup.models.networks.architectures import STRIDE, check_sides
 
 from .latents import Latents, LatentsConfig
 from .network import ResShift, ResShiftConfig
@@ -56,10 +56,7 @@ class RsdStudent(nn.Module):
         self.register_buffer("noise", torch.zeros(channels + 1, config.period, config.period))
 
     def forward(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        multiple = self.config.multiple
-        if height % multiple or width % multiple:
-            raise ValueError(f"a {width} x {height} image: both sides must be multiples of {multiple} pixels")
+        check_sides(image, self.config.multiple)
         z_y = self.latents.encode(image)
         rows, cols = (torch.arange(size, device=image.device) % self.config.period for size in z_y.shape[-2:])
         noise = self.noise[:, rows[:, None], cols].to(z_y.dtype).expand(len(z_y), -1, -1, -1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from rsup.models.networks.architectures import check_sides
 from rsup.models.networks.precision import full_precision
 
 from .autoencoder import decoder, encoder, latent_width
@@ -34,10 +35,7 @@ class Student(nn.Module):
         self.decoder = decoder(config)
 
     def forward(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        multiple = self.config.multiple
-        if height % multiple or width % multiple:
-            raise ValueError(f"a {width} x {height} image: both sides must be multiples of {multiple} pixels")
+        check_sides(image, self.config.multiple)
         x: Tensor = self.fuse_out(self.unet(self.fuse_in(self.encoder(image))))
         *layers, last = self.decoder
         for layer in layers:
