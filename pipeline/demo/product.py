@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pyproj import Transformer
 
 from rsup.models.base.radiometry import NODATA
 from rsup.pipeline.lattice import Window
 
 from .acquisitions import Acquisition
 from .clouds import CLOUD_HIGH, CLOUD_MEDIUM, Sky
-from .landscape import CRS
 from .noise import mix
 from .rasters import numbers, write_cog
-from .sensor import BAND_GSD, CLASSES_GSD, noise
+from .sensor import BAND_GSD, CLASSES_GSD, noise, pixel_centres
 from .spectra import BANDS
 from .survey import Ground
 
@@ -30,13 +28,13 @@ def expose(acquisition: Acquisition, ground: Ground, sky: Sky, swath: Swath, see
     salt = int(mix(seed, *acquisition.datatake.encode())[0])
     for band in BANDS:
         pixels = ground.window.in_pixels_of(BAND_GSD[band])
-        x, y = _pixel_centres(pixels, acquisition.crs)
+        x, y = pixel_centres(pixels, pixels.gsd, acquisition.crs)
         seen = sky.veil(band, ground.bands[band], x, y) * np.float32(acquisition.gain)
         seen = seen + noise(band, pixels, salt, seen)
         stored = np.where(swath.covers(x, y), numbers(seen, acquisition.offset), NODATA).astype(np.uint16)
         write_cog(folder / f"{band}.tif", stored, pixels.transform(), acquisition.crs)
     pixels = ground.window.in_pixels_of(CLASSES_GSD)
-    x, y = _pixel_centres(pixels, acquisition.crs)
+    x, y = pixel_centres(pixels, pixels.gsd, acquisition.crs)
     scl = np.where(swath.covers(x, y), sky.classes(ground.scl, x, y), NODATA).astype(np.uint8)
     # Classes are names: an overview must show one of them, not their mean.
     write_cog(folder / "scl.tif", scl, pixels.transform(), acquisition.crs, resampling="mode")
@@ -76,12 +74,3 @@ class Shares:
         valid = max(1, int(counts[1:].sum()))
         classes = {code: float(counts[code]) / valid for code in range(1, 12)}
         return cls(float(counts[0]) / scl.size, classes[CLOUD_MEDIUM] + classes[CLOUD_HIGH], classes)
-
-
-def _pixel_centres(window: Window, crs: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """x, y in landscape.CRS of the centres of the pixels of `window`, on the lattice of `crs`."""
-    (west, south, east, north), gsd = window.bounds, window.gsd
-    x, y = np.meshgrid(np.arange(west, east, gsd) + gsd / 2, np.arange(north, south, -gsd) - gsd / 2)
-    if crs != CRS:
-        x, y = Transformer.from_crs(crs, CRS, always_xy=True).transform(x, y)
-    return x, y

@@ -79,9 +79,7 @@ def look(landscape: Landscape, window: Window, crs: str) -> Block:
     Even edges keep 20 m pixels whole. Raises ValueError where an edge of the window is odd.
     """
     window.in_pixels_of(CLASSES_GSD)  # refused before anything is sampled
-    x, y = sample_points(window.grow(_HALO))
-    if crs != CRS:
-        x, y = Transformer.from_crs(crs, CRS, always_xy=True).transform(x, y)
+    x, y = pixel_centres(window.grow(_HALO), SAMPLE, crs)
     reflectance, scl = landscape.sample(x, y)
     measured = {}
     for band, values in zip(BANDS, reflectance, strict=True):
@@ -92,13 +90,14 @@ def look(landscape: Landscape, window: Window, crs: str) -> Block:
     return Block(window, reflectance[:, inner, inner], measured, _commonest(scl[inner, inner]))
 
 
-def sample_points(window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """x, y of the truth's samples in `window`, metres in the window's CRS, both [y, x]."""
+def pixel_centres(window: Window, side: float, crs: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x, y in landscape.CRS of the centres of `side` metre pixels of `window`, on the lattice of `crs`; both [y, x]."""
     west, _, _, north = window.bounds
-    x = west + (np.arange(window.width * FINE) + 0.5) * SAMPLE
-    y = north - (np.arange(window.height * FINE) + 0.5) * SAMPLE
-    east_west, north_south = np.meshgrid(x, y)
-    return east_west, north_south
+    rows, columns = (np.arange(round(length * window.gsd / side)) + 0.5 for length in (window.height, window.width))
+    x, y = np.meshgrid(west + columns * side, north - rows * side)
+    if crs != CRS:
+        x, y = Transformer.from_crs(crs, CRS, always_xy=True).transform(x, y)
+    return x, y
 
 
 def noise(band: str, window: Window, salt: int, reflectance: NDArray[np.float32]) -> NDArray[np.float32]:
