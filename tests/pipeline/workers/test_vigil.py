@@ -67,7 +67,8 @@ def slowly(key: int) -> int:
 @pytest.mark.parametrize(
     ("blow", "says"),
     [
-        (lambda it: it.scheduler.kill(), "the connection to the Dask scheduler was lost"),
+        # Whether the client has closed itself before it is asked is the operating system's to say.
+        (lambda it: it.scheduler.kill(), "the .*Dask scheduler (was lost|has not been heard of)"),
         (lambda it: it.scheduler.send_signal(signal.SIGSTOP), "the Dask scheduler has not been heard of for 2 s"),
         (lambda it: it.workers[0].kill(), "no worker of the cluster has been heard of for 2 s"),
         (lambda it: it.workers[0].send_signal(signal.SIGSTOP), "no worker of the cluster has been heard of for 2 s"),
