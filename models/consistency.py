@@ -1,21 +1,176 @@
-"""What holds a mosaic to its scene: pixels of both in, pixels with the scene's block means out.
+"""What holds a mosaic to its scene: pixels of both in, pixels out that the instrument would have seen as the scene.
 
-Pure functions of a tile, in float32, on the device of the network.
+An instrument does not average over its pixels: it sees light of their neighbours too. Where A is a band's response,
+sampled at the centres of its pixels, and y the scene, what a network says, x, becomes
+
+    x + A^T G (y - A x),
+
+where G = Q g Q^T is an inverse of A A^T = Q diag(l) Q^T that yields where what is left may be noise: with L, the l of a
+constant,
+
+    g = 1 / (l + (s / d) (L - l) / L).
+
+It is Wiener's filter for a network whose error has the power d at every frequency, under noise of power s, but for the
+last factor, by which a constant is always met in full. Both powers are read from what is left, where they add up to
+E (Q^T (y - A x))^2 = d l + s, with s no more than the noise that the sensor is required to stay below: a scene without
+noise is met in full, and where a network has left nothing but noise, nothing is put back. Students are trained through
+this step. It is float32, a pure function of the tile, and separable: one matrix for rows, one for columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .base.radiometry import DN_MAX, DN_MIN
+from .base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, SCALE_FACTOR
+from .networks.precision import full_precision
+from .sensors.response import Response
+
+ROUNDS = 8
+"""Of the weighted least squares that find the powers; later ones move them by less than a hundredth."""
+RATIOS = 1e-3, 10.0
+"""Of s to d L, the least and the most: below, eigenvalues are all but divided by; above, nothing but means is met."""
+
+
+class Consistency(Protocol):
+    """How mosaics are held to scenes, both in stored numbers, float32."""
+
+    def tile(self, sr: Tensor, lr: Tensor, scale: int, bands: Sequence[str]) -> Tensor:
+        """The correction of one tile: `sr` [band, n * scale, n * scale], `lr` [band, n, n], without nodata."""
+
+    def chunk(self, sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+        """The last word on blended tiles, which brings them into 1..65535: the same shapes, of any sides."""
+
+
+@dataclass(frozen=True)
+class SensorConsistency:
+    """The mosaic, seen as the sensor sees, is the scene within the sensor's noise."""
+
+    responses: Mapping[str, Response]
+    """By the names of the bands."""
+
+    def tile(self, sr: Tensor, lr: Tensor, scale: int, bands: Sequence[str]) -> Tensor:
+        return hold(sr[None], lr[None], scale, [self.responses[band] for band in bands])[0]
+
+    def chunk(self, sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+        if DN_MIN <= sr.amin() and sr.amax() <= DN_MAX:
+            return sr
+        return _around(functional.avg_pool2d(sr, scale).clamp(DN_MIN, DN_MAX), sr, scale)
+
+
+@dataclass(frozen=True)
+class MeanConsistency:
+    """Every scale x scale block mean of the mosaic is the scene's pixel, which no sensor sees."""
+
+    def tile(self, sr: Tensor, lr: Tensor, scale: int, bands: Sequence[str]) -> Tensor:
+        """Adds a smooth (bilinear) field. Adding each block's error as a constant would leave the grid of the blocks as
+        steps in the picture, and a third of the gain (bicubic x2 on 0.6 m imagery: +0.50 dB instead of +0.66).
+        """
+        up, inverse = _bilinear(lr.shape[-1], scale, sr.device)
+        error = lr - functional.avg_pool2d(sr, scale)
+        return sr + up @ (inverse @ error @ inverse.T) @ up.T
+
+    def chunk(self, sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+        return _around(lr, sr, scale)
+
+
+def hold(sr: Tensor, lr: Tensor, scale: int, responses: Sequence[Response]) -> Tensor:
+    """Correct `sr` [n, band, h * scale, w * scale] towards the scene `lr` [n, band, h, w], both in stored numbers.
+
+    `responses`: of each band. Float32, on the device of `sr`, whose gradients pass. Nothing is clipped.
+    """
+    with full_precision(sr.device):
+        sr, lr = sr.float(), lr.float()
+        ratios = {response.ratio for response in responses}
+        if len(ratios) == 1:
+            return sr + _correction(sr, lr, scale, responses)
+        held = torch.empty_like(sr)
+        for ratio in ratios:
+            of = [index for index, response in enumerate(responses) if response.ratio == ratio]
+            held[:, of] = sr[:, of] + _correction(sr[:, of], lr[:, of], scale, [responses[index] for index in of])
+        return held
+
+
+def _correction(sr: Tensor, lr: Tensor, scale: int, responses: Sequence[Response]) -> Tensor:
+    """A^T G (y - A x) of bands whose pixels are equally large."""
+    rows, cols = (_stacked(responses, pixels, scale, sr.device) for pixels in lr.shape[-2:])
+    seen = lr if rows.reads is None or cols.reads is None else rows.reads @ lr @ cols.reads.mT
+    left = rows.vectors.mT @ (seen - rows.sees @ sr @ cols.sees.mT) @ cols.vectors
+    share = rows.shares[:, :, None] * cols.shares[:, None, :]
+    with torch.no_grad():
+        dark, slope = lr.new_tensor([response.noise() for response in responses]).T
+        signal = (seen.mean((-2, -1)) * SCALE_FACTOR + ADD_OFFSET).clamp(min=0)
+        ratio = noise_ratio(left.square(), share, (dark + slope * signal) / SCALE_FACTOR**2)[..., None, None]
+        gain = 1 / (share + ratio * (1 - share).clamp(min=0))
+    return rows.lifts @ (gain * left) @ cols.lifts.mT
+
+
+def noise_ratio(power: Tensor, share: Tensor, limit: Tensor) -> Tensor:
+    """s / d, where E `power` [n, band, h, w] = d `share` [band, h, w] + s, and s is at most `limit` [n, band].
+
+    Powers are those of Gaussian numbers, whose spread is as large as their mean: least squares weighted by it, in turn
+    with the means that they find, lead to the likeliest s and d.
+    """
+
+    def mean(x: Tensor) -> Tensor:
+        return x.mean((-2, -1))
+
+    d = mean(power)
+    least = 1e-6 * d + torch.finfo(power.dtype).tiny
+    s = torch.minimum(d, limit)
+    for _ in range(ROUNDS):
+        weight = 1 / (d[..., None, None] * share + (s + least)[..., None, None]).square()
+        # Weights span many orders of magnitude; what is fitted does not change with their unit.
+        weight = weight / weight.mean((-2, -1), keepdim=True)
+        w1, w2 = mean(weight * share), mean(weight * share.square())
+        p0, p1 = mean(weight * power), mean(weight * power * share)
+        s = ((w2 * p0 - w1 * p1) / (w2 - w1 * w1)).clamp(min=0)
+        s = torch.minimum(s, limit)
+        d = torch.maximum((p1 - s * w1) / w2, least)
+    return (s / d).clamp(*RATIOS)
+
+
+class _Lens(NamedTuple):
+    """How bands are seen along one axis, of `pixel`s of the scene and `sample`s of the mosaic."""
+
+    sees: Tensor
+    """A [band, own pixel, sample]."""
+    shares: Tensor
+    """The eigenvalues of A A^T over that of a constant [band, own pixel]."""
+    vectors: Tensor
+    """Q [band, own pixel, own pixel]: a column an eigenvector."""
+    lifts: Tensor
+    """A^T Q over the eigenvalue of a constant [band, sample, own pixel]."""
+    reads: Tensor | None
+    """The band's own pixels from the scene's [band, own pixel, pixel]; None where they are the same."""
+
+
+@lru_cache(maxsize=32)
+def _lens(response: Response, pixels: int, scale: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Of one band; worked out in float64."""
+    sees = torch.from_numpy(response.matrix(pixels, scale))
+    values, vectors = torch.linalg.eigh(sees @ sees.T)
+    constant = 1 / (scale * response.ratio)
+    parts = [sees, values / constant, vectors, sees.T @ vectors / constant]
+    if response.ratio > 1:
+        parts.append(torch.from_numpy(response.reads(pixels)))
+    return tuple(part.to(device, torch.float32) for part in parts)
+
+
+def _stacked(responses: Sequence[Response], pixels: int, scale: int, device: torch.device) -> _Lens:
+    parts = [_lens(response, pixels, scale, device) for response in responses]
+    stacks = [torch.stack(each) for each in zip(*parts, strict=True)]
+    return _Lens(*stacks[:4], stacks[4] if len(stacks) > 4 else None)
 
 
 @lru_cache(maxsize=8)
-def _correction(pixels: int, scale: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _bilinear(pixels: int, scale: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Bilinear upsampling as a matrix [pixels * scale, pixels], and the inverse of its block mean [pixels, pixels]."""
     identity = torch.eye(pixels, dtype=torch.float64)
     up = functional.interpolate(identity[None], scale_factor=scale, mode="linear")[0].T
@@ -23,27 +178,15 @@ def _correction(pixels: int, scale: int, device: torch.device) -> tuple[Tensor, 
     return up.to(device, torch.float32), inverse.to(device, torch.float32)
 
 
-def match_block_means(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
-    """Add the smooth (bilinear) field that makes every scale x scale block mean of `sr` equal to its `lr` pixel.
-
-    sr [..., h * scale, w * scale], lr [..., h, w], square. Adding each block's error as a constant would meet the means
-    too, but leaves the block grid as steps in the picture and a third of the gain (bicubic x2 on 0.6 m imagery:
-    +0.50 dB as constants, +0.66 dB like this).
-    """
-    up, inverse = _correction(lr.shape[-1], scale, sr.device)
-    error = lr - functional.avg_pool2d(sr, scale)
-    return sr + up @ (inverse @ error @ inverse.T) @ up.T
-
-
-def project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
-    """Make block means of `sr` [band, h * scale, w * scale] equal `lr` [band, h, w] exactly, within 1..65535.
+def _around(means: Tensor, sr: Tensor, scale: int) -> Tensor:
+    """Make block means of `sr` [band, h * scale, w * scale] equal `means` [band, h, w] exactly, within 1..65535.
 
     Each block is shifted to its mean and, where a value would leave the valid range, shrunk towards the mean by the
     largest factor that keeps it inside: shrinking leaves the mean where it is, clipping would not.
     """
-    band, h, w = lr.shape
+    band, h, w = means.shape
     blocks = sr.reshape(band, h, scale, w, scale)
-    mean = lr[:, :, None, :, None]
+    mean = means[:, :, None, :, None]
     detail = blocks - blocks.mean((2, 4), keepdim=True)
     low, high = detail.amin((2, 4), keepdim=True), detail.amax((2, 4), keepdim=True)
     room_below, room_above = mean - DN_MIN, DN_MAX - mean

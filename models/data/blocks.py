@@ -1,7 +1,7 @@
 """Rasters as images of one ground resolution, each with its place between training and validation.
 
 A raster and a pixel size in metres in, blocks out (the whole raster, or pieces of a large one), each read as
-[3, y, x] in [0, 1] with the raster's finer pixels averaged.
+[band, y, x] in [0, 1] with the raster's finer pixels averaged.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Block:
         return int(self.height / self.factor + 1e-6), int(self.width / self.factor + 1e-6)
 
     def read(self) -> NDArray[np.float32]:
-        """[3, *size] in [0, 1], NaN where there is no data or not for all of a pixel. Raises UnusableError."""
+        """[band, *size] in [0, 1], NaN where there is no data or not for all of a pixel. Raises UnusableError."""
         if self.factor == 1:
             return np.clip(self.raster.read(self.row, self.col, self.height, self.width), 0, 1)
         height, width = self.size
@@ -77,7 +77,7 @@ class Block:
         layers = np.concatenate([np.where(absent, 0, data), absent])
         layers = area_mean(layers, 2, width, self.factor)
         layers = area_mean(layers, 1, height, self.factor, top * self.factor - first)
-        return np.where(layers[3:] > 1e-6, np.nan, layers[:3]).astype(np.float32)
+        return np.where(layers[-1:] > 1e-6, np.nan, layers[:-1]).astype(np.float32)
 
 
 def blocks_of(raster: Raster, gsd: float | None) -> list[Block]:

@@ -1,15 +1,12 @@
 """Sentinel-2 seen from finer imagery: reflectance on a grid `scale` times finer goes in, what MSI would give comes out.
 
-One decomposition, stated once: everything between the ground and a pixel (optics, detector aperture, motion during
-integration) is one Gaussian per band and axis, whose modulation at the Nyquist frequency of the 10 m grid is the
-published system MTF; the grid then samples points at its pixels' centres. No box of 10 m is added: the measured MTF
-contains the detector's. Finer pixels are taken for the ground itself; their own aperture lowers that modulation by
-another 2.5 % at x4 and 0.6 % at x8, within the spread drawn here. Noise and the steps of the product come last.
+Finer pixels are taken for the ground itself, which each band sees as its `Response` says; their own aperture lowers its
+modulation by another 2.5 % at x4 and 0.6 % at x8, within the spread drawn here. Noise and the steps of the product come
+last.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -19,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from rsup.models.base.errors import RecipeError
 from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, SCALE_FACTOR
 from rsup.models.base.settings import Config
-from rsup.models.sensors.profile import Response
+from rsup.models.sensors.response import SHOT_SHARE, Response, sigma_of, taps
 from rsup.models.sensors.sentinel2 import SENTINEL2
 
 from .draws import Draws, Probability, Range, low_size
@@ -31,14 +28,6 @@ RESPONSES: dict[BandName, Response] = {
     name: response for name in get_args(BandName) if (response := SENTINEL2.band(name).response) is not None
 }
 """Of the bands whose response is published."""
-
-
-def sigma_of(mtf: float) -> float:
-    """Width, in pixels of the coarse grid, of the Gaussian whose transform at that grid's Nyquist frequency is `mtf`.
-
-    exp(-2 pi^2 sigma^2 f^2) = mtf at f = 1/2 cycle a pixel.
-    """
-    return math.sqrt(-2 * math.log(mtf)) / math.pi
 
 
 class SensorDegradation(Config):
@@ -58,11 +47,8 @@ class SensorDegradation(Config):
     Below 1, because the instruments do better than required of them; up to 2, because noise is one of radiance: a sun
     at 30 degrees gives half of it, and the correction of the atmosphere divides by its transmission.
     """
-    shot_share: Probability = 0.8
-    """Share of the variance at the reference radiance that grows with the signal; the rest is there in the dark too.
-
-    A choice: MSI's model is alpha^2 + beta * signal, whose terms differ by band and detector, most of it photon noise.
-    """
+    shot_share: Probability = SHOT_SHARE
+    """Share of the noise's variance at the reference radiance that grows with the signal."""
 
     def __call__(self, high: Tensor, scale: int, generator: torch.Generator) -> Tensor:
         """Reflectance [n, c, h, w] -> reflectance [n, c, h / scale, w / scale], multiples of 1e-4, on the same device.
@@ -87,25 +73,16 @@ class SensorDegradation(Config):
         return dn * SCALE_FACTOR + ADD_OFFSET
 
     def _taps(self, spread: Tensor, scale: int) -> Tensor:
-        """Kernels [n, c, k] along one axis, in pixels of the fine grid; k has the parity of `scale`.
-
-        With that parity the coarse pixel's centre, (scale - 1) / 2 fine pixels from its first, is the kernel's middle.
-        """
+        """Kernels [n, c, k] along one axis, in pixels of the fine grid."""
         mtfs = [[RESPONSES[band].mtf + float(s) for band in self.bands] for s in spread]
         # A spread wider than the band's MTF leaves a blur, not an error.
-        sigma = torch.tensor([[scale * sigma_of(min(max(m, 0.02), 0.98)) for m in row] for row in mtfs])
-        # Four widths hold all but 6e-5 of a Gaussian.
-        size = scale % 2 + 2 * max(math.ceil(4 * float(sigma.max())), scale // 2)
-        offsets = torch.arange(size) - (size - 1) / 2
-        weights = torch.exp(-0.5 * (offsets.double() / sigma.double()[..., None]) ** 2)
-        return weights / weights.sum(-1, keepdim=True)
+        return torch.from_numpy(taps([[scale * sigma_of(min(max(m, 0.02), 0.98)) for m in row] for row in mtfs], scale))
 
     def _deviation(self, reflectance: Tensor) -> Tensor:
         """Standard deviation of the noise at `reflectance` [n, c, h, w], before the image's own level."""
-        columns = ([getattr(RESPONSES[b], name) for b in self.bands] for name in ("reference", "snr"))
-        reference, snr = (reflectance.new_tensor(column)[:, None, None] for column in columns)
-        signal = reflectance.clamp(min=0) / reference
-        return reference / snr * (1 - self.shot_share + self.shot_share * signal).sqrt()
+        noise = reflectance.new_tensor([RESPONSES[band].noise(self.shot_share) for band in self.bands])
+        dark, slope = noise.T[:, :, None, None]
+        return (dark + slope * reflectance.clamp(min=0)).sqrt()
 
 
 def _sampled(image: Tensor, taps: Tensor, scale: int) -> Tensor:

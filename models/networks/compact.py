@@ -32,6 +32,10 @@ class CompactConfig(Config):
     """Of the distance between tiles in output pixels, what it must be a multiple of."""
     architecture: Literal["compact-student"] = "compact-student"
     scale: Literal[4, 8]
+    bands: Annotated[int, Field(ge=3, le=4)] = 3
+    """Channels that come in and go out."""
+    local: bool = False
+    """Without queries, and with gates that are the same for every image: see StudentConfig."""
     channels: Annotated[tuple[_Width, ...], Field(min_length=1, max_length=4)] = (64, 128)
     """Width of each UNet level, finest first; the finest has the size of the low-resolution image."""
     deep_channels: _Width = 256
@@ -56,7 +60,7 @@ class CompactConfig(Config):
     @property
     def unet(self) -> StudentConfig:
         """The same widths as settings of the UNet, which also says whether they fit each other."""
-        shared = ("channels", "deep_channels", "blocks", "queries", "squeeze")
+        shared = ("channels", "deep_channels", "blocks", "queries", "squeeze", "local")
         return StudentConfig(norm="pixel", groups=1, **{name: getattr(self, name) for name in shared})
 
     @property
@@ -66,7 +70,7 @@ class CompactConfig(Config):
 
 
 class CompactStudent(nn.Module):
-    """Images [n, 3, h, w] in [-1, 1] -> [n, 3, h * scale, w * scale], not clamped.
+    """Images [n, bands, h, w] in [-1, 1] -> [n, bands, h * scale, w * scale], not clamped.
 
     h and w are multiples of `config.multiple / config.scale`. Autocast is respected but for the interpolation and the
     last convolution.
@@ -76,12 +80,12 @@ class CompactStudent(nn.Module):
         super().__init__()
         self.config = config
         width = config.channels[0]
-        self.encoder = nn.Conv2d(3, width, 3, padding=1)
+        self.encoder = nn.Conv2d(config.bands, width, 3, padding=1)
         self.unet = SlimUNet(config.unet)
         self.shuffle = nn.Sequential(
             nn.Conv2d(width, config.shuffled * config.scale**2, 3, padding=1), nn.PixelShuffle(config.scale), nn.SiLU()
         )
-        self.last = nn.Conv2d(config.shuffled, 3, 3, padding=1)
+        self.last = nn.Conv2d(config.shuffled, config.bands, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
         self.enlarge = interpolator("bicubic", config.scale)

@@ -13,17 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class Response:
-    """How an instrument sees through one band."""
-
-    mtf: float
-    """System modulation transfer at the Nyquist frequency of its pixels, in (0, 1)."""
-    snr: float
-    """Ratio of signal to noise at the reference radiance."""
-    reference: float
-    """The reference radiance as reflectance under a sun overhead: pi L / E."""
+from .response import Response
 
 
 @dataclass(frozen=True)
@@ -39,6 +29,7 @@ class Band:
     aliases: tuple[str, ...] = ()
     """What else it is called at its own resolution."""
     response: Response | None = None
+    """None where it is not known."""
 
     @property
     def names(self) -> tuple[str, ...]:

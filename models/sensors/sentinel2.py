@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from .profile import Band, Classes, Identity, Response, Sensor
+from .profile import Band, Classes, Identity, Sensor
+from .response import Response
 from .sentinel2_offset import RAW_OFFSET, number_rule, processing_baseline, product_offset, to_stored
 
 
@@ -21,13 +22,14 @@ def _band(name: str, number: str, gsd: int, aliases: tuple[str, ...] = (), respo
     return Band(name, gsd, (name, number, f"{number}_{gsd}m"), other, response)
 
 
-def _response(mtf: float, snr: float, radiance: float, irradiance: float) -> Response:
+def _response(mtf: float, snr: float, radiance: float, irradiance: float, ratio: int = 1) -> Response:
     """Of Sentinel-2A.
 
-    MTF: in orbit, the values the literature on sharpening Sentinel-2 works with. SNR and radiance (W m-2 sr-1 um-1):
-    mission requirement, User Handbook; solar irradiance (W m-2 um-1): product metadata.
+    MTF: in orbit, the values the literature on sharpening Sentinel-2 works with; those that CNES publishes with sensorsio
+    differ by up to 0.044. SNR and radiance (W m-2 sr-1 um-1): mission requirement, User Handbook; solar irradiance
+    (W m-2 um-1): product metadata.
     """
-    return Response(mtf, snr, math.pi * radiance / irradiance)
+    return Response(mtf, snr, math.pi * radiance / irradiance, ratio)
 
 
 CLASSES = Classes(
@@ -106,13 +108,13 @@ SENTINEL2 = Sensor(
         _band("blue", "B02", 10, response=_response(0.26, 154, 128, 1959.7)),
         _band("green", "B03", 10, response=_response(0.28, 168, 128, 1824.0)),
         _band("red", "B04", 10, response=_response(0.24, 142, 108, 1512.4)),
-        _band("rededge1", "B05", 20, ("rededge071",)),
-        _band("rededge2", "B06", 20, ("rededge075",)),
-        _band("rededge3", "B07", 20, ("rededge078",)),
+        _band("rededge1", "B05", 20, ("rededge071",), response=_response(0.38, 117, 74.6, 1424.64, 2)),
+        _band("rededge2", "B06", 20, ("rededge075",), response=_response(0.34, 89, 68.23, 1287.61, 2)),
+        _band("rededge3", "B07", 20, ("rededge078",), response=_response(0.34, 105, 66.7, 1162.08, 2)),
         _band("nir", "B08", 10, response=_response(0.26, 174, 103, 1041.5)),
-        _band("nir08", "B8A", 20),
-        _band("swir16", "B11", 20),
-        _band("swir22", "B12", 20),
+        _band("nir08", "B8A", 20, response=_response(0.33, 72, 52.39, 955.32, 2)),
+        _band("swir16", "B11", 20, response=_response(0.22, 100, 4, 245.59, 2)),
+        _band("swir22", "B12", 20, response=_response(0.23, 100, 1.7, 85.25, 2)),
     ),
     classes=CLASSES,
     collections=("sentinel-2-l2a", "sentinel-2-c1-l2a"),

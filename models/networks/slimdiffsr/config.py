@@ -56,6 +56,9 @@ class StudentConfig(Config):
     """Frequency-separable first convolution of each residual block, instead of 3x3."""
     qgam: bool = True
     """Query-driven global aggregation, instead of self-attention."""
+    local: bool = False
+    """No attention of either kind, and gates that are the same for every image: what a network makes of a place depends
+    on its surroundings alone, not on what else lies in the tile or on how large it is."""
 
     @model_validator(mode="after")
     def _widths_divide(self) -> StudentConfig:

@@ -17,11 +17,24 @@ def _depthwise(channels: int, kernel: tuple[int, int]) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, kernel, padding=padding, groups=channels, bias=False)
 
 
-def _gate(channels: int, hidden: int, sources: int) -> nn.Sequential:
+class FixedGate(nn.Module):
+    """The same weights for every image: [n, c] -> [n, sources], whatever the numbers."""
+
+    def __init__(self, sources: int) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.zeros(sources))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.level.sigmoid().expand(len(x), -1)
+
+
+def _gate(channels: int, hidden: int, sources: int, local: bool) -> nn.Module:
+    if local:
+        return FixedGate(sources)
     return nn.Sequential(nn.Linear(channels, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, sources), nn.Sigmoid())
 
 
-def _weights(gate: nn.Sequential, x: Tensor) -> tuple[Tensor, ...]:
+def _weights(gate: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """One scalar a sample and source, each [n, 1, 1, 1], from the global average of `x` [n, c, h, w]."""
     weights: Tensor = gate(x.mean((2, 3)))
     # Under autocast the sigmoid may be float32 while the maps are not; a float32 factor would widen every map.
@@ -29,13 +42,16 @@ def _weights(gate: nn.Sequential, x: Tensor) -> tuple[Tensor, ...]:
 
 
 class FSC(nn.Module):
-    """Frequency-separable convolution: [n, channels, h, w] -> [n, out_channels, h, w]."""
+    """Frequency-separable convolution: [n, channels, h, w] -> [n, out_channels, h, w].
 
-    def __init__(self, channels: int, out_channels: int) -> None:
+    `local`: its branches are weighed alike in every image, and no position sees beyond its neighbours.
+    """
+
+    def __init__(self, channels: int, out_channels: int, *, local: bool = False) -> None:
         super().__init__()
         self.low_branch = nn.Sequential(_depthwise(channels, (3, 3)))
         self.high_branch = nn.Sequential(_depthwise(channels, (3, 3)))
-        self.mlp = _gate(channels, 8, 2)
+        self.mlp = _gate(channels, 8, 2, local)
         self.bottleneck = nn.Sequential(
             nn.Conv2d(channels, channels // 4, 1, bias=False),
             nn.ReLU(),
@@ -51,13 +67,13 @@ class FSC(nn.Module):
 
 
 class DSC(nn.Module):
-    """Direction-separable convolution: [n, channels, h, w] -> the same shape."""
+    """Direction-separable convolution: [n, channels, h, w] -> the same shape; `local` as in FSC."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, local: bool = False) -> None:
         super().__init__()
         self.h_conv = nn.Sequential(_depthwise(channels, (3, 1)))
         self.v_conv = nn.Sequential(_depthwise(channels, (1, 3)))
-        self.mlp = _gate(channels, channels // 8, 3)
+        self.mlp = _gate(channels, channels // 8, 3, local)
         self.conv_reduce = nn.Conv2d(channels, channels // 4, 1, bias=False)
         self.conv_expand = nn.Conv2d(channels // 4, channels, 1, bias=False)
 

@@ -44,9 +44,15 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, out_channels: int, config: StudentConfig) -> None:
         super().__init__()
         self.norm1 = _norm(channels, 1e-5, config)
-        self.conv1 = FSC(channels, out_channels) if config.fsc else nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.conv1 = (
+            FSC(channels, out_channels, local=config.local)
+            if config.fsc
+            else nn.Conv2d(channels, out_channels, 3, padding=1)
+        )
         self.norm2 = _norm(out_channels, 1e-5, config)
-        self.conv2 = DSC(out_channels) if config.dsc else nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = (
+            DSC(out_channels, local=config.local) if config.dsc else nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        )
         self.conv_shortcut = nn.Conv2d(channels, out_channels, 1) if channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,22 +71,25 @@ def _self_attention(channels: int, config: StudentConfig) -> nn.Module:
 
 
 class TransformerBlock(nn.Module):
-    """Attention (QGAM) and a GEGLU feed-forward, a residual around each: tokens [n, length, channels], same shape.
+    """Attention (QGAM; none where `local`) and a GEGLU feed-forward, a residual around each: [n, length, channels].
 
     Stable Diffusion's cross-attention is gone: there is no text.
     """
 
     def __init__(self, channels: int, config: StudentConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels)
-        self.attn1 = (
-            QGAM(channels, config.queries, config.squeeze) if config.qgam else _self_attention(channels, config)
-        )
+        self.local = config.local
+        if not self.local:
+            self.norm1 = nn.LayerNorm(channels)
+            self.attn1 = (
+                QGAM(channels, config.queries, config.squeeze) if config.qgam else _self_attention(channels, config)
+            )
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attn1(self.norm1(tokens))
+        if not self.local:
+            tokens = tokens + self.attn1(self.norm1(tokens))
         out: Tensor = tokens + self.ff(self.norm3(tokens))
         return out
 
