@@ -165,8 +165,8 @@ def _lens(response: Response, pixels: int, scale: int, device: torch.device) -> 
 
 def _stacked(responses: Sequence[Response], pixels: int, scale: int, device: torch.device) -> _Lens:
     parts = [_lens(response, pixels, scale, device) for response in responses]
-    stacks = [torch.stack(each) for each in zip(*parts, strict=True)]
-    return _Lens(*stacks[:4], stacks[4] if len(stacks) > 4 else None)
+    sees, shares, vectors, lifts, *reads = (torch.stack(each) for each in zip(*parts, strict=True))
+    return _Lens(sees, shares, vectors, lifts, reads[0] if reads else None)
 
 
 @lru_cache(maxsize=8)

@@ -44,7 +44,6 @@ ELSEWHERE = {
         "jobs/publishing": "integration/test_killed_publishing",
         "jobs/room": "integration/test_bad_input_fetch, integration/test_bad_input_upscale",
         "jobs/upscale": "integration/test_upscale_job",
-        "mosaics/check": "mosaics/test_quality",
         "mosaics/overviews": "mosaics/test_store",
         "mosaics/pictures": "mosaics/test_page",
         "scenes/writer": "scenes/test_scene",

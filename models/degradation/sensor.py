@@ -82,7 +82,8 @@ class SensorDegradation(Config):
         """Standard deviation of the noise at `reflectance` [n, c, h, w], before the image's own level."""
         noise = reflectance.new_tensor([RESPONSES[band].noise(self.shot_share) for band in self.bands])
         dark, slope = noise.T[:, :, None, None]
-        return (dark + slope * reflectance.clamp(min=0)).sqrt()
+        variance: Tensor = dark + slope * reflectance.clamp(min=0)
+        return variance.sqrt()
 
 
 def _sampled(image: Tensor, taps: Tensor, scale: int) -> Tensor:

@@ -5,7 +5,7 @@ Apart from `sentinel2`, whose figures train networks: what the demonstration mak
 
 from __future__ import annotations
 
-from .profile import Response
+from .response import Response
 
 REFERENCE = 0.2
 """Reflectance that the reference radiances stand for, about."""

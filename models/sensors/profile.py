@@ -29,7 +29,7 @@ class Band:
     aliases: tuple[str, ...] = ()
     """What else it is called at its own resolution."""
     response: Response | None = None
-    """None where it is not known."""
+    """None where it is not known; of a sensor's first band it must be."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -143,6 +143,17 @@ class Sensor:
     def band(self, name: str) -> Band:
         """The band, or the classification's, of a common name. Raises KeyError."""
         return self._bands[name]
+
+    def response(self, name: str) -> Response:
+        """How it sees the band of that common name; as its first band, where nothing is known of the other.
+
+        Raises ValueError where that of the first one is not known either: a sensor has to state it.
+        """
+        band = self._bands.get(name)
+        response = (band and band.response) or self.bands[0].response
+        if response is None:
+            raise ValueError(f"{self.title} states the response of no band")
+        return response
 
     def common_name(self, name: str) -> str | None:
         """The common name of what others call a band; None for what is none of this sensor's."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 REACH = 4
 """Widths of a Gaussian that its taps reach: beyond lie 6e-5 of it."""
@@ -37,6 +39,11 @@ class Response:
     """Pixels of a scene along a side of one of the band's own: 2 where those of 20 m were interpolated to 10 m."""
 
     @property
+    def reach(self) -> int:
+        """Scene pixels on each side of a pixel of the band that it sees light of."""
+        return math.ceil(REACH * self.sigma) * self.ratio
+
+    @property
     def sigma(self) -> float:
         """Width of the Gaussian, in pixels of the band."""
         return sigma_of(self.mtf)
@@ -52,6 +59,8 @@ class Response:
         `pixels` of a scene, a multiple of `ratio`, with `scale` samples of the ground each. Beyond its ends the ground
         goes on as it ends.
         """
+        import numpy as np
+
         own, scale = pixels // self.ratio, scale * self.ratio
         weights = taps(scale * self.sigma, scale)
         firsts = np.arange(own)[:, None] * scale + (scale - len(weights)) // 2
@@ -66,6 +75,8 @@ class Response:
         The least squares of it: what was interpolated comes back exactly. A scene's first pixel begins one of the
         band's own, as in every tile of Sentinel-2's grid.
         """
+        import numpy as np
+
         places = (np.arange(pixels) + 0.5) / self.ratio - 0.5
         own = np.eye(pixels // self.ratio)
         return np.asarray(np.linalg.pinv(np.stack([np.interp(places, np.arange(len(own)), line) for line in own], 1)))
@@ -84,6 +95,8 @@ def taps(width: ArrayLike, scale: int) -> NDArray[np.float64]:
 
     k has the parity of `scale`: with it, a pixel's centre, (scale - 1) / 2 samples from its first, is the taps' middle.
     """
+    import numpy as np
+
     widths = np.asarray(width, np.float64)[..., None]
     count = scale % 2 + 2 * max(math.ceil(REACH * widths.max()), scale // 2)
     weights = np.exp(-0.5 * ((np.arange(count) - (count - 1) / 2) / widths) ** 2)

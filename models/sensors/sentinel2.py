@@ -25,9 +25,9 @@ def _band(name: str, number: str, gsd: int, aliases: tuple[str, ...] = (), respo
 def _response(mtf: float, snr: float, radiance: float, irradiance: float, ratio: int = 1) -> Response:
     """Of Sentinel-2A.
 
-    MTF: in orbit, the values the literature on sharpening Sentinel-2 works with; those that CNES publishes with sensorsio
-    differ by up to 0.044. SNR and radiance (W m-2 sr-1 um-1): mission requirement, User Handbook; solar irradiance
-    (W m-2 um-1): product metadata.
+    MTF: in orbit, the values the literature on sharpening Sentinel-2 works with; those that CNES publishes with
+    sensorsio differ by up to 0.044. SNR and radiance (W m-2 sr-1 um-1): mission requirement, User Handbook; solar
+    irradiance (W m-2 um-1): product metadata.
     """
     return Response(mtf, snr, math.pi * radiance / irradiance, ratio)
 

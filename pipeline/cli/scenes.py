@@ -76,6 +76,9 @@ def upscale(
         Path | None, typer.Option(help="This side's certificate, perhaps with its key.", readable=False)
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="This side's key.", readable=False)] = None,
+    consistency: Annotated[
+        str, typer.Option(help="What holds the mosaic to its scene: the sensor's response, or block means (mean).")
+    ] = "sensor",
     chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -97,6 +100,7 @@ def upscale(
         tls_ca=tls_ca,
         tls_cert=tls_cert,
         tls_key=tls_key,
+        consistency=consistency,
         chunk=chunk,
         overwrite=overwrite,
     )

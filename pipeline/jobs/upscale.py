@@ -18,7 +18,7 @@ from rsup.pipeline.lattice import Chunk, count_chunks
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.mosaics import cog, overviews, page, stac_item
 from rsup.pipeline.mosaics import store as mosaic
-from rsup.pipeline.mosaics.check import consistency, count_pixels
+from rsup.pipeline.mosaics.check import count_pixels, measure
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.workers import local, standing, tasks
@@ -30,6 +30,8 @@ from .upscale_plan import UpscalePlan, UpscaleRequest, check_room, forecast
 
 if TYPE_CHECKING:
     from distributed import Client
+
+    from rsup.models.sensors.response import Response
 
 
 ARITHMETIC = "arithmetic"
@@ -103,7 +105,8 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
         return
     pending = (chunk for chunk in plan.chunks() if chunk.key not in finished)
     with _client(plan, ledger) as (client, held), show_progress("upscale", "chunks") as progress:
-        task = partial(_chunk_task, scene, store, request.bands, held)
+        responses = plan.responses if request.consistency == "sensor" else None
+        task = partial(_chunk_task, scene, store, request.bands, responses, held)
         progress(done, total)
 
         def on_done(chunk: Chunk, _: None) -> None:
@@ -145,14 +148,26 @@ def _client(plan: UpscalePlan, ledger: Ledger) -> Iterator[tuple[Client, tuple[s
         yield client, (plugin.name, arithmetic)
 
 
-def _chunk_task(scene: Scene, store: Path, bands: tuple[str, ...], held: tuple[str, str], chunk: Chunk) -> None:
-    """On a worker: read, upscale and write one chunk; `held` is what _client gave."""
+def _chunk_task(
+    scene: Scene,
+    store: Path,
+    bands: tuple[str, ...],
+    responses: dict[str, Response] | None,
+    held: tuple[str, str],
+    chunk: Chunk,
+) -> None:
+    """On a worker: read, upscale and write one chunk; `held` is what _client gave.
+
+    `responses`: what holds the mosaic to its scene; None for block means.
+    """
+    from rsup.models.consistency import MeanConsistency, SensorConsistency
     from rsup.pipeline.mosaics.chunk import upscale_chunk  # on the worker: the command itself needs no torch
 
     name, arithmetic = held
     plugin = worker_model(name)
     model = plugin.upscaler(arithmetic)  # first: it settles what the cache may hold
-    data = upscale_chunk(scene.read, scene.bands, chunk.window, bands, model, plugin.lock, plugin.cache)
+    consistency = MeanConsistency() if responses is None else SensorConsistency(responses)
+    data = upscale_chunk(scene.read, scene.bands, chunk.window, bands, model, consistency, plugin.lock, plugin.cache)
     with writing(store, OutputError, goes_on=True):
         mosaic.write_chunk(store, bands, chunk.place, data)
     del data
@@ -169,7 +184,7 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
     with show_progress("COG", "chunks") as progress:
         cog.write_cog(store, tif, progress)
-    figures = consistency(scene, store, request.bands, request.scale) | count_pixels(scene, request.bands)
+    figures = measure(scene, store, plan.responses, request.scale) | count_pixels(scene, request.bands)
     if figures["lost_pixels"]:
         say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
     about = {"name": model.name, "sha256": model.sha256, "header": model.header}
@@ -185,9 +200,11 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
         assets,
         interval=scene.interval,
         false_colour=plan.false_colour,
+        held_by=request.consistency,
+        figures=figures,
     )
     stac_item.write_item(document, item)
-    page.write_page(html, scene, store, request.bands, about, figures)
+    page.write_page(html, scene, store, request.bands, about, request.consistency, figures)
     return figures
 
 
@@ -201,6 +218,7 @@ def _provenance(plan: UpscalePlan) -> dict[str, Any]:
         "model": plan.model.name,
         "model_sha256": plan.model.sha256,
         "scale": plan.request.scale,
+        "held_by": plan.request.consistency,
         "software": f"rsup {version('rsup')}",
         "items": [{key: value for key, value in item.items() if key != "href"} for item in plan.sources],
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsup.models.base.errors import ArgumentError, OutputError
-from rsup.models.sensors import common_name
+from rsup.models.sensors import common_name, sensor_of_items
 from rsup.models.upscaler import descriptor_of, load
 from rsup.pipeline.environment import check_libraries
 from rsup.pipeline.lattice import Chunk, Window, chunks, count_chunks
@@ -30,9 +30,11 @@ from .room import lacking
 if TYPE_CHECKING:
     from distributed import Security
 
+    from rsup.models.sensors.response import Response
     from rsup.models.upscaler import ModelDescriptor
 
 SCALES = (4, 8)
+CONSISTENCIES = ("sensor", "mean")
 PACKED = 4
 """Times smaller than its pixels no mosaic with ground in most of it becomes; its COG comes on top."""
 
@@ -53,6 +55,8 @@ class UpscaleRequest:
     """In PEM, for a scheduler behind tls://: the authority both sides trust, and this side's certificate and key."""
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    consistency: str = "sensor"
+    """One of CONSISTENCIES: what holds the mosaic to its scene."""
     chunk: int = 512
     """Side of a mosaic chunk, in scene pixels: what one task computes and one file a band holds."""
     overwrite: bool = False
@@ -75,6 +79,8 @@ class UpscalePlan:
         """Raises ArgumentError, SceneError or ModelError where the request cannot be carried out."""
         if request.scale not in SCALES:
             raise ArgumentError(f"--scale {request.scale}: choose 4 (2.5 m) or 8 (1.25 m)")
+        if request.consistency not in CONSISTENCIES:
+            raise ArgumentError(f"--consistency {request.consistency}: choose {' or '.join(CONSISTENCIES)}")
         if not 64 <= request.chunk <= 4096:
             raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
         # Absolute: workers of a standing cluster have a working folder of their own.
@@ -130,6 +136,12 @@ class UpscalePlan:
         """The bands that the network sees in the place of others."""
         return false_colour(self.request.bands, self.scene.bands, self.model)
 
+    @property
+    def responses(self) -> dict[str, Response]:
+        """How the scene's sensor sees each band that is asked for."""
+        sensor = sensor_of_items(self.sources)
+        return {band: sensor.response(band) for band in self.request.bands}
+
     def chunks(self) -> Iterator[Chunk]:
         """Every chunk of the mosaic, one by one: there may be millions."""
         return chunks(self.window, self.request.chunk)
@@ -143,6 +155,7 @@ class UpscalePlan:
             "scale": self.request.scale,
             "bands": list(self.request.bands),
             "chunk": self.request.chunk,
+            "consistency": self.request.consistency,
             "lattice": [tiling.size, tiling.halo, tiling.overlap, "linear"],  # how tiles blend
             "version": version("rsup"),
         }
@@ -172,6 +185,7 @@ class UpscalePlan:
             "scale": scale,
             "bands": list(self.request.bands),
             "false_colour": self.false_colour,
+            "held_by": self.request.consistency,
             "crs": self.scene.crs,
             "bounds": list(window.bounds),
             "shape": [window.height * scale, window.width * scale],
@@ -194,7 +208,7 @@ def forecast(plan: UpscalePlan) -> dict[str, Any]:
     import torch
 
     model = load(request.model, request.scale, pool.device, pool.cores)
-    tile = torch.zeros(model.batch, 3, plan.model.tile, plan.model.tile)
+    tile = torch.zeros(model.batch, len(plan.model.bands), plan.model.tile, plan.model.tile)
     model(tile).cpu()  # the first call also chooses kernels and fills caches
     start = time.monotonic()
     model(tile).cpu()

@@ -1,4 +1,4 @@
-"""How well a finished mosaic keeps the radiometry of its scene, and what of the scene was no plain number.
+"""How well a finished mosaic keeps to its scene, and what of the scene was no plain number.
 
 In: a scene and the mosaic made of it. Out: the figures of the page: of radiometry over up to 8 chunks of the mosaic
 spread evenly over it, so that neither time nor memory grows with it; counts over the whole scene, part by part.
@@ -6,15 +6,19 @@ spread evenly over it, so that neither time nor memory grows with it; counts ove
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter
+from scipy.sparse import csr_array
 
-from rsup.pipeline.lattice import chunks
+from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+from rsup.models.sensors.response import Response
+from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.scenes.scene import Scene
 
 from .quality import block_errors, spectral_angles
@@ -23,37 +27,95 @@ CHUNKS = 8
 """Most chunks that are read."""
 PART = 1024
 """Side of what is counted at once, in pixels."""
+FIELD = 32
+"""Side of the fields whose means are compared, in scene pixels."""
+
+DN = NDArray[np.uint16]
 
 
-def consistency(scene: Scene, store: Path, bands: Sequence[str], scale: int) -> dict[str, float]:
-    """Block means of the mosaic against the scene's pixels, and the angle between their spectra.
+class Seen(NamedTuple):
+    """A band of the mosaic, seen as its sensor sees it; all [y, x] in pixels of the band."""
 
-    Keys: `block_mean_error_mean` and `block_mean_error_p99` in DN, `sam_deg` in degrees. A figure that has no
-    valid pixel is left out, and so is the angle of a single band, which is 0 by definition.
+    left: NDArray[np.float64]
+    """What the scene has more than it, DN; NaN where the band sees nodata or what lies beyond."""
+    noise: NDArray[np.float64]
+    """Standard deviation of the sensor's noise in the scene, DN."""
+
+
+def measure(scene: Scene, store: Path, responses: Mapping[str, Response], scale: int) -> dict[str, float]:
+    """The mosaic against the scene, over the bands of `responses`, as their sensor sees them.
+
+    `sensor_rms`: root mean square of scene - A mosaic in standard deviations of the sensor's noise, where A is the
+    band's response. `sensor_bias_p99`: 99th percentile of its means over 32 x 32 scene pixels, absolute, DN. `sam_deg`:
+    mean angle between the spectra of both, of bands that share a grid. For whoever wants them, the means of blocks
+    against the scene's pixels, which no sensor measures: `block_mean_error_mean` and `block_mean_error_p99`, DN. A
+    figure that has no valid pixel is left out, and so is the angle of a single band, which is 0 by definition.
     """
     root = zarr.open_group(store, mode="r")
+    bands = tuple(responses)
     arrays: list[Any] = [root[band] for band in bands]
     height, width = (length // scale for length in arrays[0].chunks)
     down, along = arrays[0].cdata_shape
     picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CHUNKS)).round().astype(int))
-    errors, angles = [], []
+    blocks, angles, shares, biases = [], [], [], []
     for row, col in (divmod(int(pick), along) for pick in picks):
-        top, left = scene.aoi.row + row * height, scene.aoi.col + col * width
-        window = replace(scene.aoi, row=top, col=left, height=height, width=width).intersect(scene.aoi)
+        corner = Window(scene.aoi.row + row * height, scene.aoi.col + col * width, height, width)
+        window = corner.intersect(scene.aoi)
         assert window is not None  # the chunk grid is the area's own
         rows, cols = (slice(s.start * scale, s.stop * scale) for s in window.within(scene.aoi))
         sr = np.stack([array[rows, cols] for array in arrays])
         lr = scene.read(bands, window)
-        errors.append(block_errors(sr, lr, scale))
-        if len(bands) > 1:
-            angles.append(spectral_angles(sr, lr, scale))
+        blocks.append(block_errors(sr, lr, scale))
+        looks = [seen(*each, scale, window) for each in zip(sr, lr, responses.values(), strict=True)]
+        for look, response in zip(looks, responses.values(), strict=True):
+            valid = np.isfinite(look.left)
+            shares.append((look.left[valid] / look.noise[valid]) ** 2)
+            biases.append(_field_means(look.left, response))
+        if len(bands) > 1 and all(response.ratio == 1 for response in responses.values()):
+            left = np.stack([look.left for look in looks])
+            whole = np.isfinite(left).all(0)
+            angles.append(spectral_angles(np.where(whole, lr - left, NODATA), np.where(whole, lr, NODATA), 1))
     figures: dict[str, float] = {}
-    if (error := np.concatenate(errors)).size:
-        figures["block_mean_error_mean"] = float(error.mean())
-        figures["block_mean_error_p99"] = float(np.percentile(error, 99))
+    if (share := np.concatenate(shares)).size:
+        figures["sensor_rms"] = float(np.sqrt(share.mean()))
+    if (bias := np.concatenate(biases)).size:
+        figures["sensor_bias_p99"] = float(np.percentile(np.abs(bias), 99))
     if angles and (angle := np.concatenate(angles)).size:
         figures["sam_deg"] = float(angle.mean())
+    if (error := np.concatenate(blocks)).size:
+        figures["block_mean_error_mean"] = float(error.mean())
+        figures["block_mean_error_p99"] = float(np.percentile(error, 99))
     return figures
+
+
+def seen(sr: DN, lr: DN, response: Response, scale: int, window: Window) -> Seen:
+    """A band of the mosaic `sr` [y * scale, x * scale] against the scene `lr` [y, x], both of `window`."""
+    ratio = response.ratio
+    # A band's own pixels begin where the lattice's number is a multiple of their size.
+    rows, cols = (
+        slice(first := -start % ratio, first + (length - first) // ratio * ratio)
+        for start, length in ((window.row, window.height), (window.col, window.width))
+    )
+    lr = lr[rows, cols]
+    sr = sr[rows.start * scale : rows.stop * scale, cols.start * scale : cols.stop * scale]
+    down, across = (csr_array(response.matrix(side, scale)) for side in lr.shape)
+    made = (across @ (down @ sr.astype(np.float32)).T).T
+    scene = lr.astype(np.float64)
+    if ratio > 1:
+        scene = response.reads(lr.shape[0]) @ scene @ response.reads(lr.shape[1]).T
+    whole = minimum_filter(lr, 2 * response.reach + 1, mode="constant", cval=NODATA)[::ratio, ::ratio] != NODATA
+    dark, slope = response.noise()
+    noise = np.sqrt(dark + slope * np.maximum(scene * SCALE_FACTOR + ADD_OFFSET, 0)) / SCALE_FACTOR
+    return Seen(np.where(whole, scene - made, np.nan), noise)
+
+
+def _field_means(left: NDArray[np.float64], response: Response) -> NDArray[np.float64]:
+    """Means of the fields that are whole, flat; the border, where no pixel is, lies in none."""
+    side, border = FIELD // response.ratio, -(-response.reach // response.ratio)
+    inner = left[border:, border:]
+    height, width = (length // side * side for length in inner.shape)
+    fields = inner[:height, :width].reshape(height // side, side, width // side, side).mean((1, 3))
+    return np.asarray(fields[np.isfinite(fields)])
 
 
 def count_pixels(scene: Scene, bands: Sequence[str]) -> dict[str, int]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rsup.models.base.radiometry import DN_MIN, NODATA
-from rsup.models.consistency import project
+from rsup.models.consistency import Consistency
 from rsup.pipeline.lattice import Window
 
 from .passes import Pass, passes, tiling_of
@@ -51,19 +51,21 @@ def upscale_chunk(
     window: Window,
     bands: Sequence[str],
     model: Upscaler,
+    consistency: Consistency,
     network_lock: AbstractContextManager[object] | None = None,
     cache: TileCache | None = None,
 ) -> NDArray[np.uint16]:
     """Super-resolve one window: stored numbers [band, y, x] at `scale` times the lattice, 0 where the LR pixel is 0.
 
     `read(bands, window)` gives stored numbers [band, y, x] and 0 beyond the scene; `available` are the bands it has.
-    `network_lock` is held while the device works, not while the scene is read. `cache` serves one scene and model.
+    `network_lock` is held while the device works, not while the scene is read. `cache` serves one scene, model and
+    consistency.
     Raises ModelError where the network gives NaN or infinity.
     """
     gathered = gather(read, available, window, bands, model.descriptor)
     with network_lock or nullcontext():
-        sr = infer(gathered, bands, model, TileCache(0) if cache is None else cache)
-        return settle(sr, gathered.lr, model.descriptor.scale)
+        sr = infer(gathered, bands, model, consistency, TileCache(0) if cache is None else cache)
+        return settle(sr, gathered.lr, model.descriptor.scale, consistency)
 
 
 def gather(
@@ -78,14 +80,19 @@ def gather(
     return Gathered(window, cover, steps, dn, lr)
 
 
-def infer(gathered: Gathered, bands: Sequence[str], model: Upscaler, cache: TileCache) -> Tensor:
-    """The blended tiles of a window, float32 [band, y, x] on the model's device: stored numbers, not yet held to it."""
+def infer(
+    gathered: Gathered, bands: Sequence[str], model: Upscaler, consistency: Consistency, cache: TileCache
+) -> Tensor:
+    """The blended tiles of a window, each held to its scene: stored numbers, float32 [band, y, x], on the model's device.
+
+    They may lie beyond 1..65535.
+    """
     scale, window = model.descriptor.scale, gathered.window
     sr = torch.zeros(len(bands), window.height * scale, window.width * scale, device=model.device)
     weights = torch.from_numpy(tiling_of(model.descriptor).weights(scale)).to(model.device)
     for step in gathered.steps:
         targets = [bands.index(band) for _, band in step.outputs]
-        for tile, tile_sr in finished_tiles(step, gathered.dn, window, gathered.cover, model, cache):
+        for tile, tile_sr in finished_tiles(step, gathered.dn, window, gathered.cover, model, consistency, cache):
             common = tile.intersect(window)
             assert common is not None  # tiles() gives only tiles that meet the window
             rows, cols = (_scaled(part, scale) for part in common.within(tile))
@@ -96,13 +103,13 @@ def infer(gathered: Gathered, bands: Sequence[str], model: Upscaler, cache: Tile
     return sr
 
 
-def settle(sr: Tensor, lr: NDArray[np.uint16], scale: int) -> NDArray[np.uint16]:
-    """Hold a window [band, y, x] to its scene's numbers `lr`, and round; 0 where those are 0."""
+def settle(sr: Tensor, lr: NDArray[np.uint16], scale: int, consistency: Consistency) -> NDArray[np.uint16]:
+    """Bring a window [band, y, x] into the range of numbers, and round; 0 where its scene's numbers `lr` are 0."""
     result = np.empty(sr.shape, np.uint16)
     for band in range(len(lr)):  # one by one: the temporaries of a band are as large as the band
-        mean = torch.from_numpy(lr[band : band + 1].astype(np.float32)).to(sr.device)
-        held = project(sr[band : band + 1], mean.clamp(min=DN_MIN), scale).round_()[0]
-        held *= (mean[0] != NODATA).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+        low = torch.from_numpy(lr[band : band + 1].astype(np.float32)).to(sr.device)
+        held = consistency.chunk(sr[band : band + 1], low.clamp(min=DN_MIN), scale).round()[0]
+        held *= (low[0] != NODATA).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
         result[band] = held.cpu().numpy()
     return result
 

@@ -24,13 +24,20 @@ from rsup.pipeline.scenes.scene import Scene
 from .pictures import BeforeAfter, Stretch, data_uri, details, ground, overview, scale_of, shown_bands
 
 FIGURES = {
+    "sensor_rms": ("Mosaic as the sensor sees it against the scene, root mean square", "{:.2f} of the sensor's noise"),
+    "sensor_bias_p99": ("The same, means of 32 \u00d7 32 pixels, 99th percentile", "{:.2f} DN"),
+    "sam_deg": ("The same, spectral angle, mean", "{:.4f}\u00b0"),
     "block_mean_error_mean": ("Block mean against 10 m pixel, mean error", "{:.3f} DN"),
     "block_mean_error_p99": ("Block mean against 10 m pixel, 99th percentile", "{:.3f} DN"),
-    "sam_deg": ("Spectral angle to the 10 m pixel, mean", "{:.4f}\u00b0"),
     "dark_pixels": ("Pixels that are 0 in a band of the scene, and the darkest value here", "{:,.0f}"),
     "lost_pixels": ("Pixels that came from an item, and are nodata in the scene", "{:,.0f}"),
 }
 """How the figures of check.py are named and written for people."""
+
+HELD_BY = {
+    "sensor": "the sensor's response: seen through it, the mosaic is the scene within the sensor's noise",
+    "mean": "block means: the mean of the fine pixels is the scene's pixel",
+}
 
 PAGE = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
 
@@ -51,12 +58,13 @@ def write_page(
     store: Path,
     bands: Sequence[str],
     model: dict[str, Any],
+    held_by: str,
     figures: dict[str, float],
 ) -> None:
     """Write the page of the mosaic `store`, made of `scene` with `model` (name, sha256), overviews included.
 
-    `figures` is what `consistency` returned. `out` appears whole or not at all. Raises OutputError where the disk
-    refuses.
+    `figures` is what `measure` returned; `held_by`: a key of HELD_BY. `out` appears whole or not at all. Raises
+    OutputError where the disk refuses.
     """
     scale = scale_of(scene, store)
     gsd, shown = scene.aoi.gsd, shown_bands(bands)
@@ -73,7 +81,7 @@ def write_page(
         ),
         overview=_compare(whole, stretch, "The whole mosaic"),
         details=_details(close, stretch),
-        facts="\n".join(_row(name, value) for name, value in _facts(scene, bands, scale, model, figures)),
+        facts="\n".join(_row(name, value) for name, value in _facts(scene, bands, scale, model, held_by, figures)),
         items=_items(items),
         attribution=escape(_attribution(items)),
     )
@@ -104,7 +112,7 @@ def _details(pairs: list[BeforeAfter], stretch: Stretch) -> str:
 
 
 def _facts(
-    scene: Scene, bands: Sequence[str], scale: int, model: dict[str, Any], figures: dict[str, float]
+    scene: Scene, bands: Sequence[str], scale: int, model: dict[str, Any], held_by: str, figures: dict[str, float]
 ) -> list[tuple[str, str]]:
     """What the table says, as text; a value in backquotes is set as code."""
     height, width, gsd = scene.aoi.height, scene.aoi.width, scene.aoi.gsd
@@ -117,6 +125,7 @@ def _facts(
         ("Scale", f"\u00d7{scale}"),
         ("Model", str(model["name"])),
         ("Model's SHA-256", f"`{model['sha256']}`"),
+        ("Held to the scene by", HELD_BY[held_by]),
     ]
     for key, value in figures.items():
         name, form = FIGURES.get(key, (key, "{:.4g}"))

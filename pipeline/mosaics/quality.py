@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 
-def block_means(sr: NDArray[np.uint16], scale: int) -> NDArray[np.float64]:
+def block_means(sr: NDArray[np.number], scale: int) -> NDArray[np.float64]:
     """Mean of every scale x scale block [band, y / scale, x / scale]; NaN where a block holds nodata."""
     bands, height, width = sr.shape
     blocks = sr.reshape(bands, height // scale, scale, width // scale, scale)
@@ -32,7 +32,7 @@ def block_errors(sr: NDArray[np.uint16], lr: NDArray[np.uint16], scale: int) -> 
     return np.asarray(errors[lr != NODATA])
 
 
-def spectral_angles(sr: NDArray[np.uint16], lr: NDArray[np.uint16], scale: int) -> NDArray[np.float64]:
+def spectral_angles(sr: NDArray[np.number], lr: NDArray[np.uint16], scale: int) -> NDArray[np.float64]:
     """Degrees between the spectra (in reflectance) of block means and LR pixels; valid ones only, flat.
 
     The spectral angle mapper of Kruse et al., Remote Sensing of Environment 44, 1993.

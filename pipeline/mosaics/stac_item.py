@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
@@ -55,6 +55,12 @@ ASSETS: dict[str, dict[str, Any]] = {
 }
 """What is said of each file by its key."""
 
+HELD_BY = {
+    "sensor": "corrected so that the sensor would see the {gsd} m pixels, within its noise",
+    "mean": "projected so that block means equal the {gsd} m pixels",
+}
+"""What was done to the network's image."""
+
 OPEN = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """The end of a range that nothing ends: STAC wants a date, or a range with both ends."""
 
@@ -71,13 +77,16 @@ def stac_item(
     *,
     interval: tuple[datetime, datetime] | None = None,
     false_colour: Sequence[str] = (),
+    held_by: str,
+    figures: Mapping[str, float],
 ) -> dict[str, Any]:
     """The item `name` of a mosaic that covers `window` with `scale` times the lattice's pixels.
 
     `model`: name, sha256 (hex), header (of its weights: architecture and bands; None for an interpolator).
     `sources`: the scene's items; of each the id, datetime and href (its STAC document), whichever is there. `assets`:
     names of files beside the item, by the keys of `ASSETS`. `interval`: when the scene was taken, where no source says.
-    `false_colour`: the bands that went through the network in the place of others.
+    `false_colour`: the bands that went through the network in the place of others. `held_by`: what holds the mosaic to
+    its scene, "sensor" or "mean"; `figures`: what was measured of that.
     """
     geometry, bbox = _footprint(window, crs)
     described = _bands(bands)
@@ -87,9 +96,10 @@ def stac_item(
         "gsd": window.gsd / scale,
         "bands": described,
         **_projection(window, crs, scale),
-        **_processing(window.gsd, scale, model, sources),
+        **_processing(window.gsd, scale, model, sources, held_by),
         **_mlm(bands, model),
         "rsup:scale": scale,
+        "rsup:consistency": {"held_by": held_by, **figures},
         "rsup:false_colour": list(false_colour),
         "rsup:model_sha256": model["sha256"],
         "rsup:sources": _ids(sources),
@@ -191,12 +201,14 @@ def _ids(sources: list[dict[str, Any]]) -> list[str]:
     return [printable(str(source["id"])) for source in sources if source.get("id")]
 
 
-def _processing(gsd: int, scale: int, model: dict[str, Any], sources: list[dict[str, Any]]) -> dict[str, Any]:
+def _processing(
+    gsd: int, scale: int, model: dict[str, Any], sources: list[dict[str, Any]], held_by: str
+) -> dict[str, Any]:
     """How the pixels of `gsd` metres became the mosaic, in the words of the processing extension."""
     ids = _ids(sources)
     lineage = (
         f"Super-resolved from {gsd} m to {gsd / scale:g} m with the model {model['name']} "
-        f"(SHA-256 {model['sha256']}), then projected so that block means equal the {gsd} m pixels."
+        f"(SHA-256 {model['sha256']}), then {HELD_BY[held_by].format(gsd=gsd)}."
         + (f" Sources: {', '.join(ids)}." if ids else "")
     )
     return {

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rsup.models.base.errors import ModelError
 from rsup.models.base.radiometry import NODATA, from_network, to_network
-from rsup.models.consistency import match_block_means
+from rsup.models.consistency import Consistency
 from rsup.pipeline.lattice import Window
 
 from .passes import Pass, tiling_of
@@ -71,20 +71,21 @@ def finished_tiles(
     window: Window,
     cover: Window,
     model: Upscaler,
+    consistency: Consistency,
     cache: TileCache,
 ) -> Iterator[tuple[Window, Tensor]]:
     """Every tile of `window` that has a valid pixel, with its output [channel, y, x] in stored numbers, always in the
     same order: sums of float32 depend on theirs.
     """
     tiling = tiling_of(model.descriptor)
-    channels = [channel for channel, _ in step.outputs]
+    channels, bands = zip(*step.outputs, strict=True)
     waiting: list[tuple[Window, NDArray[np.uint16]]] = []
     ready: dict[Window, Tensor] = {}
     wanted = []
     for tile in tiling.tiles(window):
         stack = np.stack([dn[band][tile.within(cover)] for band in step.inputs])
         # A tile without a valid pixel in the bands it is run for would only be masked again.
-        if stack[channels].any():
+        if stack[list(channels)].any():
             wanted.append(tile)
             known = cache.get((step, tile))
             if known is None:
@@ -93,8 +94,8 @@ def finished_tiles(
                 ready[tile] = known
     for batch, predicted in _predictions(step, waiting, model):
         for (tile, numbers), values in zip(batch, predicted, strict=True):
-            lr = torch.from_numpy(numbers[channels].astype(np.float32)).to(values.device)
-            sr = match_block_means(from_network(values), lr, model.descriptor.scale)
+            lr = torch.from_numpy(numbers[list(channels)].astype(np.float32)).to(values.device)
+            sr = consistency.tile(from_network(values), lr, model.descriptor.scale, bands)
             ready[tile] = sr
             weighty = tile.grow(-tiling.halo)
             if weighty.intersect(window) != weighty:

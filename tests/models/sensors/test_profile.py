@@ -15,6 +15,7 @@ from rsup.models.base.errors import ArgumentError
 from rsup.models.base.radiometry import DN_MAX, DN_ZERO
 from rsup.models.sensors import SENSORS, common_name, sensor_of
 from rsup.models.sensors.profile import Band, Evidence, Identity, NumberRule, Sensor
+from rsup.models.sensors.response import Response
 from rsup.pipeline.jobs.fetch import fetch
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
@@ -32,7 +33,7 @@ def rule(known: Evidence, wanted: int | None) -> NumberRule:
 MADE = Sensor(
     name="made",
     title="Made-1",
-    bands=(Band("pan", 10, ("P",), ("panchromatic",)), Band("heat", 10, ("H1", "H2"))),
+    bands=(Band("pan", 10, ("P",), ("panchromatic",), Response(0.3, 120, 0.2)), Band("heat", 10, ("H1", "H2"))),
     classes=None,
     collections=("made-l2",),
     since=datetime(1999, 1, 1, tzinfo=UTC),

@@ -10,6 +10,7 @@ import pytest
 from strangers import BANDS, WINDOW, numbers, tiff
 
 from rsup.models.base.errors import ArgumentError
+from rsup.models.consistency import MeanConsistency
 from rsup.models.upscaler import load
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
 from rsup.pipeline.mosaics.chunk import upscale_chunk
@@ -26,7 +27,9 @@ def test_esa_s_names_and_common_ones_give_one_mosaic(tmp_path: Path, tiny_studen
     for path, asked in ((common, BANDS), (other, BANDS), (other, names), (common, names)):
         plan = UpscalePlan.make(UpscaleRequest(path, 4, tmp_path, str(tiny_student(4)), asked, device="cpu"))
         assert plan.request.bands == BANDS and plan.false_colour == []
-        mosaics.append(upscale_chunk(plan.scene.read, plan.scene.bands, WINDOW, plan.request.bands, model))
+        mosaics.append(
+            upscale_chunk(plan.scene.read, plan.scene.bands, WINDOW, plan.request.bands, model, MeanConsistency())
+        )
     for mosaic in mosaics[1:]:
         np.testing.assert_array_equal(mosaic, mosaics[0])
 

@@ -10,10 +10,13 @@ import strangers
 import torch
 from measures import seam_ratio
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion, correlate1d
 from torch import Tensor
 
 from rsup.models.base.errors import ModelError
 from rsup.models.base.radiometry import to_network
+from rsup.models.consistency import Consistency, MeanConsistency, SensorConsistency
+from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.models.upscaler import ModelDescriptor, load
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.chunk import upscale_chunk
@@ -22,6 +25,8 @@ from rsup.pipeline.mosaics.tiles import TileCache, fill_nodata
 from rsup.pipeline.scenes.opening import open_scene
 
 RGB = ("red", "green", "blue")
+MEANS = MeanConsistency()
+SENSOR = SensorConsistency({band: SENTINEL2.response(band) for band in (*RGB, "nir")})
 
 
 @dataclass
@@ -90,13 +95,18 @@ def landscape(height: int, width: int, bands: Sequence[str] = RGB, holes: bool =
 
 
 def mosaic(
-    raster: Raster, model: FakeUpscaler, chunk: int, bands: Sequence[str] = RGB, window: Window | None = None
+    raster: Raster,
+    model: FakeUpscaler,
+    chunk: int,
+    bands: Sequence[str] = RGB,
+    window: Window | None = None,
+    consistency: Consistency = MEANS,
 ) -> NDArray[np.uint16]:
     window, scale = window or raster.window, model.descriptor.scale
     out = np.zeros((len(bands), window.height * scale, window.width * scale), np.uint16)
     for _, part in chunks(window, chunk):
         rows, cols = (slice(s.start * scale, s.stop * scale) for s in part.within(window))
-        out[:, rows, cols] = upscale_chunk(raster.read, raster.bands, part, bands, model)  # type: ignore[arg-type]
+        out[:, rows, cols] = upscale_chunk(raster.read, raster.bands, part, bands, model, consistency)  # type: ignore[arg-type]
     return out
 
 
@@ -108,12 +118,14 @@ def test_nearest_through_chunks_and_tiles_is_nearest_of_the_whole(scale: int, ch
     np.testing.assert_array_equal(out, raster.data.repeat(scale, 1).repeat(scale, 2))
 
 
-def test_chunk_size_does_not_matter_for_a_network_that_sees_its_whole_tile() -> None:
+@pytest.mark.parametrize("consistency", [SENSOR, MEANS])
+def test_chunk_size_does_not_matter_for_a_network_that_sees_its_whole_tile(consistency: Consistency) -> None:
     raster = landscape(150, 130)
-    whole = mosaic(raster, fake(sees_the_whole_tile), 512).astype(int)
+    whole = mosaic(raster, fake(sees_the_whole_tile), 512, consistency=consistency).astype(int)
     assert len(np.unique(whole[0] - raster.data[0].repeat(4, 0).repeat(4, 1).astype(int))) > 50, "the fake did nothing"
     for chunk in (32, 61, 100):
-        assert np.abs(mosaic(raster, fake(sees_the_whole_tile), chunk) - whole).max() <= 1
+        parts = mosaic(raster, fake(sees_the_whole_tile), chunk, consistency=consistency)
+        assert np.abs(parts - whole).max() <= 1
 
 
 def test_a_cache_spares_the_network_and_changes_nothing() -> None:
@@ -131,8 +143,8 @@ def test_a_cache_spares_the_network_and_changes_nothing() -> None:
         ran.clear()
         cache = TileCache(limit)
         for _, part in chunks(raster.window, 40):
-            out = upscale_chunk(raster.read, raster.bands, part, RGB, model, cache=cache)  # type: ignore[arg-type]
-            alone = upscale_chunk(raster.read, raster.bands, part, RGB, fake(sees_the_whole_tile))  # type: ignore[arg-type]
+            out = upscale_chunk(raster.read, raster.bands, part, RGB, model, SENSOR, cache=cache)  # type: ignore[arg-type]
+            alone = upscale_chunk(raster.read, raster.bands, part, RGB, fake(sees_the_whole_tile), SENSOR)  # type: ignore[arg-type]
             np.testing.assert_array_equal(out, alone)
         # Tiles without a valid pixel are not run at all, hence "<=".
         assert sum(ran) <= whole if limit else sum(ran) > 1.3 * whole
@@ -152,7 +164,7 @@ def test_two_scenes_agree_on_ground_whose_tiles_both_have() -> None:
 
 
 @pytest.mark.parametrize("network", [lambda x: x, sees_the_whole_tile])
-def test_block_means_are_the_scene(network: Callable[[Tensor], Tensor]) -> None:
+def test_block_means_are_the_scene_where_means_hold(network: Callable[[Tensor], Tensor]) -> None:
     raster = landscape(96, 96)
     out = mosaic(raster, fake(network, 8), 48).astype(np.float64)
     means = out.reshape(3, 96, 8, 96, 8).mean((2, 4))
@@ -160,6 +172,33 @@ def test_block_means_are_the_scene(network: Callable[[Tensor], Tensor]) -> None:
     error = np.abs(means - raster.data)[valid]
     assert error.mean() <= 1 and np.percentile(error, 99) <= 2
     nodata = (~valid).repeat(8, 1).repeat(8, 2)
+    assert (out[nodata] == 0).all() and (out[~nodata] >= 1).all()
+
+
+@pytest.mark.parametrize("network", [lambda x: x, sees_the_whole_tile])
+@pytest.mark.parametrize("scale", [4, 8])
+def test_seen_by_the_sensor_the_mosaic_is_the_scene(network: Callable[[Tensor], Tensor], scale: int) -> None:
+    """Away from nodata, in the units of the noise; the blur is scipy's."""
+    raster = landscape(96, 120)
+    raster.data[:, 50:52, 30:32] = 2500  # no spikes, whose surroundings would leave the range of numbers
+    out = mosaic(raster, fake(network, scale), 48, consistency=SENSOR).astype(np.float64)
+    whole = binary_erosion((raster.data > 0).all(0), np.ones((7, 7)))
+    assert whole.sum() > 4000
+    for band, made, scene in zip(RGB, out, raster.data, strict=True):
+        response = SENSOR.responses[band]
+        # An even number of taps: their middle is where four pixels meet, the centre of one of the scene.
+        places = np.arange(-4 * scale, 4 * scale) + 0.5
+        taps = np.exp(-0.5 * (places / (scale * response.sigma)) ** 2)
+        blurred = made
+        for axis in (0, 1):
+            blurred = correlate1d(blurred, taps / taps.sum(), axis, mode="nearest")
+        middle = blurred[scale // 2 :: scale, scale // 2 :: scale]
+        left = (scene - middle)[whole]
+        dark, slope = response.noise()
+        noise = np.sqrt(dark + slope * np.maximum(scene[whole] * 1e-4 - 0.1, 0)) * 1e4
+        assert np.sqrt(((left / noise) ** 2).mean()) <= 1
+        assert abs(left.mean()) < 0.5
+    nodata = (raster.data == 0).repeat(scale, 1).repeat(scale, 2)
     assert (out[nodata] == 0).all() and (out[~nodata] >= 1).all()
 
 
@@ -184,8 +223,9 @@ def test_a_bias_of_each_tile_leaves_no_seam() -> None:
             for at in (tiling.halo, tiling.halo + tiling.overlap)
         }
     )
-    one, other = (mosaic(raster, m, 128)[0].astype(np.float64) for m in (model, fake(smooth)))
-    assert abs(seam_ratio(one, borders, borders) / seam_ratio(other, borders, borders) - 1) <= 0.02
+    for held in (MEANS, SENSOR):
+        one, other = (mosaic(raster, m, 128, consistency=held)[0].astype(np.float64) for m in (model, fake(smooth)))
+        assert abs(seam_ratio(one, borders, borders) / seam_ratio(other, borders, borders) - 1) <= 0.02
     flats = torch.linspace(-0.6, -0.5, 50).view(50, 1, 1, 1).expand(50, 3, 8, 8)
     bias = (biased(flats) - smooth(flats)).mean((1, 2, 3)) * 3333
     assert bias.std() > 300, "the network alone is hundreds of DN apart from tile to tile"
@@ -257,5 +297,5 @@ def test_which_bands_go_through_the_network_together(
 def test_dark_pixels_are_there_in_the_mosaic(tmp_path: Path) -> None:
     dn, meant = strangers.speckled()
     scene = open_scene(strangers.tiff(tmp_path / "s.tif", dn))
-    sr = upscale_chunk(scene.read, scene.bands, strangers.WINDOW, ("red", "blue"), load("nearest", 4))
+    sr = upscale_chunk(scene.read, scene.bands, strangers.WINDOW, ("red", "blue"), load("nearest", 4), MEANS)
     np.testing.assert_array_equal(sr, meant[[0, 2]].repeat(4, 1).repeat(4, 2))

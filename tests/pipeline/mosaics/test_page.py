@@ -107,7 +107,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def page_of(made: Made) -> tuple[str, Elements]:
     scene, store, _ = made
     out = scene.path.with_name("p.html")
-    write_page(out, scene, store, ("red", "green", "blue"), MODEL, FIGURES)
+    write_page(out, scene, store, ("red", "green", "blue"), MODEL, "sensor", FIGURES)
     text = out.read_text(encoding="utf-8")
     return text, Elements(text)
 
@@ -176,7 +176,7 @@ def test_both_sides_show_the_same_ground_in_the_same_shades(made: Made) -> None:
 def test_equal_input_gives_an_equal_page(made: Made, tmp_path: Path) -> None:
     scene, store, _ = made
     for name in ("a.html", "b.html"):
-        write_page(tmp_path / name, scene, store, BANDS, MODEL, FIGURES)
+        write_page(tmp_path / name, scene, store, BANDS, MODEL, "sensor", FIGURES)
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
@@ -227,7 +227,7 @@ def test_the_overview_of_a_large_scene_is_averaged_on_both_sides(tmp_path: Path)
 
 def test_a_scene_without_one_whole_detail_shows_the_overview_alone(tmp_path: Path) -> None:
     scene, store, _ = make(tmp_path, window=Window(0, 0, 30, 30))
-    write_page(tmp_path / "p.html", scene, store, ("nir",), MODEL, {})
+    write_page(tmp_path / "p.html", scene, store, ("nir",), MODEL, "sensor", {})
     assert len(Elements((tmp_path / "p.html").read_text()).of("figure")) == 1
 
 
@@ -261,4 +261,4 @@ def test_a_page_that_cannot_be_written_is_one_sentence(made: Made, tmp_path: Pat
     scene, store, _ = made
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
-        write_page(tmp_path / "file" / "p.html", scene, store, ("red",), MODEL, {})
+        write_page(tmp_path / "file" / "p.html", scene, store, ("red",), MODEL, "sensor", {})

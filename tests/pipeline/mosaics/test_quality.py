@@ -1,21 +1,13 @@
-"""Quality figures against closed forms; consistency on a store and scene whose errors are known."""
+"""Quality figures against closed forms."""
 
 from __future__ import annotations
-
-import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 from measures import psnr, seam_ratio
 from numpy.typing import NDArray
 
-from rsup.pipeline.lattice import Window, chunks
-from rsup.pipeline.mosaics.check import PART, consistency, count_pixels
 from rsup.pipeline.mosaics.quality import block_errors, spectral_angles
-from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
-from rsup.pipeline.scenes.opening import open_scene
-from rsup.pipeline.scenes.writer import create_scene
 
 
 def nearest(lr: NDArray[np.uint16], scale: int) -> NDArray[np.uint16]:
@@ -87,77 +79,3 @@ def test_psnr_of_a_known_error() -> None:
     assert psnr(a, a + 0.01, 0.5) == pytest.approx(40 + 20 * np.log10(0.5))
     assert psnr(a, a, 1.0) == np.inf
     assert psnr(np.array([0], np.uint16), np.array([1], np.uint16), 1.0) == 0.0  # no unsigned wrap
-
-
-WINDOW = Window(-600_000, 50_000, 300, 420)
-
-
-def known_stores(folder: Path, window: Window, scale: int = 4) -> None:
-    """A scene with a margin and a mosaic of its inner window: +2 DN in green, nodata in a corner of both."""
-    rng = np.random.default_rng(5)
-    outer = window.grow(16)
-    lr = rng.integers(1100, 4000, (3, outer.height, outer.width), dtype=np.uint16)
-    lr[:, :60, :60] = 0
-    bands = ("red", "green", "blue")
-    writer = create_scene(folder / "s.zarr", outer, "EPSG:32631", bands, 256, aoi=window)
-    for index, part in chunks(outer, 256):
-        rows, cols = part.within(outer)
-        plane = np.zeros((part.height, part.width), np.uint8)
-        writer.write(index, lr[:, rows, cols], plane, plane.astype(np.uint16))
-    create_mosaic(folder / "m.zarr", window, "EPSG:32631", scale, bands, 64, {})
-    for index, part in chunks(window, 64):
-        sr = nearest(lr[(slice(None), *part.within(outer))], scale)
-        sr[1] += np.uint16(2) * (sr[1] > 0)
-        write_chunk(folder / "m.zarr", bands, index, sr)
-
-
-def test_consistency_finds_the_error_that_was_put_in(tmp_path: Path) -> None:
-    known_stores(tmp_path, WINDOW)
-    scene = open_scene(tmp_path / "s.zarr")
-    assert scene.aoi == WINDOW
-    figures = consistency(scene, tmp_path / "m.zarr", ("red", "green", "blue"), 4)
-    assert figures["block_mean_error_mean"] == pytest.approx(2 / 3)
-    assert figures["block_mean_error_p99"] == pytest.approx(2.0)
-    assert 0 < figures["sam_deg"] < 0.2
-    assert "sam_deg" not in consistency(scene, tmp_path / "m.zarr", ("green",), 4)
-
-
-def test_consistency_of_nothing_but_nodata_has_no_figures(tmp_path: Path) -> None:
-    writer = create_scene(tmp_path / "s.zarr", Window(0, 0, 8, 8), "EPSG:32631", ("red", "nir"), 8)
-    assert writer.window.width == 8
-    create_mosaic(tmp_path / "m.zarr", Window(0, 0, 8, 8), "EPSG:32631", 4, ("red", "nir"), 8, {})
-    assert consistency(open_scene(tmp_path / "s.zarr"), tmp_path / "m.zarr", ("red", "nir"), 4) == {}
-
-
-def test_dark_and_lost_pixels_are_counted_over_the_area_asked_for(tmp_path: Path) -> None:
-    window = Window(0, 0, 300, PART + 200)
-    area = Window(10, 10, 250, PART + 100)
-    dn = np.random.default_rng(1).integers(1100, 4000, (3, window.height, window.width), dtype=np.uint16)
-    source = np.ones((window.height, window.width), np.uint16)
-    dn[0, 20:30, 20:25] = 0  # dark in one band: 50 pixels
-    dn[1, 25:40, 20] = 0  # 15, of which 5 are dark in the other band too
-    dn[2, 100:110, PART:] = 0  # 10 rows of 110 columns within the area, in a band that nobody asks for
-    dn[:, 200:210, 300:310] = 0  # 100 that came from an item
-    source[205:210, 300:310] = 0  # 50 of which did not
-    dn[:, 5, 5] = dn[0, 6, 6] = 0  # outside of the area
-    writer = create_scene(tmp_path / "s.zarr", window, "EPSG:32631", ("red", "green", "blue"), 512, aoi=area)
-    for index, part in chunks(window, 512):
-        cut = part.within(window)
-        writer.write(index, dn[:, *cut], np.full(source[cut].shape, 4, np.uint8), source[cut])
-    scene = open_scene(tmp_path / "s.zarr")
-    assert count_pixels(scene, ("red", "green")) == {"dark_pixels": 60, "lost_pixels": 50}
-    assert count_pixels(scene, ("blue",)) == {"dark_pixels": 1100, "lost_pixels": 50}
-
-
-def test_consistency_of_a_large_mosaic_needs_no_more_memory(tmp_path: Path) -> None:
-    def peak(side: int) -> int:
-        (folder := tmp_path / str(side)).mkdir()
-        known_stores(folder, Window(0, 0, side, side))
-        scene = open_scene(folder / "s.zarr")
-        tracemalloc.start()
-        consistency(scene, folder / "m.zarr", ("red", "green", "blue"), 4)
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return most
-
-    assert peak(640) < 1.3 * peak(256) + 2**20

@@ -51,6 +51,8 @@ def make(**change: Any) -> dict[str, Any]:
         "model": MODEL,
         "sources": SOURCES,
         "assets": ASSETS,
+        "held_by": "sensor",
+        "figures": {"sensor_rms": 0.5},
     }
     return stac_item(**(options | change))
 
