@@ -6,7 +6,7 @@ spread evenly over it, so that neither time nor memory grows with it; counts ove
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +43,26 @@ class Seen(NamedTuple):
 
 
 def measure(scene: Scene, store: Path, responses: Mapping[str, Response], scale: int) -> dict[str, float]:
-    """The mosaic against the scene, over the bands of `responses`, as their sensor sees them.
+    """Figures of the mosaic's chunks, see `figures_of`; `responses`: of the mosaic's bands, in their order."""
+    root = zarr.open_group(store, mode="r")
+    arrays: list[Any] = [root[band] for band in responses]
+    height, width = (length // scale for length in arrays[0].chunks)
+    down, along = arrays[0].cdata_shape
+    picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CHUNKS)).round().astype(int))
+
+    def parts() -> Iterator[tuple[DN, DN, Window]]:
+        for row, col in (divmod(int(pick), along) for pick in picks):
+            corner = Window(scene.aoi.row + row * height, scene.aoi.col + col * width, height, width)
+            window = corner.intersect(scene.aoi)
+            assert window is not None  # the chunk grid is the area's own
+            rows, cols = (slice(s.start * scale, s.stop * scale) for s in window.within(scene.aoi))
+            yield np.stack([array[rows, cols] for array in arrays]), scene.read(tuple(responses), window), window
+
+    return figures_of(parts(), list(responses.values()), scale)
+
+
+def figures_of(parts: Iterable[tuple[DN, DN, Window]], responses: Sequence[Response], scale: int) -> dict[str, float]:
+    """Parts of a mosaic [band, y * scale, x * scale] and of its scene [band, y, x], with their windows -> figures.
 
     `sensor_rms`: root mean square of scene - A mosaic in standard deviations of the sensor's noise, where A is the
     band's response. `sensor_bias_p99`: 99th percentile of its means over 32 x 32 scene pixels, absolute, DN. `sam_deg`:
@@ -51,27 +70,15 @@ def measure(scene: Scene, store: Path, responses: Mapping[str, Response], scale:
     against the scene's pixels, which no sensor measures: `block_mean_error_mean` and `block_mean_error_p99`, DN. A
     figure that has no valid pixel is left out, and so is the angle of a single band, which is 0 by definition.
     """
-    root = zarr.open_group(store, mode="r")
-    bands = tuple(responses)
-    arrays: list[Any] = [root[band] for band in bands]
-    height, width = (length // scale for length in arrays[0].chunks)
-    down, along = arrays[0].cdata_shape
-    picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CHUNKS)).round().astype(int))
     blocks, angles, shares, biases = [], [], [], []
-    for row, col in (divmod(int(pick), along) for pick in picks):
-        corner = Window(scene.aoi.row + row * height, scene.aoi.col + col * width, height, width)
-        window = corner.intersect(scene.aoi)
-        assert window is not None  # the chunk grid is the area's own
-        rows, cols = (slice(s.start * scale, s.stop * scale) for s in window.within(scene.aoi))
-        sr = np.stack([array[rows, cols] for array in arrays])
-        lr = scene.read(bands, window)
+    for sr, lr, window in parts:
         blocks.append(block_errors(sr, lr, scale))
-        looks = [seen(*each, scale, window) for each in zip(sr, lr, responses.values(), strict=True)]
-        for look, response in zip(looks, responses.values(), strict=True):
+        looks = [seen(*each, scale, window) for each in zip(sr, lr, responses, strict=True)]
+        for look, response in zip(looks, responses, strict=True):
             valid = np.isfinite(look.left)
             shares.append((look.left[valid] / look.noise[valid]) ** 2)
             biases.append(_field_means(look.left, response))
-        if len(bands) > 1 and all(response.ratio == 1 for response in responses.values()):
+        if len(responses) > 1 and all(response.ratio == 1 for response in responses):
             left = np.stack([look.left for look in looks])
             whole = np.isfinite(left).all(0)
             angles.append(spectral_angles(np.where(whole, lr - left, NODATA), np.where(whole, lr, NODATA), 1))

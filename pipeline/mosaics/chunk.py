@@ -83,7 +83,7 @@ def gather(
 def infer(
     gathered: Gathered, bands: Sequence[str], model: Upscaler, consistency: Consistency, cache: TileCache
 ) -> Tensor:
-    """The blended tiles of a window, each held to its scene: stored numbers, float32 [band, y, x], on the model's device.
+    """The blended tiles of a window, each held to its scene: stored numbers, float32 [band, y, x], on the device.
 
     They may lie beyond 1..65535.
     """
