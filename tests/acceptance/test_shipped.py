@@ -39,7 +39,9 @@ def test_card_and_recipe_belong_to_the_file(path: Path) -> None:
     assert re.findall(r"^## (.*)$", card, re.M) == list(CARD)
     assert descriptor_of(str(path), header.scale).sha256 in card
     recipe = load_recipe(COMPACT_RECIPES / f"{LAST[header.scale]}.toml")
-    assert header.recipe == recipe.model_dump(mode="json", exclude={"initialise", "teacher"})
+    # Read as a recipe: settings that are younger than the file had their defaults.
+    theirs = type(recipe).model_validate({**(header.recipe or {}), "initialise": recipe.initialise})
+    assert theirs == recipe.model_copy(update={"teacher": None})
     assert f"{recipe.steps:,} steps" in card and f"recipes/compact/{LAST[header.scale]}.toml" in card
 
 

@@ -85,7 +85,7 @@ def test_dark_and_lost_pixels_are_counted_for_people_and_machines(finished: tupl
     figures = next(record["figures"] for record in map(json.loads, ledger) if record.get("key") == "finished")
     assert (figures["dark_pixels"], figures["lost_pixels"]) == (2, 3)
     with xr.open_dataset(finished[1] / "scene_x4.zarr", engine="zarr", mask_and_scale=False) as mosaic:
-        assert (mosaic["red"].values[12:20, 36:40] == 1).all() and (mosaic["red"].values[160:164, 200:212] == 0).all()
+        assert (mosaic["red"].values[12:20, 36:40] >= 1).all() and (mosaic["red"].values[160:164, 200:212] == 0).all()
 
 
 @pytest.mark.parametrize(
