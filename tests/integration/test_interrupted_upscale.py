@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -66,7 +67,21 @@ def test_a_chunk_that_fails_is_told_the_others_are_done_and_a_rerun_mends_it(
     make_scene: Make, rsup: Rsup, tmp_path: Path
 ) -> None:
     scene, output = make_scene(noise(300, 70)), tmp_path / "out"
-    asked = ("upscale", scene.path, "--scale", 4, "--model", "nearest", "--chunk", 64, "-o", output, "--json")
+    asked = (
+        "upscale",
+        scene.path,
+        "--scale",
+        4,
+        "--model",
+        "nearest",
+        "--chunk",
+        64,
+        "--consistency",
+        "mean",
+        "-o",
+        output,
+        "--json",
+    )
     chunk = scene.path / "green" / "c" / "1" / "0"
     whole, times = chunk.read_bytes(), (chunk.stat().st_atime_ns, chunk.stat().st_mtime_ns)
 
@@ -118,7 +133,9 @@ def test_a_disk_that_fills_up_loses_nothing_and_a_rerun_goes_on(
 ) -> None:
     """The disk grows from run to run: it is full while the store is made, the chunks, the overviews, the COG."""
     scene = make_scene(noise(200, 180))
-    request = UpscaleRequest(scene.path, 4, small_disk.path / "out", "nearest", device="cpu", chunk=64)
+    request = UpscaleRequest(
+        scene.path, 4, small_disk.path / "out", "nearest", device="cpu", chunk=64, consistency="mean"
+    )
     counts = []
     for size, words in {
         "64k": "scene_x4.zarr cannot be written .No space left on device.: free some space",
@@ -135,7 +152,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_a_rerun_goes_on(
     assert counts[0] == 0 < counts[1] < counts[2] == counts[3] == 12
     small_disk.remount("size=20m")
     upscale(request)
-    elsewhere = UpscaleRequest(scene.path, 4, tmp_path / "roomy", "nearest", device="cpu", chunk=64)
+    elsewhere = replace(request, output=tmp_path / "roomy")
     upscale(elsewhere)
     assert published(request.output) == published(elsewhere.output)
 
@@ -155,6 +172,7 @@ def test_stopping_is_quick_and_quiet_and_a_rerun_goes_on(
     scene = make_scene(noise(256, 256))
     command = [
         "upscale", str(scene.path), "--scale", "4", "--model", "nearest", "--chunk", "64", "-o", str(tmp_path / "out"),
+        "--consistency", "mean",
         "--device", "cpu", "--json",
     ]  # fmt: skip
     program = [sys.executable, "-m", "rsup.pipeline.cli"]
