@@ -21,7 +21,9 @@ from torch import Tensor
 
 from .base.errors import DataError
 from .base.progress import Progress
-from .data.images import DataConfig, Images
+from .base.radiometry import DN_MAX, DN_MIN, from_network, to_network
+from .consistency import hold
+from .data.images import Bands, DataConfig, Images
 from .data.measured import TILE, splits_of, whole_images
 from .degradation.pairs import RadiometryConfig, make_pair
 from .degradation.real_esrgan import PublishedDegradation
@@ -29,10 +31,14 @@ from .degradation.sensor import RESPONSES, BandName, SensorDegradation
 from .metrics.judge import FIGURES, WHITE, Figures, Judge, Radiometry, mean_of
 from .metrics.page import BASELINE, CROPS, Row, crops_of, summary_of, write_comparison
 from .networks.architectures import parameters
+from .sensors.response import Response
 from .upscaler import Upscaler, chosen, load
 
 Enlarge = Callable[[Tensor], Tensor]
-"""Images [1, 3, y, x] in [-1, 1] -> [1, 3, y * scale, x * scale]; an Upscaler is one."""
+"""Images [1, band, y, x] in [-1, 1] -> [1, band, y * scale, x * scale]; an Upscaler is one."""
+
+CLASSICAL = "classical"
+"""The name of bicubic interpolation behind the step that holds a mosaic to its scene."""
 
 REPEATS = 5
 
@@ -54,8 +60,8 @@ class EvaluateRequest:
     """Metres a pixel that finer images are averaged to, above 0; None: pixels as they are."""
     white: float | None = None
     """The number that counts as white, above 0; needed for images of more than 8 bits."""
-    bands: tuple[str, str, str] | None = None
-    """What the three channels are given; None: the bands the model was made for."""
+    bands: Bands | None = None
+    """What the channels are given; None: the bands the model was made for."""
     every: bool = False
     """Every image, not those of the validation split alone: for folders that nothing was trained on."""
     limit: int | None = None
@@ -77,6 +83,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Figures of the model, averaged over the images; beside them bicubic's (`bicubic`), unless the model is that.
 
+    Where a sensor degrades, the model's image is held to what it sees, as by `rsup upscale`, and a second baseline
+    stands beside: bicubic interpolation held as well (`classical`), the sensor's equation without a network.
+
     Besides FIGURES: ms_per_tile (median time of a 512 x 512 output tile; on the CPU on one core), niqe_truth, model,
     sha256, parameters, scale, degradation, radiometry, bands, device, images (how many), skipped (path and reason of
     each), notes (a sentence by figure that is None, or not of all images), page (its path, or None), and `beside`: the
@@ -84,18 +93,21 @@ def evaluate(
 
     Raises ModelError for the model and its device, DataError for the images and bands.
     """
-    upscaler, models = _models(request, beside or {})
-    name = upscaler.descriptor.name
-    judge = Judge(request.scale, _radiometry(request), upscaler.device, request.niqe_parameters)
-    red, green, blue = request.bands or upscaler.descriptor.bands
-    reading = DataConfig(bands=(red, green, blue), gsd=request.gsd, white=request.white)
+    upscaler = load(request.model, request.scale, chosen(request.device))
+    name, bands = upscaler.descriptor.name, request.bands or upscaler.descriptor.bands
+    if len(bands) != len(upscaler.descriptor.bands):
+        raise DataError(f"{name} takes {len(upscaler.descriptor.bands)} bands, not {len(bands)}: name as many")
+    judge = Judge(request.scale, _radiometry(request), bands, upscaler.device, request.niqe_parameters)
+    reading = DataConfig.model_validate({"bands": bands, "gsd": request.gsd, "white": request.white})
     degradation = _degradation(request, reading)
+    models = _models(upscaler, judge, degradation, beside or {})
     splits = splits_of(request.data, reading, judge.notes, every=request.every)
     judged = _judged(request, models, splits, degradation, judge, upscaler.device, progress)
 
     notes = dict(judge.notes)
     means: dict[str, dict[str, Any]] = {
-        key: mean_of(judged.figures[key], notes) | {"ms_per_tile": _milliseconds(model, request.scale, upscaler.device)}
+        key: mean_of(judged.figures[key], notes)
+        | {"ms_per_tile": _milliseconds(model, request.scale, len(bands), upscaler.device)}
         for key, model in models.items()
     }
     result: dict[str, Any] = {
@@ -105,29 +117,45 @@ def evaluate(
         "scale": request.scale,
         "degradation": request.degradation,
         "radiometry": judge.radiometry,
-        "bands": [red, green, blue],
+        "bands": list(bands),
         "device": str(upscaler.device),
         "images": len(judged.truths),
         **means[name],
         "niqe_truth": mean_of(judged.truths, {})["niqe"],
     }
-    if name != BASELINE:
-        result[BASELINE] = means[BASELINE]
+    result |= {key: means[key] for key in (CLASSICAL, BASELINE) if key in means and key != name}
     if beside:
         result["beside"] = {key: means[key] for key in beside}
     page = _write_page(request, name, result, judged.rows)
     return {**result, "skipped": _skipped(splits), "notes": notes, "page": str(page) if page else None}
 
 
-def _models(request: EvaluateRequest, beside: Mapping[str, Enlarge]) -> tuple[Upscaler, dict[str, Enlarge]]:
-    """The model that is asked for, and all that are measured, by name, in their order."""
-    device = chosen(request.device)
-    upscaler = load(request.model, request.scale, device)
-    name = upscaler.descriptor.name
+def _models(
+    upscaler: Upscaler,
+    judge: Judge,
+    degradation: PublishedDegradation | SensorDegradation,
+    beside: Mapping[str, Enlarge],
+) -> dict[str, Enlarge]:
+    """All that are measured, by name, in their order."""
+    name, scale = upscaler.descriptor.name, upscaler.descriptor.scale
     models: dict[str, Enlarge] = {**beside, name: upscaler}
-    if name != BASELINE:
-        models[BASELINE] = load(BASELINE, request.scale, device)
-    return upscaler, models
+    bicubic = upscaler if name == BASELINE else load(BASELINE, scale, str(upscaler.device))
+    # A photograph has no numbers for the sensor's noise to be known in.
+    if degradation.responses and judge.radiometry == "reflectance":
+        models[name] = _held(models[name], scale, degradation.responses)
+        models[CLASSICAL] = _held(bicubic, scale, degradation.responses)
+    models[BASELINE] = bicubic
+    return models
+
+
+def _held(model: Enlarge, scale: int, responses: Sequence[Response]) -> Enlarge:
+    """A model with the step behind it that holds its images to what the sensor sees."""
+
+    def enlarge(low: Tensor) -> Tensor:
+        image = hold(from_network(model(low)), from_network(low), scale, responses)
+        return to_network(image.clamp(DN_MIN, DN_MAX))
+
+    return enlarge
 
 
 def _radiometry(request: EvaluateRequest) -> Radiometry:
@@ -191,12 +219,12 @@ def _degradation(request: EvaluateRequest, reading: DataConfig) -> PublishedDegr
         return PublishedDegradation()
     known: dict[str, BandName] = {name: name for name in RESPONSES}
     try:
-        first, second, third = (known[band.lower()] for band in reading.bands)
+        bands = tuple(known[band.lower()] for band in reading.bands)
     except KeyError as error:
         raise DataError(
             f"the sensor's {error.args[0]} is not known: give bands among {', '.join(known)}, or another degradation"
         ) from None
-    return SensorDegradation(bands=(first, second, third))
+    return SensorDegradation(bands=bands)
 
 
 def _generator(seed: int, title: str) -> torch.Generator:
@@ -205,9 +233,9 @@ def _generator(seed: int, title: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def _milliseconds(model: Enlarge, scale: int, device: torch.device) -> float:
+def _milliseconds(model: Enlarge, scale: int, bands: int, device: torch.device) -> float:
     side = TILE // scale
-    tile = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
+    tile = torch.rand(1, bands, side, side, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
     times = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
@@ -219,10 +247,9 @@ def _milliseconds(model: Enlarge, scale: int, device: torch.device) -> float:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The result of `evaluate` as lines for people: the model, bicubic and the truth beside each other."""
+    """The result of `evaluate` as lines for people: the model, its baselines and the truth beside each other."""
     columns: dict[str, Mapping[str, Any]] = {result["model"]: result, **result.get("beside", {})}
-    if BASELINE in result:
-        columns[BASELINE] = result[BASELINE]
+    columns |= {name: result[name] for name in (CLASSICAL, BASELINE) if name in result}
     columns["truth"] = {"niqe": result["niqe_truth"]}
     width = max(12, *(len(name) + 2 for name in columns))
     lines = [

@@ -62,6 +62,12 @@ def reflectance_error(dn: Tensor, truth: Tensor) -> float:
     return float((dn.double() - truth.double()).abs().mean()) * SCALE_FACTOR
 
 
+def ndvi(nir: Tensor, red: Tensor) -> Tensor:
+    """(nir - red) / (nir + red) of stored numbers; a reflectance below a thousandth counts as that."""
+    near, visible = (reflectance(each).clamp(min=1e-3) for each in (nir, red))
+    return (near - visible) / (near + visible)
+
+
 def spectral_angle(image: Tensor, truth: Tensor) -> float:
     """Degrees between the pixels' spectra, averaged: the spectral angle mapper of Kruse et al. 1993.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,8 @@ FIGURES = (
     "psnr_1",
     "psnr_2",
     "psnr_3",
+    "psnr_4",
+    "ndvi_rmse",
     "lpips",
     "dists",
     "niqe",
@@ -38,7 +40,8 @@ FIGURES = (
     "block_mean_dn",
     "shift_px",
 )
-"""Every figure of an image, in the order in which they are shown; psnr_1 to psnr_3 are those of the three channels."""
+"""Every figure of an image, in the order in which they are shown; psnr_1 to psnr_4 are those of the channels; what is
+of colours is of the first three."""
 
 WHITE = 0.425
 """Reflectance at 1, for every image: the middle of what training draws, so that figures of two runs can be compared."""
@@ -54,12 +57,17 @@ class Judge:
         self,
         scale: int,
         radiometry: Radiometry,
+        bands: Sequence[str],
         device: torch.device,
         niqe_parameters: Path | None = None,
     ) -> None:
-        """Raises ModelError where `niqe_parameters` is no such file."""
-        self.scale, self.radiometry = scale, radiometry
+        """`bands`: what the channels are. Raises ModelError where `niqe_parameters` is no such file."""
+        self.scale, self.radiometry, self.bands = scale, radiometry, tuple(bands)
         self._measures, self.notes = learned_measures(device)
+        if len(bands) < 4:
+            self.notes["psnr_4"] = "there are three channels"
+        if not {"nir", "red"} <= set(bands):
+            self.notes["ndvi_rmse"] = "it takes nir and red"
         self._pristine = load_pristine(niqe_parameters) if niqe_parameters else None
         if self._pristine is None:
             self.notes["niqe"] = (
@@ -78,30 +86,35 @@ class Judge:
         return metrics.reflectance(self.numbers(image)) / WHITE
 
     def niqe(self, image: Tensor) -> float | None:
-        """NIQE of one image [3, y, x] in the network's range; None without parameters or on less than two blocks."""
+        """NIQE of one image [band, y, x] in the network's range; None without parameters or on less than two blocks."""
         if self._pristine is None:
             return None
-        plane = metrics.luma(metrics.eight_bits(self.shown(image))).round()
+        plane = metrics.luma(metrics.eight_bits(self.shown(image[:3]))).round()
         return niqe(plane.cpu().numpy(), self._pristine)
 
     def __call__(self, image: Tensor, high: Tensor, low: Tensor) -> Figures:
-        """Every name of FIGURES for one `image`, its truth `high` [3, y, x] and the pixels `low` it was made of."""
+        """Every name of FIGURES for one `image`, its truth `high` [band, y, x] and the pixels `low` it was made of."""
         seen, true = self.shown(image), self.shown(high)
-        saved, wanted = metrics.eight_bits(seen), metrics.eight_bits(true)
+        all_saved, all_wanted = metrics.eight_bits(seen), metrics.eight_bits(true)
+        saved, wanted = all_saved[:3], all_wanted[:3]
         found: Figures = dict.fromkeys(FIGURES)
         found["psnr_y"] = metrics.psnr_y(saved, wanted, self.scale)
         found["ssim_y"] = metrics.ssim_y(saved, wanted, self.scale)
-        for channel, (ours, theirs) in enumerate(zip(saved, wanted, strict=True), 1):
+        for channel, (ours, theirs) in enumerate(zip(all_saved, all_wanted, strict=True), 1):
             found[f"psnr_{channel}"] = metrics.psnr(ours, theirs, self.scale)
         found["niqe"] = self.niqe(image)
         for name, measure in self._measures.items():
             found[name] = measure(saved, wanted)
-        found["spectrum_rmse"] = metrics.spectrum_rmse(seen, true)
+        found["spectrum_rmse"] = metrics.spectrum_rmse(seen[:3], true[:3])
         found["sam_deg"] = metrics.spectral_angle(seen, true)
         dn = self.numbers(image)
+        if "ndvi_rmse" not in self.notes:
+            nir, red = self.bands.index("nir"), self.bands.index("red")
+            ours, theirs = (metrics.ndvi(each[nir], each[red]) for each in (dn, self.numbers(high)))
+            found["ndvi_rmse"] = float((ours - theirs).square().mean().sqrt())
         found["reflectance_error"] = metrics.reflectance_error(dn, self.numbers(high))
         found["block_mean_dn"] = metrics.block_mean_error(dn, self.numbers(low), self.scale)
-        found["shift_px"] = math.hypot(*metrics.displacement(seen, true, self.scale))
+        found["shift_px"] = math.hypot(*metrics.displacement(seen[:3], true[:3], self.scale))
         return found
 
 

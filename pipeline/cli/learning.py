@@ -79,7 +79,7 @@ def evaluate(
     ] = None,
     bands: Annotated[
         str | None,
-        typer.Option(help="Three bands to give the network, separated by commas; default: what it was made for."),
+        typer.Option(help="Bands to give the network, separated by commas; default: what it was made for."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     niqe_parameters: Annotated[
@@ -95,8 +95,8 @@ def evaluate(
         if number is not None and not number > 0:
             raise ArgumentError(f"{option} {number:g}: give a number above 0")
     channels = names(bands) if bands is not None else None
-    if channels is not None and len(channels) != 3:
-        raise ArgumentError(f"--bands {bands}: give three, such as nir,red,green")
+    if channels is not None and len(channels) not in (3, 4):
+        raise ArgumentError(f"--bands {bands}: give three or four, such as nir,red,green")
     from rsup.models.base.progress import show_progress
     from rsup.models.evaluate import EvaluateRequest, table
     from rsup.models.evaluate import evaluate as run
@@ -108,7 +108,7 @@ def evaluate(
         degradation=degradation,
         gsd=gsd,
         white=white,
-        bands=(channels[0], channels[1], channels[2]) if channels else None,
+        bands=channels,  # type: ignore[arg-type]  # of three or four
         every=every,
         limit=limit,
         device=device,

@@ -27,6 +27,9 @@ NAIP = SHARED / "data/hr/naip_ca_0.6m"
 PARAMETERS = SHARED / "data/weights/metrics/niqe_pris_params.npz"
 
 
+RGB = ("red", "green", "blue")
+
+
 @pytest.fixture(autouse=True)
 def no_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -60,7 +63,7 @@ def network_image(seed, side=200):
 
 def test_judge_of_photographs(parameters):
     """A photograph's value v is brightness (v + 1) / 2, and DN of a reflectance of WHITE at 1."""
-    judge = Judge(4, "photograph", torch.device("cpu"), parameters)
+    judge = Judge(4, "photograph", RGB, torch.device("cpu"), parameters)
     high = network_image(0)
     image = high * 0.9
     low = torch.nn.functional.avg_pool2d(image, 4)
@@ -75,13 +78,14 @@ def test_judge_of_photographs(parameters):
     assert found["block_mean_dn"] == pytest.approx(0, abs=1e-3)
     assert found["shift_px"] < 0.01
     assert found["niqe"] is not None and found["spectrum_rmse"] == pytest.approx(2 * math.log(1 / 0.9), rel=1e-2)
-    assert [name for name in FIGURES if found[name] is None] == ["lpips", "dists", "musiq", "maniqa", "clip_iqa"]
-    assert set(judge.notes) == {"lpips", "dists", "musiq", "maniqa", "clip_iqa"}
+    missing = ["psnr_4", "ndvi_rmse", "lpips", "dists", "musiq", "maniqa", "clip_iqa"]
+    assert [name for name in FIGURES if found[name] is None] == missing
+    assert set(judge.notes) == set(missing)
 
 
 def test_judge_of_reflectance():
     """Stored numbers come back through the map that every scene goes through."""
-    judge = Judge(4, "reflectance", torch.device("cpu"))
+    judge = Judge(4, "reflectance", RGB, torch.device("cpu"))
     dn = torch.randint(1100, 5200, (3, 64, 64), generator=torch.manual_seed(1)).double()
     high, image = to_network(dn), to_network(dn + 100)
     torch.testing.assert_close(judge.numbers(high), dn, rtol=0, atol=0.5)
@@ -91,6 +95,33 @@ def test_judge_of_reflectance():
     assert found["reflectance_error"] == pytest.approx(0.01, abs=1e-5)
     assert found["block_mean_dn"] == pytest.approx(100, abs=0.5)
     assert found["niqe"] is None and "--niqe-parameters" in judge.notes["niqe"]
+
+
+def test_judge_of_four_bands():
+    """What is of colours is of the first three; NDVI is of reflectances."""
+    judge = Judge(4, "reflectance", (*RGB, "nir"), torch.device("cpu"))
+    dn = torch.randint(1500, 5200, (4, 64, 64), generator=torch.manual_seed(1)).double()
+    wrong = dn.clone()
+    wrong[3] += 50
+    low = to_network(torch.nn.functional.avg_pool2d(dn, 4))
+    found = judge(to_network(wrong), to_network(dn), low)
+    assert found["psnr_y"] == math.inf and found["psnr_4"] == pytest.approx(20 * math.log10(WHITE / 0.005), abs=0.5)
+    red, nir, off = (each * 1e-4 - 0.1 for each in (dn[0], dn[3], wrong[3]))
+    error = (off - red) / (off + red) - (nir - red) / (nir + red)
+    assert found["ndvi_rmse"] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-2)
+    assert not {"psnr_4", "ndvi_rmse"} & set(judge.notes)
+
+
+def test_a_model_is_measured_as_its_product_is_where_a_sensor_degrades(folder):
+    """Beside it bicubic as it is, and bicubic through the same step, which another model of the same image shares."""
+    result = evaluate(EvaluateRequest("lanczos", folder, 4, "sentinel2", limit=3))
+    assert result["classical"]["psnr_y"] > result["bicubic"]["psnr_y"] + 0.5
+    again = evaluate(EvaluateRequest("bicubic", folder, 4, "sentinel2", limit=3))
+    for name in FIGURES:
+        assert again["classical"][name] == result["classical"][name]
+    assert again["psnr_y"] == result["bicubic"]["psnr_y"]
+    assert "classical" in table(result)
+    assert "classical" not in evaluate(EvaluateRequest("lanczos", folder, 4, "published", limit=1))
 
 
 @pytest.mark.parametrize("degradation", ["published", "sentinel2"])
@@ -106,10 +137,13 @@ def test_bicubic_is_judged_once(folder, degradation, tmp_path):
     assert result["niqe"] is None and result["niqe_truth"] is None
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     page = Path(result["page"]).read_text(encoding="utf-8")
-    assert page.count("<figure>") == 3 * min(8, result["images"]) and "data:image/png" in page
+    assert (
+        page.count("<figure>") == (4 if degradation == "sentinel2" else 3) * min(8, result["images"])
+        and "data:image/png" in page
+    )
     assert "psnr_y" in table(result) and "download" in table(result)
     again = evaluate(EvaluateRequest("bicubic", folder, 4, degradation))
-    for key in set(result) - {"ms_per_tile", "page"}:
+    for key in set(result) - {"ms_per_tile", "page", "classical"}:
         assert again[key] == result[key], key
 
 
@@ -140,7 +174,7 @@ def test_others_are_measured_on_the_same_pairs(folder, tmp_path):
     for name in FIGURES:
         assert found[name] == result["bicubic"][name] != result[name] or found[name] is None
     assert found["ms_per_tile"] > 0 and given[:2] == [(1, 3, 24, 20)] * 2 and given[-1] == (1, 3, 128, 128)
-    for key in set(alone) - {"ms_per_tile", "bicubic", "page"}:
+    for key in set(alone) - {"ms_per_tile", "bicubic", "classical", "page"}:
         assert alone[key] == result[key], key
     assert "copy" in table({**result, "beside": {"copy": found}})
     assert "<figcaption>copy</figcaption>" in Path(result["page"]).read_text(encoding="utf-8")
