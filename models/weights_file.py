@@ -59,7 +59,7 @@ class WeightsHeader(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict)
     """Fields of its settings."""
     scale: Literal[4, 8]
-    bands: tuple[_Band, _Band, _Band] = ("red", "green", "blue")
+    bands: Annotated[tuple[_Band, ...], Field(min_length=3, max_length=4)] = ("red", "green", "blue")
     value_range: tuple[float, float] = (-1.0, 1.0)
     """Of what goes in and comes out; there is one map from scenes to a network's values, and this is its range."""
     tile: int = Field(ge=16, le=LARGEST_TILE)

@@ -17,7 +17,7 @@ from .images import Images
 
 
 class Batches(Dataset[Tensor]):
-    """Item n is batch n of this process: [batch, 3, crop, crop], a function of (seed, n, rank) alone."""
+    """Item n is batch n of this process: [batch, band, crop, crop], a function of (seed, n, rank) alone."""
 
     def __init__(self, images: Images, batch: int, seed: int, rank: int = 0) -> None:
         self.images, self.batch, self.seed, self.rank = images, batch, seed, rank

@@ -1,4 +1,4 @@
-"""Images to learn from: a folder of files or a Zarr store in, sharp crops [3, y, x] in [0, 1] out.
+"""Images to learn from: a folder of files or a Zarr store in, sharp crops [band, y, x] in [0, 1] out.
 
 Which images are for validation follows from their names alone, so it never moves; which crop comes when follows from
 the seed and a number, so a run can go on where it was killed. What is in the files is rasters.py's and blocks.py's.
@@ -25,6 +25,8 @@ from rsup.models.base.settings import Config
 from .blocks import Block, blocks_of
 from .rasters import SUFFIXES, UnusableError, open_raster
 
+Bands = tuple[str, str, str] | tuple[str, str, str, str]
+
 SHORTEST = 0.9
 """Of the side of a crop, the least that an image must have. What is missing is mirrored: averaging to a coarser pixel
 leaves whole collections just short of a round number."""
@@ -36,9 +38,9 @@ ATTEMPTS = 100
 class DataConfig(Config):
     """What is read, and how it is varied."""
 
-    bands: tuple[str, str, str] = ("red", "green", "blue")
-    """Three channels, by the names that a file gives its bands. A file without names holds red, green, blue and,
-    fourth, nir; a single gray band stands for all three colours."""
+    bands: Bands = ("red", "green", "blue")
+    """Channels, by the names that a file gives its bands. A file without names holds red, green, blue and, fourth, nir.
+    A single gray band stands for all colours, and the first of `bands` for a fourth that a file lacks."""
     gsd: Annotated[float, Field(gt=0)] | None = None
     """Metres a pixel: finer images are averaged to it, coarser ones left out. None takes pixels as they are."""
     white: Annotated[float, Field(gt=0)] | None = None
@@ -97,7 +99,7 @@ class Images:
         return [str(part.raster.path.relative_to(self.folder.parent)) for part in self._blocks]
 
     def image(self, index: int) -> NDArray[np.float32]:
-        """A whole image [3, y, x] in [0, 1], at `gsd` where that is set; NaN without data. Raises UnusableError."""
+        """A whole image [band, y, x] in [0, 1], at `gsd` where that is set; NaN without data. Raises UnusableError."""
         known = self._cache.get(index)
         if known is None:
             known = self._blocks[index].read()
@@ -106,7 +108,7 @@ class Images:
         return known
 
     def draw(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        """A crop [3, crop, crop] of an image, both drawn by `rng`, turned as the settings say.
+        """A crop [band, crop, crop] of an image, both drawn by `rng`, turned as the settings say.
 
         A file that turns out to be damaged is named on standard error, once, and another one is taken, as is another
         crop where data are missing. Raises DataError where that does not help.
@@ -147,7 +149,7 @@ class Images:
         return usable
 
     def _crop(self, index: int, row: int, col: int) -> NDArray[np.float32] | None:
-        """[3, crop, crop] from `row`, `col` on; mirrored at the lower and right edge where the image ends too early.
+        """[band, crop, crop] from `row`, `col` on; mirrored at the lower and right edge where the image ends too early.
 
         None where data are missing, or where the file turns out to be damaged, which is said on standard error, once.
         """

@@ -1,4 +1,4 @@
-"""Image files and Zarr stores, as something to cut training crops from: a path in, three bands in [0, 1] out.
+"""Image files and Zarr stores, as something to cut training crops from: a path in, three or four bands in [0, 1] out.
 
 PNG, JPEG and GeoTIFF are read through GDAL, stores through xarray. What cannot be used raises UnusableError with the
 reason.
@@ -62,12 +62,12 @@ class Raster:
     gsd: float | None
     """Metres a pixel, None where the file does not say."""
     bands: tuple[Any, ...]
-    """What to read for the three channels: band numbers of a file, names in a store."""
+    """What to read for the channels: band numbers of a file, names in a store."""
     white: float
     """The number that becomes 1."""
 
     def read(self, row: int, col: int, height: int, width: int) -> NDArray[np.float32]:
-        """A window, [3, height, width], with 1 at white, not clipped, NaN without data. Raises UnusableError."""
+        """A window, [band, height, width], with 1 at white, not clipped, NaN without data. Raises UnusableError."""
         try:
             if self.path.suffix == ".zarr":
                 with _store(self.path) as store:
@@ -85,7 +85,8 @@ def open_raster(path: Path, bands: Sequence[str], white: float | None) -> Raster
     """Look at a file's or store's header; raises UnusableError.
 
     `bands` are names, whatever their case: descriptions of the file's bands, else the colours its header gives, else
-    red, green, blue, nir in this order; one gray band stands for all three colours. `white` is of no concern to plain
+    red, green, blue, nir in this order; one gray band stands for all, and the first of `bands` for a fourth that is
+    missing. `white` is of no concern to plain
     8-bit files.
     """
     try:
@@ -125,9 +126,10 @@ def _gsd(file: Any) -> float | None:
 
 def _choose(file: Any, bands: Sequence[str]) -> tuple[int, ...]:
     """Numbers of the wanted bands; raises UnusableError."""
-    if file.count - (ColorInterp.alpha in file.colorinterp) == 1 and set(bands) <= set(_ORDER[:3]):
-        return (1, 1, 1)
+    if file.count - (ColorInterp.alpha in file.colorinterp) == 1 and set(bands[:3]) <= set(_ORDER[:3]):
+        return (1,) * len(bands)
     names = _names(file)
+    bands = [*bands[:3], *(band if band.casefold() in names else bands[0] for band in bands[3:])]
     missing = [band for band in bands if band.casefold() not in names]
     if missing:
         raise UnusableError(f"has bands {', '.join(names)}, no {missing[0]}: name three of them with data.bands")

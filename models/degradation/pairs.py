@@ -46,6 +46,9 @@ class RadiometryConfig(Config):
     """Share of the images that are given glints (glints.py); for the sensor alone."""
     clouds: Probability = 0.0
     """Share of the images that are given a cloud (clouds.py), over the glints; for the sensor alone."""
+    alone: Probability = 0.0
+    """Share of the images of which one band stands in for all, or the first for the last, with its noise: so a network
+    is given scenes that lack bands."""
 
 
 def make_pair(
@@ -55,10 +58,10 @@ def make_pair(
     radiometry: RadiometryConfig,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """[n, 3, h, w] in [0, 1] -> (low [n, 3, h / scale, w / scale], high [n, 3, h, w]) in [-1, 1], on the same device.
+    """[n, band, h, w] in [0, 1] -> (low [n, band, h / scale, w / scale], high) in [-1, 1], on the same device.
 
-    The same state of `generator`, which lives on the CPU, gives the same pair. RecipeError where `scale` does not
-    divide the edges.
+    The published degradation is one of three bands: of a fourth it makes the first once more. The same state of
+    `generator`, which lives on the CPU, gives the same pair. RecipeError where `scale` does not divide the edges.
     """
     draws = Draws(generator)
     span, floor = (
@@ -71,9 +74,23 @@ def make_pair(
             ground = torch.stack([add(each, draws) if draws.chance(share) else each for each in ground])
         high01, low = ((each - floor) / span for each in (ground, degradation(ground, scale, generator)))
     else:
-        low = degradation(high01, scale, generator)
+        low = degradation(high01[:, :3], scale, generator)
+        low, high01 = (torch.cat([each[:, :3], each[:, : high01.shape[1] - 3]], 1) for each in (low, high01))
+    if radiometry.alone:
+        both = zip(low, high01, strict=True)
+        pairs = [_alone(*each, draws) if draws.chance(radiometry.alone) else each for each in both]
+        low, high01 = (torch.stack(each) for each in zip(*pairs, strict=True))
     if radiometry.kind == "photograph":
         # A sensor's noise leaves [0, 1] at its ends; a photograph's 8 bits do not.
         return (2 * low.float() - 1).clamp(-1, 1), (2 * high01.float() - 1).clamp(-1, 1)
     low, high = (to_network((each * span + floor - ADD_OFFSET) / SCALE_FACTOR) for each in (low, high01))
     return low, high
+
+
+def _alone(low: Tensor, high: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    """One image [band, h, w] and its truth, of one band alone, or with the first in the place of the last."""
+    band = draws.integer(0, len(low))
+    if band == len(low):
+        low, high = (torch.cat([each[:-1], each[:1]]) for each in (low, high))
+        return low, high
+    return low[band].expand_as(low), high[band].expand_as(high)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from rsup.models.base.settings import Config
+from rsup.models.sensors.response import Response
 
 from .blur import KernelConfig, blur, draw_bell, draw_sinc
 from .draws import Draws, PositiveRange, Probability, Range, low_size, ordered
@@ -69,6 +70,11 @@ class PublishedDegradation(Config):
     first: FirstStage = FirstStage()
     second: SecondStage = SecondStage()
     final_sinc_probability: Probability = 0.8
+
+    @property
+    def responses(self) -> tuple[Response, ...]:
+        """No sensor sees like this."""
+        return ()
 
     def __call__(self, high: Tensor, scale: int, generator: torch.Generator) -> Tensor:
         """[n, 3, h, w] in [0, 1] -> [n, 3, h / scale, w / scale] in [0, 1], whole 255ths, on the same device.

@@ -50,6 +50,11 @@ class SensorDegradation(Config):
     shot_share: Probability = SHOT_SHARE
     """Share of the noise's variance at the reference radiance that grows with the signal."""
 
+    @property
+    def responses(self) -> tuple[Response, ...]:
+        """Of `bands`, before anything is drawn."""
+        return tuple(RESPONSES[band] for band in self.bands)
+
     def __call__(self, high: Tensor, scale: int, generator: torch.Generator) -> Tensor:
         """Reflectance [n, c, h, w] -> reflectance [n, c, h / scale, w / scale], multiples of 1e-4, on the same device.
 

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rsup.models.base.radiometry import SCALE_FACTOR, from_network
 from rsup.models.base.settings import Config
 from rsup.models.networks.precision import full_precision
 
@@ -32,6 +33,8 @@ class LossConfig(Config):
     """0 trains without a discriminator."""
     spectrum_weight: Weight = 0.0
     """Weight of `spectrum`, which is not of the paper: the power that L1 leaves out, without a discriminator."""
+    decibels_weight: Weight = 0.0
+    """Weight of `decibels`, which is not of the paper either: every image counts alike, however dim or flat."""
     tv_weight: Weight = 1.0
     """Weight of Eq. 21; the paper names none. With the mean over positions, neighbours that all differ by 0.1 cost
     0.02, as much as an L1 of 0.02: a map is kept smooth, and edges between fields stay cheap."""
@@ -68,6 +71,17 @@ def spectrum(prediction: Tensor, truth: Tensor) -> Tensor:
     # The power of rounding to 8 bits: no ring of a flat image is known to less. A Hann window passes (3 / 8)^2 of it.
     rounding = (2 / 255) ** 2 / 12 * (3 / 8) ** 2 * prediction.shape[-1] ** 2
     return ((ours + rounding).log() - (theirs + rounding).log()).abs().mean()
+
+
+def decibels(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Mean of 10 log10 of each plane's mean square difference in reflectance: [n, band, h, w] twice -> scalar.
+
+    Both come in the network's range. Less by one is a decibel of PSNR more, on a dark lake as on a town: L1 and squares
+    would leave the lake alone, whose errors are small against theirs.
+    """
+    ours, theirs = (from_network(at_least_float32(image)) * SCALE_FACTOR for image in (prediction, truth))
+    # Three tenths of a stored number: no image is known to less than its rounding.
+    return 10 * ((ours - theirs).square().mean((-2, -1)) + SCALE_FACTOR**2 / 12).log10().mean()
 
 
 def uncertainty(mean: Tensor, log_variance: Tensor, truth: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from rsup.models.losses.adversarial import discriminator_gan, frozen, generator_gan
 from rsup.models.losses.perceptual import perceptual_term
-from rsup.models.losses.terms import LossConfig, l1, spectrum
+from rsup.models.losses.terms import LossConfig, decibels, l1, spectrum
 from rsup.models.networks.discriminators import DiscriminatorConfig, build_discriminator
 from rsup.models.training.task import Update
 
 
 class Reconstruction(nn.Module):
-    """Images [n, 3, h, w] in [-1, 1] and their truth -> terms; `discriminator` is None where the GAN has no weight."""
+    """Images [n, band, h, w] in [-1, 1], their truth -> terms; `discriminator` is None where the GAN has no weight."""
 
     def __init__(self, losses: LossConfig, discriminator: DiscriminatorConfig, seed: int) -> None:
         """Raises ModelError where LPIPS's or the discriminator's backbone is not here."""
@@ -25,12 +25,17 @@ class Reconstruction(nn.Module):
         self.discriminator = build_discriminator(discriminator, seed) if losses.gan_weight else None
 
     def terms(self, image: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """`l1` and, where they have a weight, `perceptual` and `spectrum`, unweighted: what validation can compare."""
+        """`l1` and, where they have a weight, `perceptual`, `spectrum`, `decibels`: what validation can compare.
+
+        Unweighted.
+        """
         terms = {"l1": l1(image, truth)}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(image, truth)
         if self.losses.spectrum_weight:
             terms["spectrum"] = spectrum(image, truth)
+        if self.losses.decibels_weight:
+            terms["decibels"] = decibels(image, truth)
         return terms
 
     def gan(self, image: Tensor) -> dict[str, Tensor]:
@@ -47,6 +52,7 @@ class Reconstruction(nn.Module):
             "l1": losses.l1,
             "perceptual": losses.perceptual_weight,
             "spectrum": losses.spectrum_weight,
+            "decibels": losses.decibels_weight,
             "gan": losses.gan_weight,
         }
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rsup.models.base.errors import RecipeError
+from rsup.models.base.radiometry import DN_MAX, DN_MIN, from_network, to_network
+from rsup.models.consistency import hold
 from rsup.models.losses.distillation import Distillation, FeatureTaps
 from rsup.models.networks.architectures import ARCHITECTURES
 from rsup.models.networks.compact import CompactConfig, CompactStudent
@@ -71,24 +73,27 @@ class StudentTask(Task):
 
     def updates(self, pair: Pair, step: int, turn: int, generator: torch.Generator) -> Iterator[Update]:
         result, distilled = self._distilled(pair)
-        terms = self.reconstruction.terms(result, pair.high) | self.reconstruction.gan(result)
+        held = self._held(result, pair)
+        terms = self._terms(result, held, pair.high) | self.reconstruction.gan(held)
         loss = self.reconstruction.weighted(terms)
         if distilled:
             weights = self.recipe.distillation
             loss = loss + weights.mse * distilled["mse"] + weights.mmd * distilled.get("mmd", 0)
         yield Update("student", loss, terms | distilled)
-        yield from self.reconstruction.discriminator_update(result, pair.high)
+        yield from self.reconstruction.discriminator_update(held, pair.high)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         result: Tensor = self.student(self._input(self.student, pair.low))
-        terms = self.reconstruction.terms(result, pair.high)
-        return result, {"loss": self.reconstruction.weighted(terms), **terms}
+        held = self._held(result, pair)
+        terms = self._terms(result, held, pair.high)
+        return held, {"loss": self.reconstruction.weighted(terms), **terms}
 
     def export(self, path: Path, data: str, metrics: dict[str, float]) -> None:
         recipe = self.recipe
         header = student_header(
             self.student.config,
             recipe.scale,
+            bands=recipe.data.bands,
             licence=self.licence,
             source=f"trained on {data}",
             recipe=recipe.model_dump(mode="json", exclude={"teacher", "initialise"}),
@@ -97,6 +102,21 @@ class StudentTask(Task):
         )
         kind = getattr(torch, recipe.weights)
         save_weights(path, {name: tensor.to(kind) for name, tensor in self.student.state_dict().items()}, header)
+
+    def _held(self, result: Tensor, pair: Pair) -> Tensor:
+        """What the product makes of a result, where the recipe trains for that and a sensor made the pair."""
+        if not self.recipe.through or not pair.responses:
+            return result
+        held = hold(from_network(result), from_network(pair.low), self.recipe.scale, pair.responses)
+        return to_network(held.clamp(DN_MIN, DN_MAX))
+
+    def _terms(self, result: Tensor, held: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """The reconstruction losses, in front of that step and behind it."""
+        terms, share = self.reconstruction.terms(result, truth), self.recipe.through
+        if held is result:
+            return terms
+        behind = self.reconstruction.terms(held, truth)
+        return {name: (1 - share) * term + share * behind[name] for name, term in terms.items()}
 
     def _input(self, network: Student | CompactStudent, low: Tensor) -> Tensor:
         """What a network is given: a compact one enlarges by itself."""

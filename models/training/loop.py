@@ -27,13 +27,12 @@ from rsup.models.base.errors import DataError
 from rsup.models.base.progress import Progress
 from rsup.models.data.batches import Batches, Interleaved, read_ahead
 from rsup.models.data.images import DataConfig, Images
-from rsup.models.degradation.pairs import make_pair
 
 from .optimise import change, not_finite, optimizer_of
 from .resume import resume, running_mean, save
 from .run_config import RunConfig
 from .run_folder import WEIGHTS, begin_run
-from .task import Pair, Task, seeded
+from .task import Task, pair_of, seeded
 from .validation import Validation
 
 LOG_EVERY = 10
@@ -179,8 +178,7 @@ def _turn(
         generator = seeded(recipe.seed, step, turn, part, accelerator.process_index)
         # What draws from torch's own generators (augmentation, for one) is seeded as well.
         torch.manual_seed(generator.initial_seed())
-        low, high = make_pair(high, recipe.scale, variant.degradation, variant.radiometry, generator)
-        pair = Pair(low, high)
+        pair = pair_of(high, variant, generator)
         updates = task.updates(pair, step, turn, generator)
         while True:
             with accelerator.autocast():

@@ -17,6 +17,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, mo
 from rsup.models.base.errors import RecipeError
 from rsup.models.base.regular import check_file
 from rsup.models.base.settings import first_problem
+from rsup.models.degradation.draws import Probability
 from rsup.models.losses.distillation import DistillationConfig
 from rsup.models.losses.rsd import RsdConfig
 from rsup.models.losses.terms import LossConfig
@@ -80,12 +81,18 @@ class StudentRecipe(RunConfig):
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     losses: LossConfig = LossConfig()
     distillation: DistillationConfig = DistillationConfig()
+    through: Probability = 0.0
+    """Share of the reconstruction losses that is taken behind the step that holds a mosaic to its scene, where a sensor
+    made the pair. Behind it alone, a student would leave to that step all that the sensor sees, and with it the telling
+    of noise from ground."""
 
     @model_validator(mode="after")
     def _compact_fits(self) -> StudentRecipe:
         if isinstance(self.student, CompactConfig):
             if self.student.scale != self.scale:
                 raise ValueError(f"the student is made for x{self.student.scale}, the recipe for x{self.scale}")
+            if any(len(each.data.bands) != self.student.bands for each in self.per_variant().values()):
+                raise ValueError(f"the student takes {self.student.bands} bands: name as many in data.bands")
             if self.initialise == "stable-diffusion":
                 raise ValueError('a compact student keeps nothing of Stable Diffusion: set initialise = "random"')
         return self

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from rsup.models.base.errors import RecipeError
 from rsup.models.base.settings import Config
-from rsup.models.data.images import DataConfig
+from rsup.models.data.images import Bands, DataConfig
 from rsup.models.degradation.pairs import Degradation, RadiometryConfig
 from rsup.models.degradation.real_esrgan import PublishedDegradation
 from rsup.models.degradation.sensor import SensorDegradation
@@ -65,7 +65,7 @@ class Variant(Config):
     """For the figures of validation."""
     batch: Batch | None = None
     crop: Crop | None = None
-    bands: tuple[str, str, str] | None = None
+    bands: Bands | None = None
     """In the place of data.bands."""
     gsd: Annotated[float, Field(gt=0)] | None = None
     """In the place of data.gsd."""
@@ -113,7 +113,7 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _batches_fit(self) -> Self:
         for variant in self.per_variant().values():
-            size = variant.batch * 3 * variant.crop**2 * 4
+            size = variant.batch * len(variant.data.bands) * variant.crop**2 * 4
             if size > _LARGEST_BATCH:
                 raise ValueError(
                     f"a batch of {variant.batch} crops of {variant.crop} pixels is {size / 2**30:.0f} GiB "

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rsup.models.degradation.pairs import make_pair
+from rsup.models.sensors.response import Response
+
 from .run_config import OptimizerConfig, RunConfig
 
 
@@ -20,9 +23,17 @@ class Pair:
     """A batch, in the network's range, on the device."""
 
     low: Tensor
-    """[n, 3, h / scale, w / scale]."""
+    """[n, band, h / scale, w / scale]."""
     high: Tensor
-    """[n, 3, h, w]: the truth."""
+    """[n, band, h, w]: the truth."""
+    responses: tuple[Response, ...] = ()
+    """How the sensor that made `low` sees each band; none where no sensor made it."""
+
+
+def pair_of(high01: Tensor, recipe: RunConfig, generator: torch.Generator) -> Pair:
+    """The pair that a recipe makes of sharp images [n, band, h, w] in [0, 1]; see `make_pair`."""
+    low, high = make_pair(high01, recipe.scale, recipe.degradation, recipe.radiometry, generator)
+    return Pair(low, high, recipe.degradation.responses)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,10 @@ from torch.nn import functional as F  # noqa: N812
 from rsup.models.base.errors import TrainingError
 from rsup.models.base.files import write_whole
 from rsup.models.data.images import Images
-from rsup.models.degradation.pairs import make_pair
 from rsup.models.metrics.image import psnr_y, ssim_y
 from rsup.models.networks.interpolation import interpolator
 
-from .task import Pair, Task, seeded
+from .task import Task, pair_of, seeded
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -103,7 +102,7 @@ class Validation:
         generator = seeded(number)
         torch.manual_seed(generator.initial_seed())
         high = torch.from_numpy(sharp)[None].to(device)
-        pair = Pair(*make_pair(high, variant.scale, variant.degradation, variant.radiometry, generator))
+        pair = pair_of(high, variant, generator)
         with self.accelerator.autocast():
             image, losses = self.task.predict(pair, generator)
         bicubic = self._enlarge.to(device)(pair.low)
@@ -119,5 +118,5 @@ class Validation:
 
 
 def _shown(image: Tensor) -> Tensor:
-    """[1, 3, h, w] in the network's range -> [3, h, w] in [0, 1]."""
-    return ((image[0].float() + 1) / 2).clamp(0, 1)
+    """[1, band, h, w] in the network's range -> the first three bands [3, h, w] in [0, 1]."""
+    return ((image[0, :3].float() + 1) / 2).clamp(0, 1)

@@ -31,25 +31,30 @@ def false_colour(bands: Sequence[str], available: Sequence[str], model: ModelDes
     if model.kind == "interpolation":
         return []
     steps = passes(bands, available, model.bands)
-    return [band for step in steps if step.inputs != tuple(model.bands) for _, band in step.outputs]
+    return [band for step in steps if step.inputs[:3] != tuple(model.bands[:3]) for _, band in step.outputs]
 
 
 def passes(bands: Sequence[str], available: Sequence[str], model_bands: Sequence[str]) -> list[Pass]:
     """How to get `bands` out of a network made for `model_bands`, given what the scene has.
 
-    The model's own bands go through together where the scene has all of them. Any other band goes through a
-    false-colour triple: the band first, where the network saw red, then the model's first bands as guides (nir, red,
-    green: the colour-infrared composite), or the band itself where the scene lacks them.
+    The model's own bands go through together where the scene has all of them, or all but the fourth, for which the
+    first stands in. Any other band goes through a model of three bands in a false-colour triple: the band first, where
+    the network saw red, then the model's first bands as guides (nir, red, green: the colour-infrared composite), or the
+    band itself where the scene lacks them. A model of four bands has learned to see one alone.
     """
     result = []
-    natural = tuple(band for band in model_bands if band in bands)
-    if natural and set(model_bands) <= set(available):
-        result.append(Pass(tuple(model_bands), tuple((model_bands.index(band), band) for band in natural)))
+    colours = tuple(model_bands[:3])
+    together = (*colours, *(band if band in available else model_bands[0] for band in model_bands[3:]))
+    natural = tuple(dict.fromkeys(band for band in together if band in bands))
+    if natural and set(together) <= set(available):
+        result.append(Pass(together, tuple((together.index(band), band) for band in natural)))
     else:
         natural = ()
     for band in bands:
         if band not in natural:
             guides = [guide for guide in model_bands if guide in available and guide != band]
+            if len(model_bands) > 3:
+                guides = []
             inputs = (band, *guides, *[band] * len(model_bands))[: len(model_bands)]
             result.append(Pass(inputs, ((0, band),)))
     return result

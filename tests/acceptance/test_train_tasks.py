@@ -13,15 +13,19 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from rsup.models.base.errors import ModelError, RecipeError, RsupError, TrainingError
-from rsup.models.degradation.pairs import make_pair
+from rsup.models.base.radiometry import from_network, to_network
+from rsup.models.consistency import hold
+from rsup.models.degradation.sensor import RESPONSES
+from rsup.models.losses.terms import decibels, l1
 from rsup.models.methods.rsd import RsdTask, new_resshift
 from rsup.models.methods.slimdiffsr_student import StudentTask
 from rsup.models.methods.slimdiffsr_teacher import TeacherTask, load_teacher
 from rsup.models.networks.discriminators import DinoDiscriminator
 from rsup.models.networks.interpolation import interpolator
+from rsup.models.registry import descriptor_of
 from rsup.models.train import TrainRequest, train
 from rsup.models.training.recipe import ResShiftRecipe, RsdRecipe, StudentRecipe, TeacherRecipe, load_recipe
-from rsup.models.training.task import Pair, Task, seeded
+from rsup.models.training.task import Pair, Task, pair_of, seeded
 from rsup.models.weights_file import load_student, read_header
 
 OFTEN = ("batch=1", "validate_every=2", "checkpoint_every=2", "validation_images=1")
@@ -133,12 +137,41 @@ def changed(before: dict[str, Tensor], *networks: nn.Module) -> list[str]:
 def a_pair(task: Task) -> tuple[Pair, torch.Generator]:
     recipe, generator = task.recipe, seeded(5)
     torch.manual_seed(5)
-    high = torch.rand(2, 3, recipe.crop, recipe.crop)
-    return Pair(*make_pair(high, recipe.scale, recipe.degradation, recipe.radiometry, generator)), generator
+    high = torch.rand(2, len(recipe.data.bands), recipe.crop, recipe.crop)
+    return pair_of(high, recipe, generator), generator
 
 
 def optimizer_of(task: Task, name: str) -> torch.optim.Optimizer:
     return torch.optim.Adam(task.parameters(name), lr=1e-3)
+
+
+def test_a_student_of_four_bands_learns_through_what_holds_its_mosaics(tmp_path: Path) -> None:
+    """Half of the loss behind that step, put together again here; the weights file says which bands it takes."""
+    settings = [
+        'initialise="random"', 'data.bands=["red","green","blue","nir"]', 'degradation.kind="sentinel2"',
+        'degradation.bands=["red","green","blue","nir"]', 'radiometry.kind="reflectance"', "crop=64", "through=0.5",
+        "distillation.mse=0", "distillation.mmd=0", "losses.gan_weight=0", 'losses.perceptual="none"',
+        "losses.perceptual_weight=0", "losses.decibels_weight=0.1",
+        'student={architecture="compact-student",scale=4,bands=4,local=true,channels=[16,32],deep_channels=32}',
+    ]  # fmt: skip
+    recipe = load_recipe(RECIPES / KINDS["student"][0], settings)
+    assert isinstance(recipe, StudentRecipe)
+    task = StudentTask(recipe)
+    pair, generator = a_pair(task)
+    assert [response.mtf for response in pair.responses] == [RESPONSES[band].mtf for band in recipe.data.bands]
+    update = next(task.updates(pair, 0, 0, generator))
+    with torch.no_grad():
+        raw = task.student(pair.low)
+        held = to_network(hold(from_network(raw), from_network(pair.low), 4, pair.responses).clamp(1, 65535))
+    for name, term in (("l1", l1), ("decibels", decibels)):
+        wanted = (float(term(raw, pair.high)) + float(term(held, pair.high))) / 2
+        assert float(update.terms[name].detach()) == pytest.approx(wanted, rel=1e-4)
+    update.loss.backward()
+    assert all(each.grad is not None for each in task.parameters("student"))
+    with torch.no_grad():
+        torch.testing.assert_close(task.predict(pair, generator)[0], held, rtol=0, atol=1e-5)
+    task.export(tmp_path / "w.safetensors", "images", {})
+    assert descriptor_of(str(tmp_path / "w.safetensors"), 4).bands == ("red", "green", "blue", "nir")
 
 
 def test_a_step_of_the_student_leaves_its_teachers_alone(teacher: Path) -> None:

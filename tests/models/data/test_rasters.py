@@ -165,6 +165,15 @@ def test_names_that_do_not_fit_are_not_guessed_at(tiff: WriteTiff) -> None:
     np.testing.assert_array_equal(read(path, ("B04", "B03", "B02")), bytes_of(3)[::-1] / np.float32(255))
 
 
+def test_the_first_band_stands_in_for_a_fourth_that_is_missing(tiff: WriteTiff) -> None:
+    three = np.arange(3 * 12, dtype=np.uint8).reshape(3, 3, 4)
+    path = tiff(three)
+    four = open_raster(path, (*RGB, "nir"), None)
+    np.testing.assert_array_equal(four.read(0, 0, 3, 4), np.float32(three[[0, 1, 2, 0]]) / np.float32(255))
+    with pytest.raises(UnusableError, match="no nir"):
+        open_raster(path, ("nir", "red", "green"), None)
+
+
 def test_near_infrared_is_no_mask_but_alpha_is(tiff: WriteTiff) -> None:
     data = bytes_of(4)
     data[3, :8] = 0

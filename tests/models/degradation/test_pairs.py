@@ -124,3 +124,26 @@ def test_a_degradation_is_chosen_by_its_kind() -> None:
     chosen = Settings.model_validate({"degradation": {"kind": "sentinel2", "bands": bands}}).degradation
     assert isinstance(chosen, SensorDegradation) and list(chosen.bands) == bands
     assert Settings.model_validate({"degradation": {"kind": "published"}}).degradation == PublishedDegradation()
+
+
+def test_one_band_stands_in_for_all_or_the_first_for_the_last() -> None:
+    """Noise and all, as where a scene has no other: of four bands, five ways."""
+    high = torch.rand((60, 4, 16, 16), generator=seeded(2))
+    sensor = SensorDegradation(bands=("red", "green", "blue", "nir"))
+    whole = RadiometryConfig(kind="reflectance", span=(0.4, 0.4))
+    alone = whole.model_copy(update={"alone": 1.0})
+    low, truth = make_pair(high, 4, sensor, whole, seeded(0))
+    made, wanted = make_pair(high, 4, sensor, alone, seeded(0))
+    found = set()
+    for before, sharp, image, target in zip(low, truth, made, wanted, strict=True):
+        of = [next(k for k in range(4) if torch.equal(plane, before[k])) for plane in image]
+        torch.testing.assert_close(target, sharp[of])
+        found.add(tuple(of))
+    assert found == {(0, 0, 0, 0), (1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3), (0, 1, 2, 0)}
+
+
+def test_the_published_degradation_makes_a_fourth_band_of_the_first() -> None:
+    high = torch.rand((2, 4, 32, 32), generator=seeded(2))
+    low, truth = make_pair(high, 4, PublishedDegradation(), PHOTOGRAPH, seeded(0))
+    assert low.shape == (2, 4, 8, 8) and torch.equal(low[:, 3], low[:, 0]) and torch.equal(truth[:, 3], truth[:, 0])
+    torch.testing.assert_close(low[:, :3], make_pair(high[:, :3], 4, PublishedDegradation(), PHOTOGRAPH, seeded(0))[0])

@@ -1,10 +1,13 @@
 """Each term against its closed form, computed anew in float64 numpy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from rsup.models.base.radiometry import to_network
 from rsup.models.losses import adversarial
 from rsup.models.losses import terms as losses
 
@@ -204,3 +207,24 @@ def test_terms_are_exact_under_autocast() -> None:
         reduced = terms()
     for one, other in zip(plain, reduced, strict=True):
         assert torch.equal(one, other)
+
+
+def test_decibels_are_those_of_each_plane() -> None:
+    """An error of a tenth in reflectance is -20 dB, on dim ground as on bright; planes count alike."""
+    dn = torch.full((2, 4, 16, 16), 2000.0)
+    off = dn.clone()
+    off[0] += 1000
+    off[1, :2] += 100
+    # -20 dB for four planes, -40 dB for two, and for two the rounding of stored numbers.
+    rounding = 10 * math.log10(1e-8 / 12)
+    wanted = (4 * -20 + 2 * -40 + 2 * rounding) / 8
+    assert float(losses.decibels(to_network(off), to_network(dn))) == pytest.approx(wanted, abs=0.02)
+
+
+def test_decibels_pull_as_hard_on_a_small_error_as_on_a_large_one() -> None:
+    truth = to_network(torch.full((2, 1, 8, 8), 2000.0))
+    image = to_network(torch.stack([torch.full((1, 8, 8), 2010.0), torch.full((1, 8, 8), 2500.0)])).requires_grad_()
+    losses.decibels(image, truth).backward()
+    assert image.grad is not None
+    small, large = image.grad.abs().mean((1, 2, 3))
+    assert float(small / large) == pytest.approx(50, rel=0.02)

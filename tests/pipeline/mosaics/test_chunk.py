@@ -294,6 +294,26 @@ def test_which_bands_go_through_the_network_together(
     assert passes(bands, available, RGB) == expected
 
 
+@pytest.mark.parametrize(
+    ("bands", "available", "expected"),
+    [
+        ((*RGB, "nir"), (*RGB, "nir"), [Pass((*RGB, "nir"), tuple(enumerate((*RGB, "nir"))))]),
+        (("nir",), (*RGB, "nir"), [Pass((*RGB, "nir"), ((3, "nir"),))]),
+        (RGB, RGB, [Pass((*RGB, "red"), ((0, "red"), (1, "green"), (2, "blue")))]),
+        (
+            ("red", "swir16"),
+            (*RGB, "swir16"),
+            [Pass((*RGB, "red"), ((0, "red"),)), Pass(("swir16",) * 4, ((0, "swir16"),))],
+        ),
+        (("red",), ("red", "nir"), [Pass(("red",) * 4, ((0, "red"),))]),
+    ],
+)
+def test_a_network_of_four_bands_is_given_what_it_has_learned_to_be_without(
+    bands: tuple[str, ...], available: tuple[str, ...], expected: list[Pass]
+) -> None:
+    assert passes(bands, available, (*RGB, "nir")) == expected
+
+
 def test_dark_pixels_are_there_in_the_mosaic(tmp_path: Path) -> None:
     dn, meant = strangers.speckled()
     scene = open_scene(strangers.tiff(tmp_path / "s.tif", dn))
