@@ -80,6 +80,7 @@ def finished_tiles(
     tiling = tiling_of(model.descriptor)
     channels, bands = zip(*step.outputs, strict=True)
     waiting: list[tuple[Window, NDArray[np.uint16]]] = []
+    valid: dict[Window, NDArray[np.bool_]] = {}
     ready: dict[Window, Tensor] = {}
     wanted = []
     for tile in tiling.tiles(window):
@@ -90,12 +91,14 @@ def finished_tiles(
             known = cache.get((step, tile))
             if known is None:
                 waiting.append((tile, fill_nodata(stack)))
+                valid[tile] = stack[list(channels)] != NODATA
             else:
                 ready[tile] = known
     for batch, predicted in _predictions(step, waiting, model):
         for (tile, numbers), values in zip(batch, predicted, strict=True):
             lr = torch.from_numpy(numbers[list(channels)].astype(np.float32)).to(values.device)
-            sr = consistency.tile(from_network(values), lr, model.descriptor.scale, bands)
+            there = torch.from_numpy(valid.pop(tile)).to(values.device)
+            sr = consistency.tile(from_network(values), lr, model.descriptor.scale, bands, there)
             ready[tile] = sr
             weighty = tile.grow(-tiling.halo)
             if weighty.intersect(window) != weighty:

@@ -94,6 +94,32 @@ def test_what_is_noise_alone_is_not_put_back() -> None:
     torch.testing.assert_close(held.mean(), lr.mean(), atol=0.02, rtol=0)
 
 
+def test_what_stands_in_for_nodata_is_not_taken_for_ground() -> None:
+    """Three quarters of the tile are filled with what is nearest, as at a scene's corner; the rest is noise alone."""
+    truth = torch.full((1, 1, 256, 256), 2000.0)
+    dark, slope = RED.noise()
+    deviation = 1e4 * (dark + slope * 0.1) ** 0.5
+    valid = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    valid[..., :32, :32] = True
+    noise = deviation * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    lr = functional.pad(2000 + noise, (0, 32, 0, 32), mode="replicate")
+    held = hold(truth, lr, 4, [RED], valid)
+    told, untold = ((each - truth)[..., :112, :112].std() for each in (held, hold(truth, lr, 4, [RED])))
+    assert told < 0.25 * deviation < untold
+    torch.testing.assert_close(hold(truth, lr, 4, [RED], torch.ones_like(valid)), hold(truth, lr, 4, [RED]))
+    own = valid.clone()
+    own[..., 0, 0] = False
+    swir = hold(truth, lr, 4, [SWIR], own)
+    assert torch.isfinite(swir).all()
+
+
+def test_a_tile_without_error_or_without_any_valid_pixel_stays_a_number() -> None:
+    even = torch.full((1, 2, 64, 64), 2000.0)
+    lr = even[..., ::4, ::4].contiguous()
+    for valid in (None, torch.zeros_like(lr, dtype=torch.bool)):
+        torch.testing.assert_close(hold(even, lr, 4, [RED, NIR], valid), even, atol=0.01, rtol=0)
+
+
 def test_bands_of_two_grids_are_held_each_to_its_own() -> None:
     responses = [RED, SWIR, NIR]
     sr, lr = drawn(2, 3, 64, 64), drawn(2, 3, 16, 16, seed=1)
@@ -131,9 +157,9 @@ def test_the_range_is_kept_without_moving_a_mean() -> None:
 def test_block_means_are_met_smoothly_and_a_picture_that_has_them_stays() -> None:
     means, bands = MeanConsistency(), ("red", "green", "blue")
     sr, lr = drawn(3, 64, 64), drawn(3, 16, 16, seed=1)
-    out = means.tile(sr, lr, 4, bands)
+    out = means.tile(sr, lr, 4, bands, lr > 0)
     torch.testing.assert_close(functional.avg_pool2d(out, 4), lr, atol=0.01, rtol=0)
-    torch.testing.assert_close(means.tile(out, lr, 4, bands), out, atol=0.02, rtol=0)
+    torch.testing.assert_close(means.tile(out, lr, 4, bands, lr > 0), out, atol=0.02, rtol=0)
 
 
 def test_block_means_stay_where_clipping_would_move_them() -> None:
