@@ -175,3 +175,30 @@ def load_student_recipe(overrides: list[str]) -> StudentRecipe:
     recipe = load_recipe(RECIPE, overrides)
     assert isinstance(recipe, StudentRecipe)
     return recipe
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_local_student_does_not_see_what_lies_far_away(local: bool) -> None:
+    """Nor how large the tile is: its far corner is another, and then it is not there."""
+    torch.manual_seed(0)
+    settings = {"scale": 4, "bands": 4, "local": local, "channels": (16, 32), "deep_channels": 32, "blocks": 1}
+    student = CompactStudent(CompactConfig.model_validate(settings)).eval()
+    torch.nn.init.normal_(student.last.weight, std=0.1)
+    image = torch.rand(1, 4, 96, 96, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    other = image.clone()
+    other[..., 72:, 72:] = 1
+    with torch.no_grad():
+        out, changed, smaller = (student(each)[..., :128, :128] for each in (image, other, image[..., :72, :72]))
+    assert out.shape == (1, 4, 128, 128)
+    same = [torch.allclose(out, each, rtol=0, atol=1e-5) for each in (changed, smaller)]
+    assert same == [local, local]
+
+
+def test_gates_of_a_local_student_are_trained() -> None:
+    settings = {"scale": 4, "local": True, "channels": (16, 32), "deep_channels": 32}
+    student = CompactStudent(CompactConfig.model_validate(settings))
+    assert not [name for name, _ in student.named_modules() if name.endswith("attn1")]
+    torch.nn.init.normal_(student.last.weight, std=0.1)
+    student(torch.rand(1, 3, 16, 16)).square().mean().backward()
+    levels = [each for name, each in student.named_parameters() if name.endswith(".level")]
+    assert levels and all(each.grad is not None and each.grad.abs().sum() > 0 for each in levels)
