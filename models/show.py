@@ -79,8 +79,8 @@ def student_counts(config: Settings) -> dict[str, Any]:
 
     with torch.device("meta"):
         student = ARCHITECTURES[config.architecture].network(config)
-        side = 512 // config.scale if isinstance(config, CompactConfig) else 512
-        cost = gmac(student, torch.empty(1, 3, side, side))
+        bands, side = (config.bands, 512 // config.scale) if isinstance(config, CompactConfig) else (3, 512)
+        cost = gmac(student, torch.empty(1, bands, side, side))
     live = parameters(student)
     counted = live
     if isinstance(config, StudentConfig):

@@ -98,6 +98,12 @@ class WeightsHeader(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _bands_are_the_network_s(self) -> WeightsHeader:
+        if len(self.bands) != self.config.get("bands", 3):
+            raise ValueError(f"{len(self.bands)} bands are named, and its network takes another number")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_written_again(self) -> WeightsHeader:
         # NaN, and numbers of more digits than Python writes, come in as JSON and do not go out.
         json.dumps([self.config, self.recipe], allow_nan=False)

@@ -118,6 +118,8 @@ def vq(**settings):
         ({"value_range": [1, -1]}, r"not in \[1, -1\]"),
         ({"value_range": [math.nan, 1]}, "value_range"),
         ({"bands": ["red", "green", "\u202eblue"]}, "bands"),
+        ({"bands": ["red", "green", "blue", "nir"]}, "4 bands are named, and its network takes another number"),
+        ({"bands": ["red", "green"]}, "bands"),
         ({"recipe": {"steps": math.nan}}, "not JSON compliant"),
         ({"recipe": {"steps": [10**5000]}}, "header is not understood"),
         ({"metrics": {"psnr_y": math.inf}}, "metrics.psnr_y"),

@@ -194,6 +194,18 @@ def test_a_local_student_does_not_see_what_lies_far_away(local: bool) -> None:
     assert same == [local, local]
 
 
+def test_a_file_of_four_bands_is_counted_and_run(tmp_path: Path) -> None:
+    config = CompactConfig(scale=4, bands=4, local=True, channels=(16, 32), deep_channels=32)
+    bands = ("red", "green", "blue", "nir")
+    path = tmp_path / "four.safetensors"
+    student = CompactStudent(config)
+    save_weights(path, student.state_dict(), student_header(config, 4, bands=bands, licence="x", source="y"))
+    assert descriptor_of(str(path), 4).bands == bands
+    assert show_model(str(path))["parameters"] == sum(each.numel() for each in student.parameters())
+    tiles = torch.rand(2, 4, 24, 20) * 2 - 1
+    torch.testing.assert_close(load(str(path), 4)(tiles), interpolator("bicubic", 4)(tiles))
+
+
 def test_gates_of_a_local_student_are_trained() -> None:
     settings = {"scale": 4, "local": True, "channels": (16, 32), "deep_channels": 32}
     student = CompactStudent(CompactConfig.model_validate(settings))
