@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, SCALE_FACTOR
+from .base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, SCALE_FACTOR, from_network, to_network
 from .networks.precision import full_precision
 from .sensors.response import Response
 
@@ -100,6 +100,11 @@ def hold(sr: Tensor, lr: Tensor, scale: int, responses: Sequence[Response], vali
             theirs = None if valid is None else valid[:, of]
             held[:, of] = sr[:, of] + _correction(sr[:, of], lr[:, of], scale, [responses[k] for k in of], theirs)
         return held
+
+
+def hold_values(image: Tensor, low: Tensor, scale: int, responses: Sequence[Response]) -> Tensor:
+    """`hold` of what a network says and of what it was given, both in the network's range, and so the result."""
+    return to_network(hold(from_network(image), from_network(low), scale, responses).clamp(DN_MIN, DN_MAX))
 
 
 def _correction(sr: Tensor, lr: Tensor, scale: int, responses: Sequence[Response], valid: Tensor | None) -> Tensor:

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from .base.errors import DataError
 from .base.progress import Progress
-from .base.radiometry import DN_MAX, DN_MIN, from_network, to_network
-from .consistency import hold
+from .consistency import hold_values
 from .data.images import Bands, DataConfig, Images
 from .data.measured import TILE, splits_of, whole_images
 from .degradation.pairs import RadiometryConfig, make_pair
@@ -150,12 +149,7 @@ def _models(
 
 def _held(model: Enlarge, scale: int, responses: Sequence[Response]) -> Enlarge:
     """A model with the step behind it that holds its images to what the sensor sees."""
-
-    def enlarge(low: Tensor) -> Tensor:
-        image = hold(from_network(model(low)), from_network(low), scale, responses)
-        return to_network(image.clamp(DN_MIN, DN_MAX))
-
-    return enlarge
+    return lambda low: hold_values(model(low), low, scale, responses)
 
 
 def _radiometry(request: EvaluateRequest) -> Radiometry:

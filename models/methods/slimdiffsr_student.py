@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rsup.models.base.errors import RecipeError
-from rsup.models.base.radiometry import DN_MAX, DN_MIN, from_network, to_network
-from rsup.models.consistency import hold
+from rsup.models.consistency import hold_values
 from rsup.models.losses.distillation import Distillation, FeatureTaps
 from rsup.models.networks.architectures import ARCHITECTURES
 from rsup.models.networks.compact import CompactConfig, CompactStudent
@@ -107,8 +106,7 @@ class StudentTask(Task):
         """What the product makes of a result, where the recipe trains for that and a sensor made the pair."""
         if not self.recipe.through or not pair.responses:
             return result
-        held = hold(from_network(result), from_network(pair.low), self.recipe.scale, pair.responses)
-        return to_network(held.clamp(DN_MIN, DN_MAX))
+        return hold_values(result, pair.low, self.recipe.scale, pair.responses)
 
     def _terms(self, result: Tensor, held: Tensor, truth: Tensor) -> dict[str, Tensor]:
         """The reconstruction losses, in front of that step and behind it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,17 +20,19 @@ from .sentinel2_offset import RAW_OFFSET, number_rule, processing_baseline, prod
 def _band(name: str, number: str, gsd: int, aliases: tuple[str, ...] = (), response: Response | None = None) -> Band:
     """`number`: ESA's name. Files call a band also as EOPF (b04) and as Earth Engine (B4) do."""
     other = (number.lower(), number.replace("B0", "B"), *aliases)
+    if response is not None:
+        response = replace(response, ratio=gsd // 10)
     return Band(name, gsd, (name, number, f"{number}_{gsd}m"), other, response)
 
 
-def _response(mtf: float, snr: float, radiance: float, irradiance: float, ratio: int = 1) -> Response:
+def _response(mtf: float, snr: float, radiance: float, irradiance: float) -> Response:
     """Of Sentinel-2A.
 
     MTF: in orbit, the values the literature on sharpening Sentinel-2 works with; those that CNES publishes with
     sensorsio differ by up to 0.044. SNR and radiance (W m-2 sr-1 um-1): mission requirement, User Handbook; solar
     irradiance (W m-2 um-1): product metadata.
     """
-    return Response(mtf, snr, math.pi * radiance / irradiance, ratio)
+    return Response(mtf, snr, math.pi * radiance / irradiance)
 
 
 CLASSES = Classes(
@@ -108,13 +111,13 @@ SENTINEL2 = Sensor(
         _band("blue", "B02", 10, response=_response(0.26, 154, 128, 1959.7)),
         _band("green", "B03", 10, response=_response(0.28, 168, 128, 1824.0)),
         _band("red", "B04", 10, response=_response(0.24, 142, 108, 1512.4)),
-        _band("rededge1", "B05", 20, ("rededge071",), response=_response(0.38, 117, 74.6, 1424.64, 2)),
-        _band("rededge2", "B06", 20, ("rededge075",), response=_response(0.34, 89, 68.23, 1287.61, 2)),
-        _band("rededge3", "B07", 20, ("rededge078",), response=_response(0.34, 105, 66.7, 1162.08, 2)),
+        _band("rededge1", "B05", 20, ("rededge071",), response=_response(0.38, 117, 74.6, 1424.64)),
+        _band("rededge2", "B06", 20, ("rededge075",), response=_response(0.34, 89, 68.23, 1287.61)),
+        _band("rededge3", "B07", 20, ("rededge078",), response=_response(0.34, 105, 66.7, 1162.08)),
         _band("nir", "B08", 10, response=_response(0.26, 174, 103, 1041.5)),
-        _band("nir08", "B8A", 20, response=_response(0.33, 72, 52.39, 955.32, 2)),
-        _band("swir16", "B11", 20, response=_response(0.22, 100, 4, 245.59, 2)),
-        _band("swir22", "B12", 20, response=_response(0.23, 100, 1.7, 85.25, 2)),
+        _band("nir08", "B8A", 20, response=_response(0.33, 72, 52.39, 955.32)),
+        _band("swir16", "B11", 20, response=_response(0.22, 100, 4, 245.59)),
+        _band("swir22", "B12", 20, response=_response(0.23, 100, 1.7, 85.25)),
     ),
     classes=CLASSES,
     collections=("sentinel-2-l2a", "sentinel-2-c1-l2a"),

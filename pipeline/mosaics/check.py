@@ -7,6 +7,7 @@ spread evenly over it, so that neither time nor memory grows with it; counts ove
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ def seen(sr: DN, lr: DN, response: Response, scale: int, window: Window) -> Seen
     )
     lr = lr[rows, cols]
     sr = sr[rows.start * scale : rows.stop * scale, cols.start * scale : cols.stop * scale]
-    down, across = (csr_array(response.matrix(side, scale)) for side in lr.shape)
+    down, across = (_matrix(response, side, scale) for side in lr.shape)
     made = (across @ (down @ sr.astype(np.float32)).T).T
     scene = lr.astype(np.float64)
     if ratio > 1:
@@ -114,6 +115,12 @@ def seen(sr: DN, lr: DN, response: Response, scale: int, window: Window) -> Seen
     dark, slope = response.noise()
     noise = np.sqrt(dark + slope * np.maximum(scene * SCALE_FACTOR + ADD_OFFSET, 0)) / SCALE_FACTOR
     return Seen(np.where(whole, scene - made, np.nan), noise)
+
+
+@lru_cache(maxsize=32)
+def _matrix(response: Response, pixels: int, scale: int) -> csr_array:
+    """The response's matrix; the chunks of a mosaic are of few sizes."""
+    return csr_array(response.matrix(pixels, scale))
 
 
 def _field_means(left: NDArray[np.float64], response: Response) -> NDArray[np.float64]:

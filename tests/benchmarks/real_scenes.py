@@ -29,6 +29,7 @@ from sentinel2_scenes import LEAST, Scene, read_scene, sources
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR, from_network, to_network
 from rsup.models.consistency import SensorConsistency
 from rsup.models.degradation.sensor import SensorDegradation
+from rsup.models.metrics import image as metrics
 from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.models.upscaler import Upscaler, load
 from rsup.pipeline.lattice import Window
@@ -156,12 +157,9 @@ def restored(
 
 
 def ndvi(image: NDArray[np.generic], bands: Sequence[str]) -> NDArray[np.float64]:
-    """(nir - red) / (nir + red) of reflectances, [y, x]; a reflectance below a thousandth counts as that."""
-    nir, red = (
-        np.maximum(image[bands.index(band)] * SCALE_FACTOR + ADD_OFFSET, 1e-3).astype(np.float64)
-        for band in ("nir", "red")
-    )
-    return np.asarray((nir - red) / (nir + red))
+    """Of stored numbers [band, y, x]; see `metrics.ndvi`."""
+    nir, red = (torch.from_numpy(image[bands.index(band)].astype(np.float64)) for band in ("nir", "red"))
+    return metrics.ndvi(nir, red).numpy()
 
 
 def coarser(dn: DN, bands: Sequence[str], scale: int, noise: tuple[float, float]) -> tuple[DN, NDArray[np.bool_]]:

@@ -67,21 +67,8 @@ def test_a_chunk_that_fails_is_told_the_others_are_done_and_a_rerun_mends_it(
     make_scene: Make, rsup: Rsup, tmp_path: Path
 ) -> None:
     scene, output = make_scene(noise(300, 70)), tmp_path / "out"
-    asked = (
-        "upscale",
-        scene.path,
-        "--scale",
-        4,
-        "--model",
-        "nearest",
-        "--chunk",
-        64,
-        "--consistency",
-        "mean",
-        "-o",
-        output,
-        "--json",
-    )
+    options = "--scale 4 --model nearest --chunk 64 --consistency mean --json".split()
+    asked = ("upscale", scene.path, *options, "-o", output)
     chunk = scene.path / "green" / "c" / "1" / "0"
     whole, times = chunk.read_bytes(), (chunk.stat().st_atime_ns, chunk.stat().st_mtime_ns)
 

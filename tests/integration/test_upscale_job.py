@@ -63,25 +63,13 @@ def test_nearest_is_the_whole_scene_enlarged_and_every_output_says_so(
     corner = (-568_628 + 7, 65_536 + 3)
     aoi = Window(corner[0] + 20, corner[1] + 10, 260, 250)
     scene = make_scene(dn, corner=corner, aoi=aoi)
-    result = rsup(
-        "upscale",
-        scene.path,
-        "--scale",
-        8,
-        "--model",
-        "nearest",
-        "--chunk",
-        128,
-        "--consistency",
-        "mean",
-        "-o",
-        tmp_path / "out",
-        "--json",
-    )
+    out = tmp_path / "out"
+    options = "--scale 8 --model nearest --chunk 128 --consistency mean --json".split()
+    asked = ("upscale", scene.path, *options, "-o", out)
+    result = rsup(*asked)
     assert result.returncode == 0, result.stderr  # type: ignore[attr-defined]
     summary = json.loads(result.stdout)  # type: ignore[attr-defined]
     expected = dn[:, 20:280, 10:260].repeat(8, 1).repeat(8, 2)
-    out = tmp_path / "out"
     np.testing.assert_array_equal(stored(out / "scene_x8.zarr"), expected)
     assert {path.name for path in out.iterdir()} == {".rsup"} | {
         f"scene_x8.{e}" for e in ("zarr", "tif", "json", "html")
@@ -104,21 +92,7 @@ def test_nearest_is_the_whole_scene_enlarged_and_every_output_says_so(
     assert summary["consistency"]["block_mean_error_mean"] == 0 and summary["already_done"] is False
 
     before = (out / "scene_x8.tif").stat().st_mtime_ns
-    again = rsup(
-        "upscale",
-        scene.path,
-        "--scale",
-        8,
-        "--model",
-        "nearest",
-        "--chunk",
-        128,
-        "--consistency",
-        "mean",
-        "-o",
-        out,
-        "--json",
-    )
+    again = rsup(*asked)
     assert json.loads(again.stdout)["already_done"] is True  # type: ignore[attr-defined]
     assert (out / "scene_x8.tif").stat().st_mtime_ns == before
 
