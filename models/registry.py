@@ -65,6 +65,11 @@ class ModelDescriptor:
     """Of its weights file."""
 
     @property
+    def uncertainty(self) -> bool:
+        """Whether the network says how far its image may be off."""
+        return bool(self.header and self.header["config"].get("uncertainty"))
+
+    @property
     def enlarged(self) -> bool:
         """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
         return self.architecture is not None and ARCHITECTURES[self.architecture].given == "enlarged"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,8 +78,12 @@ class Upscaler:
             torch.set_num_threads(1)
             self._pool = ThreadPoolExecutor(cores, "tile", torch.set_num_threads, (1,))
 
-    def __call__(self, tiles: Tensor) -> Tensor:
-        """Tiles [n, 3, h, w] in the value range -> [n, 3, h * scale, w * scale], float32, on the device, not clamped.
+    def __call__(self, tiles: Tensor, *, uncertainty: bool = False) -> Tensor:
+        """Tiles [n, band, h, w] in the value range -> [n, band, h * scale, w * scale], float32, on the device, not
+        clamped.
+
+        With `uncertainty`, for which the descriptor must have one: twice as many channels, in whose second half stand
+        the standard deviations of the product's errors, in stored numbers.
 
         The result of a tile does not depend on the tiles beside it: on a GPU they pass in batches of one size, the
         last one filled up with copies, on the CPU one by one. Raises ModelError where the GPU has no memory left.
@@ -86,9 +91,10 @@ class Upscaler:
         import torch
 
         if self._pool is not None:
-            return torch.cat(list(self._pool.map(self._predict, torch.split(tiles, 1))))
+            return torch.cat(list(self._pool.map(partial(self._predict, uncertainty), torch.split(tiles, 1))))
         try:
-            return torch.cat([self._predict(self._full(part))[: len(part)] for part in torch.split(tiles, self.batch)])
+            parts = torch.split(tiles, self.batch)
+            return torch.cat([self._predict(uncertainty, self._full(part))[: len(part)] for part in parts])
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"{self.device} has no memory left for {self.batch} tiles of {self.descriptor.name}: "
@@ -102,7 +108,7 @@ class Upscaler:
         fill = part[-1:].expand(self.batch - len(part), -1, -1, -1)
         return torch.cat([part, fill]).to(self.device)
 
-    def _predict(self, low: Tensor) -> Tensor:
+    def _predict(self, uncertainty: bool, low: Tensor) -> Tensor:
         """`_run` without gradients and in this device's precision; torch keeps both settings per thread."""
         import torch
 
@@ -110,10 +116,10 @@ class Upscaler:
         cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
         with torch.inference_mode(), cudnn if self.device.type == "cuda" else nullcontext(), autocast:
-            return self._run(low)
+            return self._run(low, uncertainty)
 
-    def _run(self, low: Tensor) -> Tensor:
-        """[n, 3, h, w] -> [n, 3, h * scale, w * scale], both float32 on the device."""
+    def _run(self, low: Tensor, uncertainty: bool) -> Tensor:
+        """[n, band, h, w] -> [n, channel, h * scale, w * scale], both float32 on the device."""
         import torch
         from torch.nn import functional as F  # noqa: N812
 
@@ -125,7 +131,12 @@ class Upscaler:
         else:
             image = self._first(low)
         image = F.pad(image, (0, -image.shape[-1] % multiple, 0, -image.shape[-2] % multiple), mode="replicate")
-        result: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+        image = image.contiguous(memory_format=torch.channels_last)
+        if uncertainty:
+            both: tuple[Tensor, Tensor] = self.network.with_deviation(image)  # type: ignore[operator] # a CompactStudent
+            result = torch.cat(both, 1)
+        else:
+            result = self.network(image)
         return result[..., :height, :width]
 
 

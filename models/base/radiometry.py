@@ -35,6 +35,9 @@ _LOW = DN_MIN * SCALE_FACTOR + ADD_OFFSET
 _HIGH = DN_MAX * SCALE_FACTOR + ADD_OFFSET
 _SLOPE = (KNEE_VALUE + 1) / (KNEE - _LOW)
 
+STEP = _SLOPE * SCALE_FACTOR
+"""Between the network's values of neighbouring stored numbers, below the knee."""
+
 
 def _shoulder() -> float:
     """Width b of the logarithm for which its slope at the knee equals the line's: _SLOPE b log1p(span / b) = 1 - v."""

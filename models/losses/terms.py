@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rsup.models.base.radiometry import SCALE_FACTOR, from_network
+from rsup.models.base.radiometry import STEP
 from rsup.models.base.settings import Config
 from rsup.models.networks.precision import full_precision
 
@@ -74,14 +74,14 @@ def spectrum(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def decibels(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Mean of 10 log10 of each plane's mean square difference in reflectance: [n, band, h, w] twice -> scalar.
+    """Mean of 10 log10 of each plane's mean square difference: [n, band, h, w] in the network's range twice -> scalar.
 
-    Both come in the network's range. Less by one is a decibel of PSNR more, on a dark lake as on a town: L1 and squares
-    would leave the lake alone, whose errors are small against theirs.
+    Less by one is a decibel of PSNR more, on a dark lake as on a town: L1 and squares would leave the lake alone, whose
+    errors are small against theirs.
     """
-    ours, theirs = (from_network(at_least_float32(image)) * SCALE_FACTOR for image in (prediction, truth))
-    # Three tenths of a stored number: no image is known to less than its rounding.
-    return 10 * ((ours - theirs).square().mean((-2, -1)) + SCALE_FACTOR**2 / 12).log10().mean()
+    squares = (at_least_float32(prediction) - at_least_float32(truth)).square().mean((-2, -1))
+    # No image is known to less than the rounding of stored numbers.
+    return 10 * (squares + STEP**2 / 12).log10().mean()
 
 
 def uncertainty(mean: Tensor, log_variance: Tensor, truth: Tensor) -> Tensor:
@@ -92,6 +92,16 @@ def uncertainty(mean: Tensor, log_variance: Tensor, truth: Tensor) -> Tensor:
     """
     mean, s, truth = at_least_float32(mean), at_least_float32(log_variance), at_least_float32(truth)
     return ((-s).exp() * (truth - mean).square() + 3 * s).mean() / 2
+
+
+def likelihood(error: Tensor, deviation: Tensor) -> Tensor:
+    """Negative logarithm of the density of errors under Gaussians of these deviations, without its constant -> scalar.
+
+    Eq. 5 without its prior, under which the likeliest deviation would be the root of a third of the mean square: here
+    it is the root mean square itself. Any equal shapes, in one unit.
+    """
+    error, deviation = at_least_float32(error), at_least_float32(deviation)
+    return ((error / deviation).square() / 2 + deviation.log()).mean()
 
 
 def total_variation(alpha_bar: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from rsup.models.base.errors import RecipeError
+from rsup.models.base.radiometry import from_network
 from rsup.models.consistency import hold_values
 from rsup.models.losses.distillation import Distillation, FeatureTaps
+from rsup.models.losses.terms import likelihood
 from rsup.models.networks.architectures import ARCHITECTURES
 from rsup.models.networks.compact import CompactConfig, CompactStudent
 from rsup.models.networks.interpolation import interpolator
@@ -54,6 +56,8 @@ class StudentTask(Task):
             self.licence = licence if self.licence == OWN_LICENCE else self.licence
             self.distillation = Distillation(self.student.unet, self.teacher.unet, weights)
             learner["distillation"] = self.distillation
+        if recipe.learns == "uncertainty":
+            self._doubting().learn_doubt()
         recipe.check_crops(self._multiple())
         self.networks: dict[str, nn.Module] = {"student": learner}
         self.optimizers = {"student": recipe.optimizer}
@@ -71,6 +75,9 @@ class StudentTask(Task):
         self.student.to(memory_format=torch.channels_last)
 
     def updates(self, pair: Pair, step: int, turn: int, generator: torch.Generator) -> Iterator[Update]:
+        if self.recipe.learns == "uncertainty":
+            yield Update("student", self._doubts(pair)[1]["loss"])
+            return
         result, distilled = self._distilled(pair)
         held = self._held(result, pair)
         terms = self._terms(result, held, pair.high) | self.reconstruction.gan(held)
@@ -82,6 +89,8 @@ class StudentTask(Task):
         yield from self.reconstruction.discriminator_update(held, pair.high)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.recipe.learns == "uncertainty":
+            return self._doubts(pair)
         result: Tensor = self.student(self._input(self.student, pair.low))
         held = self._held(result, pair)
         terms = self._terms(result, held, pair.high)
@@ -101,6 +110,21 @@ class StudentTask(Task):
         )
         kind = getattr(torch, recipe.weights)
         save_weights(path, {name: tensor.to(kind) for name, tensor in self.student.state_dict().items()}, header)
+
+    def _doubts(self, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
+        """The product's image, and how well the second head knows its error: `loss`, and the shares of pixels that lie
+        within one deviation and within 1.96, which of Gaussian errors are 0.68 and 0.95.
+        """
+        image, deviation = self._doubting().with_deviation(self._input(self.student, pair.low))
+        if pair.responses:
+            image = hold_values(image, pair.low, self.recipe.scale, pair.responses)
+        off = from_network(image) - from_network(pair.high)
+        within = {f"within_{width:g}": (off.abs() < width * deviation).float().mean() for width in (1, 1.96)}
+        return image, {"loss": likelihood(off, deviation), **within}
+
+    def _doubting(self) -> CompactStudent:
+        assert isinstance(self.student, CompactStudent)  # by the recipe's own check
+        return self.student
 
     def _held(self, result: Tensor, pair: Pair) -> Tensor:
         """What the product makes of a result, where the recipe trains for that and a sensor made the pair."""
@@ -187,10 +211,17 @@ def _known(path: Path, recipe: StudentRecipe) -> Student | CompactStudent:
     """The student in a weights file; raises RecipeError where the recipe describes another."""
     student = load_student(path)
     _check_scale(path, read_header(path)[0].scale, recipe.scale)
-    if student.config != recipe.student:
+    if student.config == recipe.student:
+        assert isinstance(student, Student | CompactStudent)  # what those settings build
+        return student
+    if not (isinstance(student, CompactStudent) and isinstance(recipe.student, CompactConfig)):
         raise RecipeError(f"{path} holds a student of other settings: give it those of `rsup models show {path}`")
-    assert isinstance(student, Student | CompactStudent)  # what those settings build
-    return student
+    ours = CompactStudent(recipe.student)
+    try:
+        ours.adopt(student)
+    except ValueError as error:
+        raise RecipeError(f"{path} holds a student that this one cannot grow from: {error}") from None
+    return ours
 
 
 def _check_scale(path: Path, theirs: int, ours: int) -> None:

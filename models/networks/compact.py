@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from rsup.models.base.settings import Config, first_problem
 
@@ -19,7 +21,11 @@ from .architectures import check_sides
 from .interpolation import interpolator
 from .precision import full_precision
 from .slimdiffsr.config import StudentConfig
+from .slimdiffsr.operators import FixedGate, level_of
 from .slimdiffsr.unet import SlimUNet
+
+DOUBT = 100.0
+"""Stored numbers that an untrained student may be off by: a reflectance of 0.01."""
 
 _Width = Annotated[int, Field(ge=8, le=1024)]
 _Count = Annotated[int, Field(ge=1, le=64)]
@@ -48,6 +54,8 @@ class CompactConfig(Config):
     """Width inside QGAM's attentions."""
     shuffled: _Width = 16
     """Channels at output size."""
+    uncertainty: bool = False
+    """With a second head, which says how far the image may be off."""
 
     @model_validator(mode="after")
     def _widths_fit(self) -> CompactConfig:
@@ -62,6 +70,14 @@ class CompactConfig(Config):
         """The same widths as settings of the UNet, which also says whether they fit each other."""
         shared = ("channels", "deep_channels", "blocks", "queries", "squeeze", "local")
         return StudentConfig(norm="pixel", groups=1, **{name: getattr(self, name) for name in shared})
+
+    def grows_from(self, known: CompactConfig) -> bool:
+        """Whether a student of these settings can start from one of `known`, which may have fewer bands, queries where
+        these have none, and no second head.
+        """
+        same = {name: getattr(self, name) for name in ("bands", "local", "uncertainty")}
+        grows = known.bands <= self.bands and known.local <= self.local and known.uncertainty <= self.uncertainty
+        return grows and known.model_copy(update=same) == self
 
     @property
     def multiple(self) -> int:
@@ -88,11 +104,68 @@ class CompactStudent(nn.Module):
         self.last = nn.Conv2d(config.shuffled, config.bands, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
+        self.doubt = _doubt(config) if config.uncertainty else None
         self.enlarge = interpolator("bicubic", config.scale)
 
+    def adopt(self, known: CompactStudent) -> None:
+        """Start from what a student knows whose settings `grows_from` accepts.
+
+        Bands that it lacks come in with weight 0 and go out as its first. Of what sees the whole image, a local student
+        leaves the queries and keeps the gates as they are for an image of nothing. A second head stays as it is where
+        it has none. Raises ValueError for other settings.
+        """
+        if not self.config.grows_from(known.config):
+            raise ValueError("a student of other widths, or of more bands")
+        theirs = known.state_dict()
+        more = self.config.bands - known.config.bands
+        theirs["encoder.weight"] = F.pad(theirs["encoder.weight"], (0, 0, 0, 0, 0, more))
+        for name in ("last.weight", "last.bias"):
+            theirs[name] = torch.cat([theirs[name], theirs[name][:1].expand(more, *theirs[name].shape[1:])])
+        for name, gate in self.named_modules():
+            if isinstance(gate, FixedGate) and not known.config.local:
+                theirs[f"{name}.level"] = level_of(known.get_submodule(name))
+        self.load_state_dict({name: theirs.get(name, own) for name, own in self.state_dict().items()})
+
     def forward(self, image: Tensor) -> Tensor:
+        return self._image(image, self._features(image))
+
+    def with_deviation(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The image, and the standard deviation of its error, once the sensor holds it to its scene, in stored numbers.
+
+        Both [n, bands, h * scale, w * scale]. The settings must say `uncertainty`.
+        """
+        assert self.doubt is not None
+        features = self._features(image)
+        deviation: Tensor = DOUBT * self.doubt(features).float().exp()
+        return self._image(image, features), deviation
+
+    def learn_doubt(self) -> None:
+        """Leave nothing to learn but the second head."""
+        assert self.doubt is not None
+        self.requires_grad_(False)
+        self.doubt.requires_grad_(True)
+
+    def _features(self, image: Tensor) -> Tensor:
+        """[n, channels, h, w]: what the UNet makes of an image."""
         check_sides(image, self.config.multiple // self.config.scale)
-        x: Tensor = self.shuffle(self.unet(self.encoder(image)))
+        features: Tensor = self.unet(self.encoder(image))
+        return features
+
+    def _image(self, image: Tensor, features: Tensor) -> Tensor:
+        x: Tensor = self.shuffle(features)
         with full_precision(image.device):
             out: Tensor = self.enlarge(image) + self.last(x.to(image.dtype))
         return out
+
+
+def _doubt(config: CompactConfig) -> nn.Sequential:
+    """The second head: features at low resolution to the logarithm of a deviation at output size, over that of DOUBT.
+
+    It stays away from output size, where convolutions take most of a student's time. Untrained it says DOUBT.
+    """
+    width, out = config.channels[0] // 2, config.bands * config.scale**2
+    last = nn.Conv2d(width, out, 1)
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, 0)  # type: ignore[arg-type]
+    first = nn.Conv2d(config.channels[0], width, 3, padding=1)
+    return nn.Sequential(first, nn.SiLU(), last, nn.PixelShuffle(config.scale))

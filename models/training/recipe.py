@@ -81,6 +81,8 @@ class StudentRecipe(RunConfig):
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     losses: LossConfig = LossConfig()
     distillation: DistillationConfig = DistillationConfig()
+    learns: Literal["image", "uncertainty"] = "image"
+    """`uncertainty` trains a student's second head alone, by the likelihood of what the product's image is off by."""
     through: Probability = 0.0
     """Share of the reconstruction losses that is taken behind the step that holds a mosaic to its scene, where a sensor
     made the pair. Behind it alone, a student would leave to that step all that the sensor sees, and with it the telling
@@ -95,6 +97,15 @@ class StudentRecipe(RunConfig):
                 raise ValueError(f"the student takes {self.student.bands} bands: name as many in data.bands")
             if self.initialise == "stable-diffusion":
                 raise ValueError('a compact student keeps nothing of Stable Diffusion: set initialise = "random"')
+        return self
+
+    @model_validator(mode="after")
+    def _doubts_something(self) -> StudentRecipe:
+        if self.learns == "uncertainty":
+            if not (isinstance(self.student, CompactConfig) and self.student.uncertainty):
+                raise ValueError('learns = "uncertainty" is for a compact student: set student.uncertainty = true')
+            if self.distillation.mse or self.distillation.mmd or self.losses.gan_weight:
+                raise ValueError('with learns = "uncertainty" the image stays: set distillation and gan_weight to 0')
         return self
 
 

@@ -34,6 +34,16 @@ def _gate(channels: int, hidden: int, sources: int, local: bool) -> nn.Module:
     return nn.Sequential(nn.Linear(channels, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, sources), nn.Sigmoid())
 
 
+def level_of(gate: nn.Module) -> Tensor:
+    """The `level` of a fixed gate that weighs every image as `gate` weighs one of nothing: [sources]."""
+    assert isinstance(gate, nn.Sequential)
+    *layers, _ = gate  # but for the sigmoid
+    first = next(gate.parameters())
+    with torch.no_grad():
+        level: Tensor = nn.Sequential(*layers)(first.new_zeros(1, first.shape[1]))[0]
+    return level
+
+
 def _weights(gate: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """One scalar a sample and source, each [n, 1, 1, 1], from the global average of `x` [n, c, h, w]."""
     weights: Tensor = gate(x.mean((2, 3)))

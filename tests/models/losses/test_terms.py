@@ -210,15 +210,24 @@ def test_terms_are_exact_under_autocast() -> None:
 
 
 def test_decibels_are_those_of_each_plane() -> None:
-    """An error of a tenth in reflectance is -20 dB, on dim ground as on bright; planes count alike."""
-    dn = torch.full((2, 4, 16, 16), 2000.0)
-    off = dn.clone()
-    off[0] += 1000
-    off[1, :2] += 100
-    # -20 dB for four planes, -40 dB for two, and for two the rounding of stored numbers.
-    rounding = 10 * math.log10(1e-8 / 12)
-    wanted = (4 * -20 + 2 * -40 + 2 * rounding) / 8
-    assert float(losses.decibels(to_network(off), to_network(dn))) == pytest.approx(wanted, abs=0.02)
+    """A tenth of the network's range of 2 is -14 dB, on dim ground as on bright; planes count alike."""
+    truth = torch.full((2, 4, 16, 16), -0.5)
+    off = truth.clone()
+    off[0] += 0.2
+    off[1, :2] -= 0.02
+    # And two planes that are met exactly are known to the rounding of stored numbers.
+    step = float(to_network(torch.tensor(2001.0)) - to_network(torch.tensor(2000.0)))
+    wanted = (4 * 20 * math.log10(0.2) + 2 * 20 * math.log10(0.02) + 2 * 10 * math.log10(step**2 / 12)) / 8
+    assert float(losses.decibels(off, truth)) == pytest.approx(wanted, abs=0.01)
+
+
+def test_the_likeliest_deviation_is_the_root_mean_square_of_errors() -> None:
+    errors = 3 * torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    deviations = torch.linspace(2, 4, 201)
+    found = torch.stack([losses.likelihood(errors, each.expand_as(errors)) for each in deviations])
+    assert float(deviations[found.argmin()]) == pytest.approx(float(errors.square().mean().sqrt()), abs=0.01)
+    gaussian = -torch.distributions.Normal(0, 3).log_prob(errors).mean() - math.log(2 * math.pi) / 2
+    assert float(losses.likelihood(errors, torch.full_like(errors, 3))) == pytest.approx(float(gaussian), rel=1e-5)
 
 
 def test_decibels_pull_as_hard_on_a_small_error_as_on_a_large_one() -> None:

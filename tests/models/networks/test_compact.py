@@ -8,6 +8,7 @@ from places import RECIPES
 from safetensors.torch import load_file
 
 from rsup.models.base.errors import RecipeError
+from rsup.models.base.radiometry import from_network, to_network
 from rsup.models.losses.distillation import Distillation, DistillationConfig, FeatureTaps
 from rsup.models.methods.slimdiffsr_student import StudentTask
 from rsup.models.networks.compact import CompactConfig, CompactStudent
@@ -17,6 +18,7 @@ from rsup.models.networks.slimdiffsr.unet import PixelNorm
 from rsup.models.registry import descriptor_of
 from rsup.models.show import show_model, student_counts
 from rsup.models.training.recipe import StudentRecipe, load_recipe
+from rsup.models.training.task import Pair
 from rsup.models.upscaler import Upscaler, load
 from rsup.models.weights_file import load_student, save_weights, student_header
 
@@ -164,7 +166,7 @@ def test_training_goes_on_from_a_weights_file_and_writes_half_precision(tmp_path
         torch.testing.assert_close(tensor, wanted[name], atol=1e-4, rtol=1e-3)
 
     wider = 'student={architecture="compact-student", scale=4, channels=[24, 32], deep_channels=64}'
-    with pytest.raises(RecipeError, match="a student of other settings"):
+    with pytest.raises(RecipeError, match="cannot grow from: a student of other widths"):
         StudentTask(load_student_recipe([wider, *going_on[1:]]))
     eight = 'student={architecture="compact-student", scale=8, channels=[16, 32], deep_channels=64}'
     with pytest.raises(RecipeError, match="trained for x4, this recipe is for x8"):
@@ -214,3 +216,117 @@ def test_gates_of_a_local_student_are_trained() -> None:
     student(torch.rand(1, 3, 16, 16)).square().mean().backward()
     levels = [each for name, each in student.named_parameters() if name.endswith(".level")]
     assert levels and all(each.grad is not None and each.grad.abs().sum() > 0 for each in levels)
+
+
+def grown(config: CompactConfig, known: CompactStudent) -> CompactStudent:
+    student = CompactStudent(config).eval()
+    student.adopt(known)
+    return student
+
+
+def test_a_student_grows_a_band_and_a_second_head() -> None:
+    """What it gave of three bands it gives, whatever the fourth shows; that one leaves as the first does."""
+    torch.manual_seed(1)
+    settings = CompactConfig(scale=4, local=True, channels=(16, 32), deep_channels=32)
+    known = CompactStudent(settings).eval()
+    torch.nn.init.normal_(known.last.weight, std=0.1)
+    student = grown(settings.model_copy(update={"bands": 4, "uncertainty": True}), known)
+    low = torch.rand(1, 4, 16, 16) * 2 - 1
+    with torch.no_grad():
+        wanted, bicubic = known(low[:, :3]), interpolator("bicubic", 4)(low)
+        (image, deviation), plain = student.with_deviation(low), student(low)
+    torch.testing.assert_close(image[:, :3], wanted)
+    torch.testing.assert_close((image - bicubic)[:, 3], (image - bicubic)[:, 0])
+    assert torch.equal(image, plain)
+    torch.testing.assert_close(deviation, torch.full_like(image, 100.0))
+
+
+def test_a_student_loses_its_queries() -> None:
+    """All other weights stay, and its gates are fixed at what they give an image of nothing."""
+    known = tiny(4)
+    student = grown(known.config.model_copy(update={"local": True}), known)
+    theirs = known.state_dict()
+    for name, tensor in student.state_dict().items():
+        if name.endswith("level"):
+            gate = known.get_submodule(name.removesuffix(".level"))
+            nothing = torch.zeros(1, gate[0].in_features)
+            torch.testing.assert_close(tensor.sigmoid(), gate(nothing)[0].detach())
+        else:
+            assert torch.equal(tensor, theirs[name])
+
+
+@pytest.mark.parametrize("other", [{"channels": (24, 32)}, {"bands": 3}, {"local": False}, {"uncertainty": False}])
+def test_a_student_does_not_shrink(other: dict[str, object]) -> None:
+    whole = CompactConfig(scale=4, bands=4, local=True, uncertainty=True, channels=(16, 32), deep_channels=32)
+    with pytest.raises(ValueError, match="a student of other widths, or of more bands"):
+        grown(whole.model_copy(update=other), CompactStudent(whole))
+
+
+def test_what_says_how_sure_it_is_runs_beside_the_image(tmp_path: Path) -> None:
+    """Padded and cut as images are, in the second half of the channels, and only where it is asked for."""
+    config = CompactConfig(scale=4, bands=4, local=True, uncertainty=True, channels=(16, 32), deep_channels=32)
+    student = CompactStudent(config).eval()
+    assert student.doubt is not None
+    torch.nn.init.normal_(student.doubt[2].weight, std=0.1)
+    path = tmp_path / "sure.safetensors"
+    bands = ("red", "green", "blue", "nir")
+    save_weights(path, student.state_dict(), student_header(config, 4, bands=bands, licence="x", source="y"))
+    assert descriptor_of(str(path), 4).uncertainty and not descriptor_of("bicubic", 4).uncertainty
+    model, tiles = load(str(path), 4), torch.rand(2, 4, 21, 16) * 2 - 1
+    both = model(tiles, uncertainty=True)
+    assert both.shape == (2, 8, 84, 64) and torch.equal(both[:, :4], model(tiles))
+    with torch.no_grad():  # 22 rows, for the network halves them
+        wanted = student.with_deviation(torch.cat([tiles, tiles[..., -1:, :]], 2))[1]
+    torch.testing.assert_close(both[:, 4:], wanted[..., :84, :])
+
+
+def test_the_second_head_learns_alone_how_large_errors_are() -> None:
+    """Of an image that is off by noise of 5 and of 50 stored numbers, on the left and on the right."""
+    recipe = load_student_recipe([
+        'student={architecture="compact-student", scale=4, bands=4, local=true, uncertainty=true, '
+        "channels=[16, 32], deep_channels=32}",
+        'data.bands=["red", "green", "blue", "nir"]',
+        "initialise=random",
+        "learns=uncertainty",
+        "losses.gan_weight=0",
+        *NO_TEACHER,
+    ])  # fmt: skip
+    task = StudentTask(recipe)
+    learning = [name for name, each in task.student.named_parameters() if each.requires_grad]
+    assert learning and all(name.startswith("doubt.") for name in learning)
+    optimizer = torch.optim.Adam(task.parameters("student"), 0.02)
+    generator = torch.Generator().manual_seed(0)
+    # Dark on the left, bright on the right: what a network can tell them apart by.
+    dn = torch.full((4, 4, 8, 16), 2000.0)
+    dn[..., 8:] = 3500
+    sigma = torch.where(dn < 3000, 5.0, 50.0).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    low = to_network(dn)
+    with torch.no_grad():
+        image = from_network(task.student(low))
+    for _ in range(120):
+        pair = Pair(low, to_network(image + sigma * torch.randn(image.shape, generator=generator)))
+        (update,) = task.updates(pair, 0, 0, generator)
+        optimizer.zero_grad()
+        update.loss.backward()
+        optimizer.step()
+    assert isinstance(task.student, CompactStudent)
+    with torch.no_grad():
+        deviation = task.student.with_deviation(low)[1]
+        figures = task.predict(pair, generator)[1]
+    for part, wanted in ((deviation[..., :24], 5), (deviation[..., -24:], 50)):
+        assert float(part.mean()) == pytest.approx(wanted, rel=0.15)
+    assert float(figures["within_1"]) == pytest.approx(0.68, abs=0.04)
+    assert float(figures["within_1.96"]) == pytest.approx(0.95, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["losses.gan_weight=0", *NO_TEACHER], "set student.uncertainty = true"),
+        (["student.uncertainty=true", *NO_TEACHER], "set distillation and gan_weight to 0"),
+        (["student.uncertainty=true", "losses.gan_weight=0"], "set distillation and gan_weight to 0"),
+    ],
+)
+def test_only_a_second_head_learns_alone(more: list[str], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(RECIPE, [*COMPACT, "learns=uncertainty", *more])
