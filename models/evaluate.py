@@ -94,7 +94,8 @@ def evaluate(
     """
     upscaler = load(request.model, request.scale, chosen(request.device))
     name, bands = upscaler.descriptor.name, request.bands or upscaler.descriptor.bands
-    if len(bands) != len(upscaler.descriptor.bands):
+    # To interpolation all bands are alike, however many.
+    if upscaler.descriptor.kind == "student" and len(bands) != len(upscaler.descriptor.bands):
         raise DataError(f"{name} takes {len(upscaler.descriptor.bands)} bands, not {len(bands)}: name as many")
     judge = Judge(request.scale, _radiometry(request), bands, upscaler.device, request.niqe_parameters)
     reading = DataConfig.model_validate({"bands": bands, "gsd": request.gsd, "white": request.white})
@@ -141,14 +142,14 @@ def _models(
     bicubic = upscaler if name == BASELINE else load(BASELINE, scale, str(upscaler.device))
     # A photograph has no numbers for the sensor's noise to be known in.
     if degradation.responses and judge.radiometry == "reflectance":
-        models[name] = _held(models[name], scale, degradation.responses)
-        models[CLASSICAL] = _held(bicubic, scale, degradation.responses)
+        models[name] = held(models[name], scale, degradation.responses)
+        models[CLASSICAL] = held(bicubic, scale, degradation.responses)
     models[BASELINE] = bicubic
     return models
 
 
-def _held(model: Enlarge, scale: int, responses: Sequence[Response]) -> Enlarge:
-    """A model with the step behind it that holds its images to what the sensor sees."""
+def held(model: Enlarge, scale: int, responses: Sequence[Response]) -> Enlarge:
+    """A model with the step behind it that holds its images to what the sensor sees, whose bands have `responses`."""
     return lambda low: hold_values(model(low), low, scale, responses)
 
 

@@ -20,7 +20,7 @@ from .base.errors import ModelError
 from .base.files import replacing, writing
 from .base.regular import check_file
 from .base.settings import first_problem
-from .networks.architectures import ARCHITECTURES, HALO, OVERLAP, TILE
+from .networks.architectures import ARCHITECTURES, TILE, tiles_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -116,19 +116,20 @@ class WeightsHeader(BaseModel):
 
 
 def student_header(config: Settings, scale: int, *, licence: str, source: str, **more: Any) -> WeightsHeader:
-    """The header of a student, whose tiles are those of TILE, HALO and OVERLAP.
+    """The header of a student, with its tiles as `tiles_of` has them.
 
     `more`: other fields of WeightsHeader (recipe, data, metrics; of these the finite ones are kept). Raises ModelError
     for a scale other than 4 or 8.
     """
     check_scale(scale)
+    tile, halo, overlap = tiles_of(config, scale)
     fields = {
         "architecture": config.architecture,
         "config": config.model_dump(mode="json"),
         "scale": scale,
-        "tile": TILE // scale,
-        "halo": HALO // scale,
-        "overlap": OVERLAP // scale,
+        "tile": tile,
+        "halo": halo,
+        "overlap": overlap,
         "multiple": config.multiple,
         "licence": licence,
         "source": source,

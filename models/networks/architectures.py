@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 TILE, HALO, OVERLAP = 512, 16, 48
-"""Of a student, in output pixels: side of its tiles, its training crop; context on each side; shared with the next."""
+"""Of a student that sees its whole tile, in output pixels: side of its tiles, its training crop; context on each side;
+shared with the next."""
 STRIDE = TILE - 2 * HALO - OVERLAP
 """Output pixels between the starts of neighbouring tiles."""
+LOCAL_TILES = 144, 6, 4
+"""The same of a local student that is given low resolution, in its pixels, at any scale: what lies beyond the tile
+moves the product by less than one stored number there, and every pixel is computed 1.27 times instead of 1.4."""
 
 
 class Settings(Protocol):
@@ -74,6 +78,13 @@ ARCHITECTURES = {
         Architecture("rsd-student", "enlarged", "resshift.one_step", ("RsdStudentConfig", "RsdStudent")),
     )
 }
+
+
+def tiles_of(settings: Settings, scale: int) -> tuple[int, int, int]:
+    """Side, halo and overlap of a student's tiles in low-resolution pixels."""
+    if ARCHITECTURES[settings.architecture].given == "low" and getattr(settings, "local", False):
+        return LOCAL_TILES
+    return TILE // scale, HALO // scale, OVERLAP // scale
 
 
 def check_sides(image: Tensor, multiple: int) -> None:

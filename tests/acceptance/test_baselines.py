@@ -15,7 +15,7 @@ from rsup.models.networks.interpolation import interpolator
 
 SHARED = ROOT.parent / "shared"
 WEIGHTS, NAIP = SHARED / "data/weights", SHARED / "data/hr/naip_ca_0.6m"
-RGB = ("red", "green", "blue")
+BANDS = ("red", "green", "blue", "nir")
 
 needs_shared = pytest.mark.skipif(not (WEIGHTS.exists() and NAIP.exists()), reason="weights and images are not here")
 
@@ -28,7 +28,7 @@ def module(monkeypatch):
 
 @pytest.fixture(scope="module")
 def sharp():
-    images = Images(NAIP, "validation", DataConfig(), 256)
+    images = Images(NAIP, "validation", DataConfig(bands=BANDS), 256)
     return [torch.from_numpy(images.image(k))[None] for k in (0, 10, 20)]
 
 
@@ -46,7 +46,7 @@ def gains(enlarge, sharp, factor):
 @needs_shared
 @pytest.mark.parametrize(("name", "published"), [("RLFN", 543_740), ("CARN-M", 414_811)])
 def test_networks_for_photographs_beat_bicubic(module, sharp, name, published):
-    found, _ = module.baselines(WEIGHTS, 4, RGB)
+    found, _ = module.baselines(WEIGHTS, 4)
     baseline = next(each for each in found if each.name == name)
     assert baseline.parameters == published
     with torch.inference_mode():
@@ -55,12 +55,16 @@ def test_networks_for_photographs_beat_bicubic(module, sharp, name, published):
 
 @needs_shared
 def test_the_network_for_sentinel2_beats_bicubic(module, sharp):
-    light = module.CarnLight(WEIGHTS / "carn_light.onnx", RGB)
+    light = module.CarnLight(WEIGHTS / "carn_light.onnx")
     assert min(gains(lambda image: light(image, 1), sharp, 2)) > 0.5
-    swapped = module.CarnLight(WEIGHTS / "carn_light.onnx", ("blue", "green", "red"))
-    image = torch.rand(1, 3, 8, 8, generator=torch.manual_seed(0))
-    torch.testing.assert_close(swapped(image.flip(1), 1).flip(1), light(image, 1))
-    assert light(image, 2).shape == (1, 3, 32, 32)
+    assert light(torch.rand(1, 4, 8, 8), 2).shape == (1, 4, 32, 32)
+
+
+def test_near_infrared_takes_the_place_of_red(module):
+    """A network that knows colours by their place gives the fourth band what it gives the first."""
+    image = torch.rand(1, 4, 2, 2)
+    made = module._in_colour(lambda low: low * torch.tensor([2, 3, 4])[:, None, None])(image)
+    torch.testing.assert_close(made, image * torch.tensor([2, 3, 4, 2])[:, None, None])
 
 
 def test_radiometry_goes_there_and_back(module):
@@ -75,8 +79,8 @@ def test_radiometry_goes_there_and_back(module):
 
 
 def test_what_is_not_there_is_left_out_with_a_line(module, tmp_path):
-    found, lacking = module.baselines(tmp_path, 4, RGB)
+    found, lacking = module.baselines(tmp_path, 4)
     assert found == [] and len(lacking) == 3
     for name, line in zip(("RLFN", "CARN-M", "CARN-light"), lacking, strict=True):
         assert line.startswith(f"{name} is left out") and "\n" not in line
-    assert module.baselines(tmp_path, 8, RGB)[1] == lacking[2:]
+    assert module.baselines(tmp_path, 8)[1] == lacking[2:]

@@ -36,7 +36,7 @@ class Baseline:
     name: str
     parameters: int
     enlarge: Enlarge
-    """[1, 3, y, x] -> [1, 3, y * scale, x * scale], brightness with 1 at white (reflectance WHITE), float32."""
+    """[1, 4, y, x] -> [1, 4, y * scale, x * scale] of red, green, blue and nir, with 1 at white (reflectance WHITE)."""
 
     def seen(self, radiometry: Radiometry) -> Enlarge:
         """The same between images in the range of rsup's networks; what is brighter than white is cut off."""
@@ -52,11 +52,8 @@ class Baseline:
         return enlarge
 
 
-def baselines(folder: Path, scale: int, bands: Sequence[str]) -> tuple[list[Baseline], list[str]]:
-    """What can run at `scale` of rlfn_x4.pth, carn_m.pth and carn_light.onnx, and a sentence for each that cannot.
-
-    `bands`: what the three channels are, for CARN-light, which tells bands apart.
-    """
+def baselines(folder: Path, scale: int) -> tuple[list[Baseline], list[str]]:
+    """What can run at `scale` of rlfn_x4.pth, carn_m.pth and carn_light.onnx, and a sentence for each that cannot."""
     found: list[Baseline] = []
     lacking: list[str] = []
     networks: dict[str, tuple[str, type[nn.Module]]] = {"RLFN": ("rlfn_x4.pth", Rlfn), "CARN-M": ("carn_m.pth", CarnM)}
@@ -67,9 +64,9 @@ def baselines(folder: Path, scale: int, bands: Sequence[str]) -> tuple[list[Base
         except (OSError, RuntimeError, pickle.UnpicklingError) as error:
             lacking.append(f"{name} is left out: {folder / file} cannot be read ({str(error).splitlines()[0]})")
             continue
-        found.append(Baseline(name, parameters(network), network))
+        found.append(Baseline(name, parameters(network), _in_colour(network)))
     try:
-        light = CarnLight(folder / "carn_light.onnx", bands)
+        light = CarnLight(folder / "carn_light.onnx")
     except (ImportError, OSError, RuntimeError) as error:
         lacking.append(f"CARN-light is left out: {str(error).splitlines()[0]}")
         return found, lacking
@@ -83,15 +80,21 @@ def baselines(folder: Path, scale: int, bands: Sequence[str]) -> tuple[list[Base
     return found, lacking
 
 
+def _in_colour(network: Enlarge) -> Enlarge:
+    """A network of red, green and blue on four bands: near infrared in the place of red, red and green behind it."""
+    return lambda image: torch.cat([network(image[:, :3]), network(image[:, [3, 0, 1]])[:, :1]], 1)
+
+
 class CarnLight:
     """The Sentinel-2 network of the Evoland project, x2, in onnxruntime on one thread.
 
-    It wants ten bands and the images have three. The others are filled with the mean of red, which serves it better
-    than copies of red do (0.4 dB at x2) and as well as the true near infrared (within 0.1 dB). Made for more than it is
-    given, it may do better than its row says.
+    It wants ten bands and the images have four. The others are filled with the mean of red, which serves it better
+    than copies of red do (0.4 dB at x2). Made for more than it is given, it may do better than its row says.
     """
 
-    def __init__(self, file: Path, bands: Sequence[str]) -> None:
+    places = [BANDS.index(band) for band in ("red", "green", "blue", "nir")]
+
+    def __init__(self, file: Path) -> None:
         """Raises ImportError without onnxruntime, OSError or RuntimeError for a file that it cannot read."""
         import onnxruntime
 
@@ -99,13 +102,11 @@ class CarnLight:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session: Any = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        self.places = [BANDS.index(band) for band in bands]
 
     def __call__(self, image: Tensor, times: int) -> Tensor:
-        """Brightness [1, 3, y, x] -> [1, 3, y * 2 ** times, x * 2 ** times]; all ten bands go from pass to pass."""
+        """Brightness [1, 4, y, x] -> [1, 4, y * 2 ** times, x * 2 ** times]; all ten bands go from pass to pass."""
         dn = image.numpy() * (WHITE * 1e4)
-        red = self.places.index(BANDS.index("red"))
-        ten = np.full((1, 10, *dn.shape[2:]), dn[:, red].mean(), np.float32)
+        ten = np.full((1, 10, *dn.shape[2:]), dn[:, 0].mean(), np.float32)
         ten[:, self.places] = dn
         for _ in range(times):
             (ten,) = self.session.run(None, {"input": ten})

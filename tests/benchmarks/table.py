@@ -4,8 +4,9 @@
 
 IMAGES are finer than 1.25 m and have red, green, blue and nir, such as NAIP's. Measured are bicubic and Lanczos
 interpolation, the networks of `baselines.py` whose weights lie in FOLDER, the student that comes with rsup and every
-FILE, all on the same degraded images and, for the time, on one thread of this machine. NIQE wants its parameters in
-RSUP_NIQE_PARAMETERS.
+FILE, all on the same degraded images and, for the time, on one thread of this machine. Under the sensor, classical is
+bicubic interpolation behind the step that holds mosaics to their scenes, and students are measured as the product has
+them, behind that step too, and alone. NIQE wants its parameters in RSUP_NIQE_PARAMETERS.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from typing import Any
 from baselines import baselines
 
 from rsup.models.base.errors import RsupError
-from rsup.models.evaluate import Enlarge, EvaluateRequest, evaluate
+from rsup.models.degradation.sensor import SensorDegradation
+from rsup.models.evaluate import Enlarge, EvaluateRequest, evaluate, held
 from rsup.models.metrics.judge import FIGURES, Radiometry
 from rsup.models.networks.architectures import parameters
 from rsup.models.registry import DEFAULT, descriptor_of
@@ -29,21 +31,20 @@ from rsup.models.weights_file import read_header
 
 GSD = 10.0
 """Metres a Sentinel-2 pixel."""
+BANDS = ("red", "green", "blue", "nir")
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "psnr_y": ("PSNR-Y, dB", "{:.2f}".format),
+    "psnr_4": ("nir, dB", "{:.2f}".format),
     "ssim_y": ("SSIM-Y", "{:.3f}".format),
     "niqe": ("NIQE", "{:.2f}".format),
     "spectrum_rmse": ("spectrum RMSE", "{:.3f}".format),
     "sam_deg": ("SAM, deg", "{:.2f}".format),
+    "ndvi_rmse": ("NDVI RMSE", "{:.4f}".format),
     "ms_per_tile": ("ms a tile", "{:.0f}".format),
     "parameters": ("parameters, M", lambda number: f"{number / 1e6:.2f}" if number else "-"),
 }
-FALSE_COLOUR = {
-    "psnr_1": ("PSNR of nir, dB", "{:.2f}".format),
-    "psnr_2": ("of red", "{:.2f}".format),
-    "psnr_3": ("of green", "{:.2f}".format),
-}
-"""Near infrared where a network of red, green and blue has red, as `rsup upscale` gives it."""
+OF_THE_SENSOR = ("psnr_4", "ndvi_rmse")
+"""What the published degradation, of three bands, says nothing of."""
 
 
 def main() -> None:
@@ -71,23 +72,20 @@ def measure(options: argparse.Namespace, scale: int) -> list[dict[str, Any]]:
     """Every setting at one scale: `title`, `columns`, and what `side_by_side` finds."""
     name = os.environ.get("RSUP_NIQE_PARAMETERS")
     plain = EvaluateRequest(
-        "bicubic", options.images, scale, "published", limit=options.limit, device="cpu",
+        "bicubic", options.images, scale, "published", bands=BANDS, limit=options.limit, device="cpu",
         niqe_parameters=Path(name) if name else None,
     )  # fmt: skip
     sensor = dataclasses.replace(plain, degradation="sentinel2")
-    infrared = dataclasses.replace(sensor, bands=("nir", "red", "green"))
     true = GSD / scale
     settings = {
         "published degradation, pixels as they are": plain,
         "sentinel2 degradation, pixels as they are": sensor,
         f"sentinel2 degradation, {true:g} m": dataclasses.replace(sensor, gsd=true),
-        "near infrared, sentinel2 degradation, pixels as they are": infrared,
-        f"near infrared, sentinel2 degradation, {true:g} m": dataclasses.replace(infrared, gsd=true),
     }
     return [
         {
             "title": f"x{scale}, {title}",
-            "columns": list(FALSE_COLOUR if request.bands else COLUMNS),
+            "columns": [each for each in COLUMNS if request is not plain or each not in OF_THE_SENSOR],
             **side_by_side(request, options, f"x{scale}, {title}"),
         }
         for title, request in settings.items()
@@ -98,20 +96,28 @@ def side_by_side(request: EvaluateRequest, options: argparse.Namespace, title: s
     """One setting: `images`, their number; `rows`, figures by model; `left_out`, a sentence for each row that lacks."""
     found, left_out = [], ["the networks of others are left out: name their folder with --baselines"]
     if options.baselines:
-        found, left_out = baselines(options.baselines, request.scale, request.bands or ("red", "green", "blue"))
+        found, left_out = baselines(options.baselines, request.scale)
     radiometry: Radiometry = "photograph" if request.degradation == "published" else "reflectance"
     own = {"lanczos": "lanczos", descriptor_of(DEFAULT, request.scale).name: DEFAULT}
     # The folder, for every run calls its weights alike.
     files = {f"{file.resolve().parent.name}/{file.stem}": file for file in options.model}
     left_out += [f"{name} is left out: there is no {file}" for name, file in files.items() if not file.exists()]
-    here = {name: file for name, file in files.items() if file.exists()}
-    own |= {name: str(file) for name, file in here.items() if read_header(file)[0].scale == request.scale}
-    # Without a student the default is what all are beside.
-    own.pop(request.model, None)
+    headers = {name: read_header(file)[0] for name, file in files.items() if file.exists()}
+    left_out += [
+        f"{name} is left out: it takes {', '.join(h.bands)}" for name, h in headers.items() if h.bands != BANDS
+    ]
+    fit = [name for name, header in headers.items() if (header.scale, header.bands) == (request.scale, BANDS)]
+    own |= {name: str(files[name]) for name in fit}
     upscalers = {name: load(model, request.scale) for name, model in own.items()}
-    models: dict[str, Enlarge] = {**upscalers, **{each.name: each.seen(radiometry) for each in found}}
-    count = {name: parameters(upscaler.network) for name, upscaler in upscalers.items()}
-    count |= {each.name: each.parameters for each in found}
+    models: dict[str, Enlarge] = {each.name: each.seen(radiometry) for each in found}
+    count = {"classical": 0} | {each.name: each.parameters for each in found}
+    for name, upscaler in upscalers.items():
+        models[name], count[name] = upscaler, parameters(upscaler.network)
+        if request.degradation != "published" and upscaler.descriptor.kind == "student":
+            responses = SensorDegradation(bands=BANDS).responses
+            alone = f"{name}, network alone"
+            models |= {alone: upscaler, name: held(upscaler, request.scale, responses)}
+            count[alone] = count[name]
 
     def progress(done: int, total: int) -> None:
         sys.stderr.write(f"\r{title}: {done}/{total} images" + "\n" * (done == total))
@@ -119,12 +125,14 @@ def side_by_side(request: EvaluateRequest, options: argparse.Namespace, title: s
     result = evaluate(request, progress, models)
     for name in ("images", "niqe") & result["notes"].keys():
         sys.stderr.write(f"{name}: {result['notes'][name]}\n")
+    measured = result["beside"] | {name: result[name] for name in ("classical",) if name in result}
     rows: dict[str, dict[str, Any]] = {
         "truth": {"niqe": result["niqe_truth"]},
         "bicubic": {**numbers(result), "parameters": 0},
     }
-    for name in ("lanczos", *(each.name for each in found), *own):
-        rows.setdefault(name, {**numbers(result["beside"][name]), "parameters": count[name]})
+    for name in ("lanczos", "classical", *(each.name for each in found), *own, *measured):
+        if name in measured:
+            rows.setdefault(name, {**numbers(measured[name]), "parameters": count[name]})
     return {"images": result["images"], "rows": rows, "left_out": left_out}
 
 
@@ -135,8 +143,7 @@ def numbers(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def markdown(run: Mapping[str, Any]) -> str:
     """One table; a figure that is missing is a dash."""
-    columns = {**COLUMNS, **FALSE_COLOUR}
-    shown = {name: columns[name] for name in run["columns"]}
+    shown = {name: COLUMNS[name] for name in run["columns"]}
     lines = [f"**{run['title']}** ({run['images']} images)", ""]
     lines.append("| | " + " | ".join(heading for heading, _ in shown.values()) + " |")
     lines.append("|---|" + "---:|" * len(shown))
