@@ -19,7 +19,7 @@ from rsup.models.weights_file import read_header
 COMPACT_RECIPES = RECIPES / "compact"
 CARD = ("Use", "Data", "Training", "Figures", "Known failures", "Licence")
 """Sections of a model card."""
-LAST = {4: "student-x4", 8: "student-x8-finish"}
+LAST = {4: "student-x4-uncertainty", 8: "student-x8-uncertainty"}
 """The recipe of each file's last part."""
 
 
