@@ -4,8 +4,8 @@
 
 A pixel's interval is its value and so many of its standard deviations to either side; under Gaussian errors of these
 deviations, 1 of them holds 68.3 % of the truth and 1.96 hold 95 %. Counted are all pixels and bands together: of
-held-out images under the sensor, as they are and at the true size of the student's pixels, and of real scenes that were made
-coarser and restored, where the two pixels next to a border are left out.
+held-out images under the sensor, as they are and at the true size of the student's pixels, and of real scenes that were
+made coarser and restored, where the two pixels next to a border are left out.
 """
 
 from __future__ import annotations
