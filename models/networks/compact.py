@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from rsup.models.base.radiometry import from_network
 from rsup.models.base.settings import Config, first_problem
 
 from .architectures import check_sides
@@ -24,8 +25,8 @@ from .slimdiffsr.config import StudentConfig
 from .slimdiffsr.operators import FixedGate, level_of
 from .slimdiffsr.unet import SlimUNet
 
-DOUBT = 100.0
-"""Stored numbers that an untrained student may be off by: a reflectance of 0.01."""
+FLAT = 5.0
+"""Stored numbers that the surroundings of a pixel differ by at least."""
 
 _Width = Annotated[int, Field(ge=8, le=1024)]
 _Count = Annotated[int, Field(ge=1, le=64)]
@@ -104,7 +105,7 @@ class CompactStudent(nn.Module):
         self.last = nn.Conv2d(config.shuffled, config.bands, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
-        self.doubt = _doubt(config) if config.uncertainty else None
+        self.doubt = Doubt(config) if config.uncertainty else None
         self.enlarge = interpolator("bicubic", config.scale)
 
     def adopt(self, known: CompactStudent) -> None:
@@ -136,8 +137,7 @@ class CompactStudent(nn.Module):
         """
         assert self.doubt is not None
         features = self._features(image)
-        deviation: Tensor = DOUBT * self.doubt(features).float().exp()
-        return self._image(image, features), deviation
+        return self._image(image, features), self.doubt(features, image)
 
     def learn_doubt(self) -> None:
         """Leave nothing to learn but the second head."""
@@ -158,14 +158,34 @@ class CompactStudent(nn.Module):
         return out
 
 
-def _doubt(config: CompactConfig) -> nn.Sequential:
-    """The second head: features at low resolution to the logarithm of a deviation at output size, over that of DOUBT.
+class Doubt(nn.Module):
+    """The second head: how far the image may be off, which is by more the more its surroundings differ.
 
-    It stays away from output size, where convolutions take most of a student's time. Untrained it says DOUBT.
+    Features [n, channels, h, w] and the low-resolution image [n, bands, h, w] -> deviations in stored numbers
+    [n, bands, h * scale, w * scale]. Untrained it says the mean difference of the 5 x 5 pixels around. It stays away
+    from output size, where convolutions take most of a student's time.
     """
-    width, out = config.channels[0] // 2, config.bands * config.scale**2
-    last = nn.Conv2d(width, out, 1)
-    nn.init.zeros_(last.weight)
-    nn.init.constant_(last.bias, 0)  # type: ignore[arg-type]
-    first = nn.Conv2d(config.channels[0], width, 3, padding=1)
-    return nn.Sequential(first, nn.SiLU(), last, nn.PixelShuffle(config.scale))
+
+    def __init__(self, config: CompactConfig) -> None:
+        super().__init__()
+        self.scale, width = config.scale, config.channels[0] // 2
+        self.first = nn.Conv2d(config.channels[0] + config.bands, width, 3, padding=1)
+        self.last = nn.Conv2d(width, config.bands * config.scale**2, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:
+        contrast = _contrast(image).log()
+        told = self.last(F.silu(self.first(torch.cat([features, contrast.to(features.dtype)], 1))))
+        shares: Tensor = F.pixel_shuffle(told.float(), self.scale)
+        return (F.interpolate(contrast, scale_factor=self.scale, mode="nearest") + shares).exp()
+
+
+def _contrast(image: Tensor) -> Tensor:
+    """Mean absolute difference of the 5 x 5 pixels around each from their mean, in stored numbers, and FLAT."""
+
+    def around(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+
+    dn = from_network(image)
+    return around((dn - around(dn)).abs()) + FLAT
