@@ -87,7 +87,9 @@ def test_each_file_named_exists() -> None:
     assert not [path for path in paths if "NAME" not in path and not (ROOT / path).exists()]
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).is_file()
-    assert (ROOT / "docs/demo.jpg").stat().st_size < 400_000
+    pictures = re.findall(r"\]\((docs/[^)]+\.jpg)\)", README)
+    assert pictures == ["docs/naip.jpg", "docs/sentinel2.jpg"]
+    assert all((ROOT / picture).stat().st_size < 250_000 for picture in pictures)
 
 
 def test_the_python_of_the_readme_reads_reflectance(
