@@ -39,7 +39,7 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
         return
     for key, value in result.items():
         if isinstance(value, dict):
-            text = printable(", ".join(f"{name} {part}" for name, part in value.items()))
+            text = printable(", ".join(f"{name} {_brief(part)}" for name, part in value.items()))
         elif isinstance(value, (list, tuple)):
             lines = ["  ".join(map(str, part.values())) if isinstance(part, dict) else str(part) for part in value]
             lines = [printable(line) for line in lines]  # ids and names of files are others' words
@@ -47,3 +47,10 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
         else:
             text = printable(str(value))
         typer.echo(f"{key.replace('_', ' ')}: {text}")
+
+
+def _brief(value: Any) -> str:
+    """A figure for people: three digits that count, or hundredths where that is more; anything else as it is."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}".rstrip("0").rstrip(".")
