@@ -31,6 +31,16 @@ BAND_ATTRIBUTES: dict[str, Any] = {
 }
 """What makes the stored numbers reflectance for a reader that knows CF."""
 
+UNCERTAINTY_ATTRIBUTES: dict[str, Any] = {
+    # CF's modifier for one standard deviation; scenes are of level 2A, reflectance at the surface.
+    "standard_name": "surface_bidirectional_reflectance standard_error",
+    "scale_factor": SCALE_FACTOR,
+    "_FillValue": NODATA,
+    "units": "1",
+    "grid_mapping": "spatial_ref",
+}
+"""The same of numbers that are standard deviations of a band's error: a difference has no offset."""
+
 
 def add_array(
     group: zarr.Group,

@@ -109,6 +109,11 @@ class Ledger:
             if line:  # without its newline it was being written when the process died: it never counted
                 self._file.truncate(whole)
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What it was begun with; empty where it was not."""
+        return self._fingerprint or {}
+
     def belongs_to(self, fingerprint: dict[str, Any]) -> bool:
         """Whether it was begun with this fingerprint."""
         return self._fingerprint == _as_read(fingerprint)

@@ -79,6 +79,9 @@ def upscale(
     consistency: Annotated[
         str, typer.Option(help="What holds the mosaic to its scene: the sensor's response, or block means (mean).")
     ] = "sensor",
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Write the standard deviation of the mosaic's error beside it.")
+    ] = False,
     chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -101,6 +104,7 @@ def upscale(
         tls_cert=tls_cert,
         tls_key=tls_key,
         consistency=consistency,
+        uncertainty=uncertainty,
         chunk=chunk,
         overwrite=overwrite,
     )

@@ -18,7 +18,7 @@ from rsup.pipeline.lattice import Chunk, count_chunks
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.mosaics import cog, overviews, page, stac_item
 from rsup.pipeline.mosaics import store as mosaic
-from rsup.pipeline.mosaics.check import count_pixels, measure
+from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.workers import local, standing, tasks
@@ -70,12 +70,15 @@ def _carry_out(plan: UpscalePlan) -> dict[str, float] | None:
         own(folder, inside=False)
     with Ledger.open(plan.work / "ledger.jsonl") as ledger:
         own(plan.work)
-        moves = {plan.work / name: request.output / name for name in plan.artefacts()}
-        publication = Publication(ledger, moves, overwrite=request.overwrite)
-        ended = publication.settle() and ledger.belongs_to(plan.fingerprint())
+        # What a killed run has begun to publish is its own outputs, whatever is asked for now.
+        theirs = _publication(plan, ledger, bool(ledger.fingerprint.get("uncertainty")))
+        ended = theirs.settle() and ledger.belongs_to(plan.fingerprint())
+        publication = _publication(plan, ledger, request.uncertainty)
+        if request.overwrite or not ledger.done():
+            _refuse_leftover(plan)  # before the ledger forgets whose it is
         ledger.begin(plan.fingerprint(), overwrite=request.overwrite and not ended)
         if PUBLISHED in ledger.done():
-            if all(final.exists() for final in moves.values()):
+            if all(final.exists() for final in publication.moves.values()):
                 return None
             publication.standing()  # refused before the ledger forgets whose they are
             ledger.restart()  # somebody took the outputs away
@@ -91,13 +94,30 @@ def _carry_out(plan: UpscalePlan) -> dict[str, float] | None:
         return ledger.info("finished").figures
 
 
+def _publication(plan: UpscalePlan, ledger: Ledger, uncertainty: bool) -> Publication:
+    """Of this plan's outputs, of a run with uncertainty or without."""
+    names = plan.artefacts(uncertainty).values()
+    moves = {plan.work / name: plan.request.output / name for name in names}
+    return Publication(ledger, moves, overwrite=plan.request.overwrite)
+
+
+def _refuse_leftover(plan: UpscalePlan) -> None:
+    """Raise OutputError where another mosaic's uncertainty would stand beside this one, which has none."""
+    leftover = plan.request.output / plan.artefacts(uncertainty=True)["uncertainty"]
+    if not plan.request.uncertainty and leftover.exists():
+        raise OutputError(
+            f"{leftover} would stand beside a mosaic that it is not of: remove it, or choose another --output"
+        )
+
+
 def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
     """Every chunk that is not done yet, on the workers."""
     request, scene = plan.request, plan.scene
     store = plan.work / f"{plan.name}.zarr"
     if not store.exists():
         check_room(plan)
-    mosaic.create_mosaic(store, plan.window, scene.crs, request.scale, request.bands, request.chunk, _provenance(plan))
+    about, uncertain = _provenance(plan), request.uncertainty
+    mosaic.create_mosaic(store, plan.window, scene.crs, request.scale, request.bands, request.chunk, about, uncertain)
     total = count_chunks(plan.window, request.chunk)
     finished = ledger.done()
     done = sum(chunk.key in finished for chunk in plan.chunks())
@@ -106,7 +126,7 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
     pending = (chunk for chunk in plan.chunks() if chunk.key not in finished)
     with _client(plan, ledger) as (client, held), show_progress("upscale", "chunks") as progress:
         responses = plan.responses if request.consistency == "sensor" else None
-        task = partial(_chunk_task, scene, store, request.bands, responses, held)
+        task = partial(_chunk_task, scene, store, request.bands, plan.planes, responses, held)
         progress(done, total)
 
         def on_done(chunk: Chunk, _: None) -> None:
@@ -152,11 +172,12 @@ def _chunk_task(
     scene: Scene,
     store: Path,
     bands: tuple[str, ...],
+    planes: tuple[str, ...],
     responses: dict[str, Response] | None,
     held: tuple[str, str],
     chunk: Chunk,
 ) -> None:
-    """On a worker: read, upscale and write one chunk; `held` is what _client gave.
+    """On a worker: read, upscale and write one chunk, the arrays `planes`; `held` is what _client gave.
 
     `responses`: what holds the mosaic to its scene; None for block means.
     """
@@ -167,9 +188,19 @@ def _chunk_task(
     plugin = worker_model(name)
     model = plugin.upscaler(arithmetic)  # first: it settles what the cache may hold
     consistency = MeanConsistency() if responses is None else SensorConsistency(responses)
-    data = upscale_chunk(scene.read, scene.bands, chunk.window, bands, model, consistency, plugin.lock, plugin.cache)
+    data = upscale_chunk(
+        scene.read,
+        scene.bands,
+        chunk.window,
+        bands,
+        model,
+        consistency,
+        plugin.lock,
+        plugin.cache,
+        uncertainty=planes != bands,
+    )
     with writing(store, OutputError, goes_on=True):
-        mosaic.write_chunk(store, bands, chunk.place, data)
+        mosaic.write_chunk(store, planes, chunk.place, data)
     del data
     give_back_memory()
 
@@ -177,18 +208,22 @@ def _chunk_task(
 def _finish(plan: UpscalePlan) -> dict[str, float]:
     """From the full-resolution chunks to every output, in the work folder. Returns the consistency figures."""
     request, scene, model = plan.request, plan.scene, plan.model
-    html, item, tif, store = (plan.work / name for name in plan.artefacts())
+    names = plan.artefacts(request.uncertainty)
+    store = plan.work / names["zarr"]
     with show_progress("overviews", "chunks") as progress:
         overviews.build_overviews(store, progress)
     if not mosaic.has_valid_pixel(store):
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
     with show_progress("COG", "chunks") as progress:
-        cog.write_cog(store, tif, progress)
-    figures = measure(scene, store, plan.responses, request.scale) | count_pixels(scene, request.bands)
+        cog.write_cog(store, plan.work / names["cog"], progress)
+    if request.uncertainty:
+        with show_progress("uncertainty COG", "chunks") as progress:
+            cog.write_cog(store, plan.work / names["uncertainty"], progress, uncertainty=True)
+    figures = measure(scene, store, plan.responses, request.scale) | median_uncertainty(store)
+    figures |= count_pixels(scene, request.bands)
     if figures["lost_pixels"]:
         say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
     about = {"name": model.name, "sha256": model.sha256, "header": model.header}
-    assets = dict(zip(("page", "cog", "zarr"), (html.name, tif.name, store.name), strict=True))
     document = stac_item.stac_item(
         plan.name,
         plan.window,
@@ -197,14 +232,14 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
         request.bands,
         about,
         plan.sources,
-        assets,
+        {kind: name for kind, name in names.items() if kind != "item"},
         interval=scene.interval,
         false_colour=plan.false_colour,
         held_by=request.consistency,
         figures=figures,
     )
-    stac_item.write_item(document, item)
-    page.write_page(html, scene, store, request.bands, about, request.consistency, figures)
+    stac_item.write_item(document, plan.work / names["item"])
+    page.write_page(plan.work / names["page"], scene, store, request.bands, about, request.consistency, figures)
     return figures
 
 

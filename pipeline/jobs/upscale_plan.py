@@ -57,6 +57,8 @@ class UpscaleRequest:
     tls_key: Path | None = None
     consistency: str = "sensor"
     """One of CONSISTENCIES: what holds the mosaic to its scene."""
+    uncertainty: bool = False
+    """Whether the standard deviation of the mosaic's error is written beside it."""
     chunk: int = 512
     """Side of a mosaic chunk, in scene pixels: what one task computes and one file a band holds."""
     overwrite: bool = False
@@ -105,6 +107,8 @@ class UpscalePlan:
         else:
             security = standing.credentials(request.scheduler, *tls)
         plan = cls(request, scene, descriptor_of(request.model, request.scale), pool, security)
+        if request.uncertainty:
+            _check_uncertainty(request, plan.model)
         if pool is not None:
             plan.threads()
         check_libraries(scene.crs)
@@ -142,6 +146,12 @@ class UpscalePlan:
         sensor = sensor_of_items(self.sources)
         return {band: sensor.response(band) for band in self.request.bands}
 
+    @property
+    def planes(self) -> tuple[str, ...]:
+        """The mosaic's arrays of pixels, in the order of a chunk's planes."""
+        bands = self.request.bands
+        return (*bands, *map(mosaic.uncertainty_of, bands)) if self.request.uncertainty else bands
+
     def chunks(self) -> Iterator[Chunk]:
         """Every chunk of the mosaic, one by one: there may be millions."""
         return chunks(self.window, self.request.chunk)
@@ -156,16 +166,17 @@ class UpscalePlan:
             "bands": list(self.request.bands),
             "chunk": self.request.chunk,
             "consistency": self.request.consistency,
+            **({"uncertainty": True} if self.request.uncertainty else {}),
             "lattice": [tiling.size, tiling.halo, tiling.overlap, "linear"],  # how tiles blend
             "version": version("rsup"),
         }
 
     def task_bytes(self) -> int:
-        """Memory one chunk in flight needs at most: its float32 sum, one band's projection, its result, its input."""
+        """Memory one chunk in flight needs at most: its float32 sum, one plane's projection, its result, its input."""
         height, width = (min(self.request.chunk, side) for side in (self.window.height, self.window.width))
         cover = tiling_of(self.model).cover(replace(self.window, row=0, col=0, height=height, width=width))
         return (
-            height * width * self.request.scale**2 * (len(self.request.bands) * (4 + 2) + 4 * 6)
+            height * width * self.request.scale**2 * (len(self.planes) * (4 + 2) + 4 * 6)
             + cover.height * cover.width * 2 * 4
         )
 
@@ -186,18 +197,44 @@ class UpscalePlan:
             "bands": list(self.request.bands),
             "false_colour": self.false_colour,
             "held_by": self.request.consistency,
+            "uncertainty": self.request.uncertainty,
             "crs": self.scene.crs,
             "bounds": list(window.bounds),
             "shape": [window.height * scale, window.width * scale],
             "chunks": count_chunks(window, self.request.chunk),
             "tiles": tiling.count(window) * len(steps),
-            "bytes": window.height * window.width * scale**2 * 2 * len(self.request.bands),
-            "outputs": [str(self.request.output / name) for name in self.artefacts()],
+            "bytes": window.height * window.width * scale**2 * 2 * len(self.planes),
+            "outputs": [str(self.request.output / name) for name in self.artefacts(self.request.uncertainty).values()],
         }
 
-    def artefacts(self) -> list[str]:
-        """Names of the outputs in the order they are published: the store last, for it marks the end."""
-        return [f"{self.name}.{ending}" for ending in ("html", "json", "tif", "zarr")]
+    def artefacts(self, uncertainty: bool) -> dict[str, str]:
+        """Names of the outputs in the order they are published: the store last, for it marks the end.
+
+        By what they are; those with pixels, and the page, by the keys of `stac_item.ASSETS`.
+        """
+        endings = {"page": ".html", "item": ".json", "cog": ".tif"}
+        if uncertainty:
+            endings["uncertainty"] = "_uncertainty.tif"
+        return {kind: self.name + ending for kind, ending in (endings | {"zarr": ".zarr"}).items()}
+
+
+def _check_uncertainty(request: UpscaleRequest, model: ModelDescriptor) -> None:
+    """Raise ArgumentError where nothing says how far the mosaic that is asked for may be off."""
+    if not model.uncertainty:
+        raise ArgumentError(
+            f"--uncertainty: {model.name} does not say how far it may be off; give as --model a student that has "
+            'learned to (learns = "uncertainty" in its recipe)'
+        )
+    if request.consistency != "sensor":
+        raise ArgumentError(
+            f"--consistency {request.consistency}: --uncertainty is that of mosaics held by the sensor's response; "
+            "leave one of them out"
+        )
+    if unknown := [band for band in request.bands if band not in model.bands]:
+        raise ArgumentError(
+            f"--uncertainty: {model.name} knows how far it may be off in {', '.join(model.bands)}; leave "
+            f"{', '.join(unknown)} out of --bands"
+        )
 
 
 def forecast(plan: UpscalePlan) -> dict[str, Any]:
@@ -209,9 +246,9 @@ def forecast(plan: UpscalePlan) -> dict[str, Any]:
 
     model = load(request.model, request.scale, pool.device, pool.cores)
     tile = torch.zeros(model.batch, len(plan.model.bands), plan.model.tile, plan.model.tile)
-    model(tile).cpu()  # the first call also chooses kernels and fills caches
+    model(tile, uncertainty=request.uncertainty).cpu()  # the first call also chooses kernels and fills caches
     start = time.monotonic()
-    model(tile).cpu()
+    model(tile, uncertainty=request.uncertainty).cpu()
     each = (time.monotonic() - start) / model.batch
     workers = [pool.device if pin is None else f"{pool.device}:{pin}" for pin in pool.pins]
     return {"workers": workers, "network_seconds": round(plan.summary()["tiles"] * each / len(workers), 1)}

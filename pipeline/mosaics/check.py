@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 from scipy.sparse import csr_array
 
-from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, NODATA, SCALE_FACTOR
 from rsup.models.sensors.response import Response
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.scenes.scene import Scene
 
 from .quality import block_errors, spectral_angles
+from .store import array_of, uncertainties_of
 
 CHUNKS = 8
 """Most chunks that are read."""
@@ -48,11 +49,9 @@ def measure(scene: Scene, store: Path, responses: Mapping[str, Response], scale:
     root = zarr.open_group(store, mode="r")
     arrays: list[Any] = [root[band] for band in responses]
     height, width = (length // scale for length in arrays[0].chunks)
-    down, along = arrays[0].cdata_shape
-    picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CHUNKS)).round().astype(int))
 
     def parts() -> Iterator[tuple[DN, DN, Window]]:
-        for row, col in (divmod(int(pick), along) for pick in picks):
+        for row, col in _picked(arrays[0]):
             corner = Window(scene.aoi.row + row * height, scene.aoi.col + col * width, height, width)
             window = corner.intersect(scene.aoi)
             assert window is not None  # the chunk grid is the area's own
@@ -60,6 +59,31 @@ def measure(scene: Scene, store: Path, responses: Mapping[str, Response], scale:
             yield np.stack([array[rows, cols] for array in arrays]), scene.read(tuple(responses), window), window
 
     return figures_of(parts(), list(responses.values()), scale)
+
+
+def _picked(array: zarr.Array[Any]) -> list[tuple[int, int]]:
+    """Row and column of the chunks that are read."""
+    down, along = array.cdata_shape
+    picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CHUNKS)).round().astype(int))
+    return [divmod(int(pick), along) for pick in picks]
+
+
+def median_uncertainty(store: Path) -> dict[str, float]:
+    """`uncertainty_median`: median standard deviation of the error of all bands, DN, over the same chunks.
+
+    Nothing where the mosaic says none, or those chunks have no valid pixel.
+    """
+    root = zarr.open_group(store, mode="r")
+    counts = np.zeros(DN_MAX + 1, np.int64)
+    for name in uncertainties_of(store):
+        array = array_of(root, name)
+        for place in _picked(array):
+            counts += np.bincount(np.asarray(array.get_block_selection(place)).ravel(), minlength=len(counts))
+    counts[NODATA] = 0
+    if not counts.any():
+        return {}
+    below = counts.cumsum()
+    return {"uncertainty_median": float(np.searchsorted(below, (below[-1] + 1) // 2))}
 
 
 def figures_of(parts: Iterable[tuple[DN, DN, Window]], responses: Sequence[Response], scale: int) -> dict[str, float]:

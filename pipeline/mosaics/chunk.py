@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsup.models.base.radiometry import DN_MIN, NODATA
+from rsup.models.base.radiometry import DN_MAX, DN_MIN, NODATA
 from rsup.models.consistency import Consistency
 from rsup.pipeline.lattice import Window
 
@@ -54,25 +54,34 @@ def upscale_chunk(
     consistency: Consistency,
     network_lock: AbstractContextManager[object] | None = None,
     cache: TileCache | None = None,
+    *,
+    uncertainty: bool = False,
 ) -> NDArray[np.uint16]:
     """Super-resolve one window: stored numbers [band, y, x] at `scale` times the lattice, 0 where the LR pixel is 0.
 
+    With `uncertainty`, for which the model must have one, twice as many planes: the bands, then the standard deviation
+    of each one's error, in stored numbers (no offset), 1 at least and 0 where the LR pixel is 0.
     `read(bands, window)` gives stored numbers [band, y, x] and 0 beyond the scene; `available` are the bands it has.
     `network_lock` is held while the device works, not while the scene is read. `cache` serves one scene, model and
     consistency.
     Raises ModelError where the network gives NaN or infinity.
     """
-    gathered = gather(read, available, window, bands, model.descriptor)
+    gathered = gather(read, available, window, bands, model.descriptor, uncertainty)
     with network_lock or nullcontext():
         sr = infer(gathered, bands, model, consistency, TileCache(0) if cache is None else cache)
         return settle(sr, gathered.lr, model.descriptor.scale, consistency)
 
 
 def gather(
-    read: Read, available: Sequence[str], window: Window, bands: Sequence[str], model: ModelDescriptor
+    read: Read,
+    available: Sequence[str],
+    window: Window,
+    bands: Sequence[str],
+    model: ModelDescriptor,
+    uncertainty: bool = False,
 ) -> Gathered:
     """Read what the tiles of a window need; no device works."""
-    steps = passes(bands, available, model.bands)
+    steps = passes(bands, available, model.bands, uncertainty)
     needed = list(dict.fromkeys(band for step in steps for band in step.inputs))
     cover = tiling_of(model).cover(window)
     dn = dict(zip(needed, read(needed, cover), strict=True))
@@ -83,15 +92,21 @@ def gather(
 def infer(
     gathered: Gathered, bands: Sequence[str], model: Upscaler, consistency: Consistency, cache: TileCache
 ) -> Tensor:
-    """The blended tiles of a window, each held to its scene: stored numbers, float32 [band, y, x], on the device.
+    """The blended tiles of a window, each held to its scene: stored numbers, float32 [plane, y, x], on the device.
 
-    They may lie beyond 1..65535.
+    The planes are the bands and, where the passes keep them, the standard deviations of their errors. They may lie
+    beyond 1..65535.
     """
     scale, window = model.descriptor.scale, gathered.window
-    sr = torch.zeros(len(bands), window.height * scale, window.width * scale, device=model.device)
+    planes = len(bands) * (1 + gathered.steps[0].uncertainty)
+    sr = torch.zeros(planes, window.height * scale, window.width * scale, device=model.device)
     weights = torch.from_numpy(tiling_of(model.descriptor).weights(scale)).to(model.device)
     for step in gathered.steps:
         targets = [bands.index(band) for _, band in step.outputs]
+        if step.uncertainty:
+            # By the weights of the pixels: where two tiles overlap their errors are all but the same, so that of the
+            # blend deviates by the mean of both deviations. The root of summed squares is that of independent errors.
+            targets += [len(bands) + target for target in targets]
         for tile, tile_sr in finished_tiles(step, gathered.dn, window, gathered.cover, model, consistency, cache):
             common = tile.intersect(window)
             assert common is not None  # tiles() gives only tiles that meet the window
@@ -104,13 +119,20 @@ def infer(
 
 
 def settle(sr: Tensor, lr: NDArray[np.uint16], scale: int, consistency: Consistency) -> NDArray[np.uint16]:
-    """Bring a window [band, y, x] into the range of numbers, and round; 0 where its scene's numbers `lr` are 0."""
+    """Bring a window [plane, y, x] into the range of numbers, and round; 0 where its scene's numbers are 0.
+
+    `lr` [band, y, x] are these; what follows the bands are the standard deviations of their errors.
+    """
     result = np.empty(sr.shape, np.uint16)
-    for band in range(len(lr)):  # one by one: the temporaries of a band are as large as the band
+    for plane in range(len(sr)):  # one by one: the temporaries of a plane are as large as the plane
+        band = plane % len(lr)
         low = torch.from_numpy(lr[band : band + 1].astype(np.float32)).to(sr.device)
-        held = consistency.chunk(sr[band : band + 1], low.clamp(min=DN_MIN), scale).round()[0]
+        if plane == band:
+            held = consistency.chunk(sr[plane : plane + 1], low.clamp(min=DN_MIN), scale).round()[0]
+        else:
+            held = sr[plane].clamp(DN_MIN, DN_MAX).round()
         held *= (low[0] != NODATA).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-        result[band] = held.cpu().numpy()
+        result[plane] = held.cpu().numpy()
     return result
 
 

@@ -1,8 +1,8 @@
 """The mosaic as one cloud-optimised GeoTIFF, written by GDAL's COG driver.
 
 In: a finished mosaic store. Out: a tiled, compressed TIFF with overviews that GIS programs and web maps open
-as it is: the store's numbers, scale and offset to reflectance, nodata 0, band names, and where it came from.
-Equal stores give equal bytes.
+as it is: the store's numbers, scale and offset to reflectance, nodata 0, band names, and where it came from. The
+standard deviations of the bands' errors are such a file of their own. Equal stores give equal bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rsup.models.base.files import clear, replacing
 from rsup.models.base.progress import Progress
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
-from .store import bands_of
+from .store import bands_of, uncertainties_of
 
 BLOCK = 512
 """Side of a TIFF tile, in pixels."""
@@ -39,8 +39,8 @@ CACHE_MIB = 256
 COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
 
 
-def write_cog(store: Path, out: Path, progress: Progress) -> None:
-    """Write the mosaic `store` to `out`, which appears whole or not at all.
+def write_cog(store: Path, out: Path, progress: Progress, *, uncertainty: bool = False) -> None:
+    """Write the bands of the mosaic `store` to `out`, or their uncertainty; `out` appears whole or not at all.
 
     Holds one chunk of one band and GDAL's cache (256 MiB) at a time. `progress(done, total)` counts chunks; after the
     last one follow GDAL's own pass over the whole and a reading of what it wrote. Raises OutputError where the disk
@@ -50,7 +50,7 @@ def write_cog(store: Path, out: Path, progress: Progress) -> None:
     try:
         clear(plain)
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB), replacing(out) as fresh:
-            sums = _write_plain(store, plain, progress)
+            sums = _write_plain(store, plain, progress, uncertainty)
             rasterio.shutil.copy(
                 plain,
                 fresh,
@@ -79,12 +79,12 @@ def _cause(error: Exception, plain: Path) -> Exception:
     return error
 
 
-def _write_plain(store: Path, path: Path, progress: Progress) -> dict[tuple[int, RasterWindow], int]:
+def _write_plain(store: Path, path: Path, progress: Progress, uncertainty: bool) -> dict[tuple[int, RasterWindow], int]:
     """An ordinary TIFF to make the COG from, band after band: GDAL must not see tiles half filled.
 
     Returns the checksum of each window (a chunk) of each band, counted from 1.
     """
-    root, bands = zarr.open_group(store, mode="r"), bands_of(store)
+    root, bands = zarr.open_group(store, mode="r"), uncertainties_of(store) if uncertainty else bands_of(store)
     attributes: dict[str, Any] = dict(root.attrs)
     height, width = attributes["spatial:shape"]
     with rasterio.open(
@@ -111,7 +111,7 @@ def _write_plain(store: Path, path: Path, progress: Progress) -> dict[tuple[int,
     ) as target:
         target.descriptions = bands
         target.scales = [SCALE_FACTOR] * len(bands)
-        target.offsets = [ADD_OFFSET] * len(bands)
+        target.offsets = [0.0 if uncertainty else ADD_OFFSET] * len(bands)
         target.colorinterp = [COLOURS.get(band, ColorInterp.undefined) for band in bands]
         target.update_tags(**_tags(attributes))
         array: Any = root[bands[0]]

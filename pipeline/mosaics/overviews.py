@@ -15,7 +15,7 @@ from rsup.models.base.files import writing
 from rsup.models.base.progress import Progress
 from rsup.pipeline.cf import sync_chunk
 
-from .store import array_of, bands_of, extent_of
+from .store import array_of, bands_of, extent_of, uncertainties_of
 
 
 def build_overviews(path: Path, progress: Progress) -> None:
@@ -29,20 +29,20 @@ def build_overviews(path: Path, progress: Progress) -> None:
     root = zarr.open_group(path, mode="r+")
     layout: Any = root.attrs["multiscales"]
     jobs = [
-        (level["derived_from"], level["asset"], band, (row, col))
+        (level["derived_from"], level["asset"], name, (row, col))
         for level in layout["layout"]
         if "derived_from" in level
-        for band in bands_of(path)
-        for row, col in product(*map(range, array_of(root, f"{level['asset']}/{band}").cdata_shape))
+        for name in (*bands_of(path), *uncertainties_of(path))
+        for row, col in product(*map(range, array_of(root, f"{level['asset']}/{name}").cdata_shape))
     ]
     with writing(path, OutputError, goes_on=True):
         for leftover in path.rglob("*.partial"):
             leftover.unlink(missing_ok=True)
-        for done, (source, target, band, index) in enumerate(jobs):
+        for done, (source, target, name, index) in enumerate(jobs):
             progress(done, len(jobs))
-            array = array_of(root, f"{target}/{band}")
-            array.set_block_selection(index, _halved(array_of(root, f"{source}/{band}"), array, index))
-            sync_chunk(path / target, [band], index)
+            array = array_of(root, f"{target}/{name}")
+            array.set_block_selection(index, _halved(array_of(root, f"{source}/{name}"), array, index))
+            sync_chunk(path / target, [name], index)
     progress(len(jobs), len(jobs))
 
 

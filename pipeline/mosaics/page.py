@@ -1,8 +1,8 @@
 """The before/after page: one HTML file that needs nothing but itself.
 
 In: a scene, the mosaic made of it, the model and the consistency figures. Out: pictures of the same ground at 10 m and
-super-resolved behind a slider, and a table of what made them. No time stamps, no requests; whatever comes from
-catalogues or files is escaped. Equal input gives an equal page.
+super-resolved behind a slider, a map of the mosaic's uncertainty where it has one, and a table of what made them. No
+time stamps, no requests; whatever comes from catalogues or files is escaped. Equal input gives an equal page.
 """
 
 from __future__ import annotations
@@ -15,13 +15,29 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import numpy as np
+
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
+from rsup.models.base.radiometry import SCALE_FACTOR
 from rsup.models.sensors import sensor_of_items
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
 
-from .pictures import BeforeAfter, Stretch, data_uri, details, ground, overview, scale_of, shown_bands
+from .pictures import (
+    DARKEST,
+    BeforeAfter,
+    Stretch,
+    data_uri,
+    details,
+    ground,
+    overview,
+    scale_of,
+    shaded,
+    shown_bands,
+    uncertainty_map,
+)
+from .store import uncertainties_of, uncertainty_of
 
 FIGURES = {
     "sensor_rms": ("Mosaic as the sensor sees it against the scene, root mean square", "{:.2f} of the sensor's noise"),
@@ -29,6 +45,7 @@ FIGURES = {
     "sam_deg": ("The same, spectral angle, mean", "{:.4f}\u00b0"),
     "block_mean_error_mean": ("Block mean against 10 m pixel, mean error", "{:.3f} DN"),
     "block_mean_error_p99": ("Block mean against 10 m pixel, 99th percentile", "{:.3f} DN"),
+    "uncertainty_median": ("Standard deviation of the mosaic's error, as the network has it, median", "{:.0f} DN"),
     "dark_pixels": ("Pixels that are 0 in a band of the scene, and the darkest value here", "{:,.0f}"),
     "lost_pixels": ("Pixels that came from an item, and are nodata in the scene", "{:,.0f}"),
 }
@@ -49,6 +66,18 @@ COMPARE = Template("""<figure>
 <input type="range" min="0" max="100" step="0.5" value="50" aria-label="$place: how much of the $coarse image to show">
 </div>
 <figcaption>$caption</figcaption>
+</figure>""")
+
+UNCERTAINTY = Template("""
+<h2>Uncertainty</h2>
+<p>$summary</p>
+<figure>
+<img src="$picture" alt="Map of the mosaic's uncertainty, from $low (dark) to $high (white)"
+ style="display: block; width: 100%; max-width: calc(85vh * $width / $height); margin: 0 auto; \
+image-rendering: pixelated">
+<figcaption>$low <span aria-hidden="true" style="display: inline-block; width: 8rem; height: .7rem; \
+background: linear-gradient(to right, rgb($darkest $darkest $darkest), #fff); border: 1px solid"></span> $high \
+in reflectance, mean of $bands; nodata is black</figcaption>
 </figure>""")
 
 
@@ -81,6 +110,7 @@ def write_page(
         ),
         overview=_compare(whole, stretch, "The whole mosaic"),
         details=_details(close, stretch),
+        uncertainty=_uncertainty(store, shown, figures),
         facts="\n".join(_row(name, value) for name, value in _facts(scene, bands, scale, model, held_by, figures)),
         items=_items(items),
         attribution=escape(_attribution(items)),
@@ -109,6 +139,30 @@ def _details(pairs: list[BeforeAfter], stretch: Stretch) -> str:
         return ""
     figures = [_compare(pair, stretch, f"Detail {k}") for k, pair in enumerate(pairs, 1)]
     return "<h2>Details</h2>\n" + f'<div class="details">\n{chr(10).join(figures)}\n</div>'
+
+
+def _uncertainty(store: Path, shown: Sequence[str], figures: dict[str, float]) -> str:
+    """The map of the bands that are shown, and its key; nothing of a mosaic without one."""
+    if not uncertainties_of(store):
+        return ""
+    deviations = uncertainty_map(store, list(map(uncertainty_of, shown)))
+    if not np.isfinite(deviations).any():
+        return ""  # what is valid is in bands that are not shown
+    low, high = np.nanpercentile(deviations, (1, 99)).tolist()
+    summary = "One standard deviation of the error of the mosaic, as the network has it."
+    if (median := figures.get("uncertainty_median")) is not None:
+        summary += f" Its median is {median * SCALE_FACTOR:.2g} in reflectance."
+    height, width = deviations.shape
+    return UNCERTAINTY.substitute(
+        summary=summary,
+        picture=data_uri(shaded(deviations, low, high)),
+        low=f"{low * SCALE_FACTOR:.2g}",
+        high=f"{high * SCALE_FACTOR:.2g}",
+        width=width,
+        height=height,
+        darkest=DARKEST,
+        bands=escape(", ".join(shown)),
+    )
 
 
 def _facts(

@@ -19,6 +19,8 @@ class Pass:
     inputs: tuple[str, ...]
     outputs: tuple[tuple[int, str], ...]
     """(channel, band) pairs that are kept."""
+    uncertainty: bool = False
+    """Whether the standard deviations of these channels' errors are kept as well."""
 
 
 def tiling_of(descriptor: ModelDescriptor) -> Tiling:
@@ -34,7 +36,9 @@ def false_colour(bands: Sequence[str], available: Sequence[str], model: ModelDes
     return [band for step in steps if step.inputs[:3] != tuple(model.bands[:3]) for _, band in step.outputs]
 
 
-def passes(bands: Sequence[str], available: Sequence[str], model_bands: Sequence[str]) -> list[Pass]:
+def passes(
+    bands: Sequence[str], available: Sequence[str], model_bands: Sequence[str], uncertainty: bool = False
+) -> list[Pass]:
     """How to get `bands` out of a network made for `model_bands`, given what the scene has.
 
     The model's own bands go through together where the scene has all of them, or all but the fourth, for which the
@@ -47,7 +51,7 @@ def passes(bands: Sequence[str], available: Sequence[str], model_bands: Sequence
     together = (*colours, *(band if band in available else model_bands[0] for band in model_bands[3:]))
     natural = tuple(dict.fromkeys(band for band in together if band in bands))
     if natural and set(together) <= set(available):
-        result.append(Pass(together, tuple((together.index(band), band) for band in natural)))
+        result.append(Pass(together, tuple((together.index(band), band) for band in natural), uncertainty))
     else:
         natural = ()
     for band in bands:
@@ -56,5 +60,5 @@ def passes(bands: Sequence[str], available: Sequence[str], model_bands: Sequence
             if len(model_bands) > 3:
                 guides = []
             inputs = (band, *guides, *[band] * len(model_bands))[: len(model_bands)]
-            result.append(Pass(inputs, ((0, band),)))
+            result.append(Pass(inputs, ((0, band),), uncertainty))
     return result

@@ -22,6 +22,8 @@ from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.scenes.scene import Scene
 
+from .store import array_of
+
 OVERVIEW = 1024
 """Longest side of the overview's 10 m image, in pixels; coarser where the scene is larger."""
 SHARP = 2048
@@ -31,6 +33,8 @@ DETAIL = 512
 DETAILS = 4
 CANDIDATES = 256
 """Most places that are looked at in the choice of details."""
+DARKEST = 40
+"""Grey of what is valid and least in a map, which nodata is not."""
 STRIP = 2**24
 """Scene pixels of a band that are averaged at once."""
 
@@ -128,6 +132,25 @@ def details(scene: Scene, store: Path, bands: Sequence[str], stretch: Stretch) -
         rows, cols = (slice(s.start * scale, s.stop * scale) for s in place.within(area))
         pairs.append(BeforeAfter(place, scene.read(bands, place), np.stack([array[rows, cols] for array in arrays])))
     return pairs
+
+
+def uncertainty_map(store: Path, names: Sequence[str]) -> NDArray[np.float32]:
+    """Mean of the arrays `names` of standard deviations: DN [y, x], NaN where none is valid.
+
+    From the finest level of the pyramid whose longer side is at most OVERVIEW pixels.
+    """
+    root = zarr.open_group(store, mode="r")
+    layout: Any = root.attrs["multiscales"]
+    level = next(level for level in layout["layout"] if max(level["spatial:shape"]) <= OVERVIEW)
+    planes = np.stack([np.asarray(array_of(root, f"{level['asset']}/{name}")[:]) for name in names])
+    valid = (planes != NODATA).sum(0)
+    return np.where(valid, planes.sum(0, dtype=np.float32) / np.maximum(valid, 1), np.nan).astype(np.float32)
+
+
+def shaded(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """[y, x] -> grey [y, x, 1]: from DARKEST at `low` to white at `high`; NaN is black."""
+    share = np.clip((values - low) / max(high - low, 1), 0, 1)
+    return np.asarray(np.nan_to_num(DARKEST + (255 - DARKEST) * share + 0.5).astype(np.uint8)[:, :, None])
 
 
 def scale_of(scene: Scene, store: Path) -> int:

@@ -32,6 +32,8 @@ from rsup.pipeline.outline import ring_in_degrees
 from rsup.pipeline.public import printable, public_address
 from rsup.pipeline.scenes.attributes import moment
 
+from .store import uncertainty_of
+
 EXTENSIONS = [
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
@@ -50,6 +52,13 @@ ASSETS: dict[str, dict[str, Any]] = {
         "title": "Mosaic as multiscale Zarr store",
         "media_type": "application/vnd.zarr; version=3",
         "roles": ["data"],
+    },
+    "uncertainty": {
+        "title": "Uncertainty of the mosaic as cloud-optimised GeoTIFF",
+        "description": "One standard deviation of the error of each band, as the network has it, in reflectance. "
+        "The Zarr store has it as well.",
+        "media_type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "roles": ["data", "uncertainty"],
     },
     "page": {"title": "Before and after", "media_type": "text/html", "roles": ["overview"]},
 }
@@ -113,7 +122,8 @@ def stac_item(
         stac_extensions=EXTENSIONS,
     )
     for key, file in assets.items():
-        item.add_asset(key, _file_asset(key, file, described))
+        pixels = _bands(list(map(uncertainty_of, bands)), 0) if key == "uncertainty" else described
+        item.add_asset(key, _file_asset(key, file, pixels))
     item.add_asset("model", _model_asset(model))
     item.add_links(_derived_from(sources))
     return item.to_dict(include_self_link=False, transform_hrefs=False)
@@ -175,14 +185,14 @@ def _projection(window: Window, crs: str, scale: int) -> dict[str, Any]:
     }
 
 
-def _bands(bands: Sequence[str]) -> list[dict[str, Any]]:
+def _bands(bands: Sequence[str], offset: float = ADD_OFFSET) -> list[dict[str, Any]]:
     return [
         {
             "name": band,
             "data_type": "uint16",
             "nodata": NODATA,
             "raster:scale": SCALE_FACTOR,
-            "raster:offset": ADD_OFFSET,
+            "raster:offset": offset,
         }
         for band in bands
     ]

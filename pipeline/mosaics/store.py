@@ -1,8 +1,8 @@
 """The mosaic store: a multiscale Zarr 3 group that many processes fill, one chunk a task.
 
-In: finished chunks, uint16 [band, y, x]. Out: one [y, x] array a band at the root, and halved copies in the
-child groups "2", "4", "8", ... down to 512 px, each a CF dataset of its own (cf.py). Equal input gives equal
-bytes, however often and in whatever order chunks are written.
+In: finished chunks, uint16 [plane, y, x]. Out: one [y, x] array a band at the root, perhaps one more with the standard
+deviations of its errors, and halved copies in the child groups "2", "4", "8", ... down to 512 px, each a CF dataset of
+its own (cf.py). Equal input gives equal bytes, however often and in whatever order chunks are written.
 Conventions: zarr-conventions `multiscales`, `spatial` and `proj:` (GeoZarr), version 1, beside CF.
 """
 
@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import replacing, sync_tree, writing
-from rsup.pipeline.cf import add_array, add_grid, consolidate, sync_chunk
+from rsup.pipeline.cf import (
+    BAND_ATTRIBUTES,
+    UNCERTAINTY_ATTRIBUTES,
+    add_array,
+    add_grid,
+    consolidate,
+    sync_chunk,
+)
 from rsup.pipeline.lattice import Window
 
 SMALLEST_OVERVIEW = 512
@@ -81,43 +88,56 @@ def create_mosaic(
     bands: Sequence[str],
     chunk: int,
     attributes: dict[str, Any],
+    uncertainty: bool = False,
 ) -> None:
     """Create the store with all its levels, every pixel nodata; nothing happens where this very store exists.
 
     `chunk` is the side of a chunk in lattice pixels, so chunk (i, j) of the store is chunk (i, j) of
-    `grid.chunks(window, chunk)`. `attributes` go to the root. The store appears whole or not at all.
+    `grid.chunks(window, chunk)`. `attributes` go to the root. With `uncertainty` each band has a second array, for the
+    standard deviation of its error. The store appears whole or not at all.
     Raises OutputError where `path` holds something else or cannot be written.
     """
     with writing(path, OutputError):
         if path.exists():
             with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-                _create(Path(folder) / "new", window, crs, scale, bands, chunk, attributes)
+                _create(Path(folder) / "new", window, crs, scale, bands, chunk, attributes, uncertainty)
                 if _metadata(path) != _metadata(Path(folder) / "new"):
                     raise OutputError(f"{path} holds another mosaic; remove it or choose another output folder")
         else:
             with replacing(path) as fresh:
-                _create(fresh, window, crs, scale, bands, chunk, attributes)
+                _create(fresh, window, crs, scale, bands, chunk, attributes, uncertainty)
                 sync_tree(fresh)
 
 
-def write_chunk(path: Path, bands: Sequence[str], index: tuple[int, int], data: NDArray[np.uint16]) -> None:
-    """Write chunk `index` (row, column of the chunk grid): uint16 [band, y, x], the chunk's whole extent.
+def write_chunk(path: Path, names: Sequence[str], index: tuple[int, int], data: NDArray[np.uint16]) -> None:
+    """Write chunk `index` (row, column of the chunk grid) of the named arrays: uint16 [plane, y, x], its whole extent.
 
     On the disk (fsync) when it returns. No other chunk is read or written, so any number of processes may
     write different chunks. Raises ValueError for data of another shape, OSError where the disk refuses.
     """
     group = zarr.open_group(path, mode="r+")
-    for band, plane in zip(bands, data, strict=True):
-        array = array_of(group, band)
+    for name, plane in zip(names, data, strict=True):
+        array = array_of(group, name)
         _check_plane(array, index, plane)
         # A write of the whole chunk: zarr neither reads what stood there nor touches a neighbour.
         array.set_block_selection(index, plane)
-    sync_chunk(path, list(bands), index)
+    sync_chunk(path, list(names), index)
 
 
 def bands_of(path: Path) -> tuple[str, ...]:
     """The mosaic's bands, in the order they were asked for."""
     names: Any = zarr.open_group(path, mode="r").attrs["bands"]
+    return tuple(names)
+
+
+def uncertainty_of(band: str) -> str:
+    """Name of the array of the standard deviations of a band's errors."""
+    return f"{band}_uncertainty"
+
+
+def uncertainties_of(path: Path) -> tuple[str, ...]:
+    """Names of these arrays, in the order of the bands; none where the mosaic has none."""
+    names: Any = zarr.open_group(path, mode="r").attrs.get("uncertainty", ())
     return tuple(names)
 
 
@@ -142,12 +162,14 @@ def _create(
     bands: Sequence[str],
     chunk: int,
     attributes: dict[str, Any],
+    uncertainty: bool,
 ) -> None:
     levels = _levels(window, scale)
     described = {
         **attributes,
         "Conventions": "CF-1.11",
         "bands": list(bands),
+        **({"uncertainty": list(map(uncertainty_of, bands))} if uncertainty else {}),
         "zarr_conventions": CONVENTIONS,
         "multiscales": {"layout": [_layout(level) for level in levels], "resampling_method": "average"},
         **({"proj:code": crs} if crs.startswith("EPSG:") else {"proj:wkt2": crs}),
@@ -161,7 +183,11 @@ def _create(
         group = root if level.source is None else root.create_group(level.group, attributes={"Conventions": "CF-1.11"})
         add_grid(group, level.transform, level.shape, crs)
         for band in bands:
-            add_array(group, band, level.shape, chunk * scale)
+            beside = {"ancillary_variables": uncertainty_of(band)} if uncertainty else {}
+            add_array(group, band, level.shape, chunk * scale, attributes=BAND_ATTRIBUTES | beside)
+            if uncertainty:
+                about = UNCERTAINTY_ATTRIBUTES | {"long_name": f"standard deviation of the error of {band}"}
+                add_array(group, uncertainty_of(band), level.shape, chunk * scale, attributes=about)
     for level in reversed(levels):  # the root last: its copy holds the children's
         consolidate(path / level.group)
 

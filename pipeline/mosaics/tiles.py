@@ -74,8 +74,10 @@ def finished_tiles(
     consistency: Consistency,
     cache: TileCache,
 ) -> Iterator[tuple[Window, Tensor]]:
-    """Every tile of `window` that has a valid pixel, with its output [channel, y, x] in stored numbers, always in the
+    """Every tile of `window` that has a valid pixel, with its output [plane, y, x] in stored numbers, always in the
     same order: sums of float32 depend on theirs.
+
+    The planes are the pass's outputs and, where it keeps them, the standard deviations of their errors.
     """
     tiling = tiling_of(model.descriptor)
     channels, bands = zip(*step.outputs, strict=True)
@@ -98,7 +100,9 @@ def finished_tiles(
         for (tile, numbers), values in zip(batch, predicted, strict=True):
             lr = torch.from_numpy(numbers[list(channels)].astype(np.float32)).to(values.device)
             there = torch.from_numpy(valid.pop(tile)).to(values.device)
-            sr = consistency.tile(from_network(values), lr, model.descriptor.scale, bands, there)
+            sr = consistency.tile(from_network(values[: len(bands)]), lr, model.descriptor.scale, bands, there)
+            if step.uncertainty:
+                sr = torch.cat([sr, values[len(bands) :]])
             ready[tile] = sr
             weighty = tile.grow(-tiling.halo)
             if weighty.intersect(window) != weighty:
@@ -112,13 +116,16 @@ def finished_tiles(
 
 
 def _predictions(
-    step: Pass, tiles: list[tuple[Window, NDArray[np.uint16]]], model: Upscaler
+    step: Pass, waiting: list[tuple[Window, NDArray[np.uint16]]], model: Upscaler
 ) -> Iterator[tuple[list[tuple[Window, NDArray[np.uint16]]], Tensor]]:
-    """Batches of filled tiles with what the network makes of them [n, channel, y, x], one batch ahead of the caller."""
+    """Batches of filled tiles with what the network makes of them [n, plane, y, x], one batch ahead of the caller."""
     channels = [channel for channel, _ in step.outputs]
+    if step.uncertainty:  # the second half of what comes out
+        channels += [len(step.inputs) + channel for channel in channels]
 
     def predict(batch: list[tuple[Window, NDArray[np.uint16]]]) -> Tensor:
-        predicted = model(torch.from_numpy(to_network(np.stack([numbers for _, numbers in batch]))))[:, channels]
+        tiles = torch.from_numpy(to_network(np.stack([numbers for _, numbers in batch])))
+        predicted = model(tiles, uncertainty=step.uncertainty)[:, channels]
         if not torch.isfinite(predicted).all():
             row, col = batch[0][0].row, batch[0][0].col
             raise ModelError(
@@ -127,7 +134,7 @@ def _predictions(
             )
         return predicted
 
-    batches = [tiles[start : start + model.batch] for start in range(0, len(tiles), model.batch)]
+    batches = [waiting[start : start + model.batch] for start in range(0, len(waiting), model.batch)]
     with ThreadPoolExecutor(1, "network") as pool:
         running = [pool.submit(predict, batch) for batch in batches[:1]]
         for batch, following in zip_longest(batches, batches[1:]):

@@ -36,7 +36,8 @@ class FakeUpscaler:
     batch: int = 1
     device: torch.device = torch.device("cpu")
 
-    def __call__(self, tiles: Tensor) -> Tensor:
+    def __call__(self, tiles: Tensor, *, uncertainty: bool = False) -> Tensor:
+        assert not uncertainty
         return self.network(tiles.repeat_interleave(4, 2).repeat_interleave(4, 3))
 
 

@@ -38,7 +38,8 @@ class FakeUpscaler:
     batch: int = 5
     device: torch.device = torch.device("cpu")
 
-    def __call__(self, tiles: Tensor) -> Tensor:
+    def __call__(self, tiles: Tensor, *, uncertainty: bool = False) -> Tensor:
+        assert not uncertainty
         scale = self.descriptor.scale
         return self.network(tiles.repeat_interleave(scale, 2).repeat_interleave(scale, 3))
 
