@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from rsup.models.networks.compact import CompactConfig, CompactStudent
 from rsup.models.networks.slimdiffsr.config import StudentConfig
 from rsup.models.published import import_published, published_layout
+from rsup.models.weights_file import save_weights, student_header
 
 Draw = Callable[..., dict[str, Tensor]]
 SaveStudent = Callable[..., Path]
@@ -43,6 +45,25 @@ def draw_state(layout: Mapping[str, tuple[int, ...]], salt: str = "rsup-parity-a
 def draw() -> Draw:
     """`draw(layout, salt)`: a state dict in the published layout."""
     return draw_state
+
+
+@pytest.fixture(scope="session")
+def sure_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of a compact student of x4 and four bands that says how far it may be off: 24 px tiles."""
+    config = CompactConfig(
+        scale=4, bands=4, local=True, uncertainty=True, channels=(8,), deep_channels=8, blocks=1, shuffled=8
+    )
+    torch.manual_seed(4)
+    student = CompactStudent(config)
+    state = {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in student.state_dict().items()}
+    # The map shall differ from place to place.
+    state["doubt.last.weight"] = torch.randn_like(state["doubt.last.weight"])
+    bands = ("red", "green", "blue", "nir")
+    sizes = {"tile": 24, "halo": 2, "overlap": 4}
+    header = student_header(config, 4, bands=bands, licence="Apache-2.0", source="random numbers", **sizes)
+    path = tmp_path_factory.mktemp("sure") / "sure.safetensors"
+    save_weights(path, state, header)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -151,6 +151,33 @@ def test_upscale(make_scene: Callable[..., Scene], forks: Forks, replacing: bool
         assert hidden == [".rsup"] and os.listdir(folder / ".rsup" / "scene_x4") == ["ledger.jsonl"]
 
 
+@pytest.mark.slow
+def test_a_run_without_uncertainty_ends_what_one_with_it_has_begun(
+    make_scene: Callable[..., Scene], forks: Forks, sure_student: Path, tmp_path: Path
+) -> None:
+    dn = np.random.default_rng(0).integers(1, 65535, (3, 40, 40)).astype(np.uint16)
+    scene, begun, whole = make_scene(dn).path, tmp_path / "begun", tmp_path / "whole"
+    begun.mkdir()
+    finish(forks, scene, begun, "--model", str(sure_student), "--uncertainty")
+
+    def again(folder: Path, **options: Any) -> dict[str, Any]:
+        request = UpscaleRequest(scene, 4, folder, str(sure_student), device="cpu", uncertainty=True)
+        return upscale(replace(request, **options))
+
+    shutil.copytree(begun, whole)
+    again(whole)
+    new = digests(whole)
+    assert len(new) == 5 and "scene_x4_uncertainty.tif" in new
+    folders = copies(begun, again, tmp_path)
+    assert len(folders) >= 5
+    for number, folder in enumerate(folders):
+        check_visible(folder, "scene_x4.zarr", {}, new)
+        words = "belongs to another run" if number % 2 else "_uncertainty.tif would stand beside"
+        with pytest.raises(OutputError, match=words):
+            again(folder, uncertainty=False, overwrite=number % 2 == 0)
+        assert digests(folder) == new and again(folder)["already_done"]
+
+
 @pytest.mark.parametrize("replacing", [False, True])
 def test_fetch(archive: Archive, replacing: bool, tmp_path: Path) -> None:
     def again(folder: Path, **options: Any) -> dict[str, Any]:

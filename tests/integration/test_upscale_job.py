@@ -3,17 +3,19 @@
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
-import rioxarray  # noqa: F401  registers the accessor
+import rioxarray
 import xarray as xr
 from numpy.typing import NDArray
 from rio_cogeo import cog_validate
 
-from rsup.models.base.errors import ArgumentError, ModelError
+from rsup.models.base.errors import ArgumentError, ModelError, OutputError
 from rsup.models.upscaler import descriptor_of
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
@@ -205,6 +207,49 @@ def test_a_run_goes_on_in_the_arithmetic_it_was_begun_in(
             with Ledger.open(plan.work / "ledger.jsonl") as ledger:
                 assert ledger.settled("arithmetic") == arithmetic
     assert (begun["float32"] != begun["bfloat16 on cpu"]).any()
+
+
+def test_uncertainty_stands_beside_a_mosaic_that_is_the_same_without_it(
+    make_scene: Callable[..., Scene], sure_student: Path, rsup: Callable[..., Any], tmp_path: Path
+) -> None:
+    y, x = np.mgrid[:100, :90]
+    rng = np.random.default_rng(0)
+    dn = np.stack([2000 + 600 * np.sin(x / (9 + k)) * np.cos(y / 13) + rng.normal(0, 90, x.shape) for k in range(4)])
+    dn[:, 50:60, :40] = 0
+    bands = ("red", "green", "blue", "nir")
+    scene = make_scene(dn.astype(np.uint16), bands=bands)
+    asked = UpscaleRequest(scene.path, 4, tmp_path / "plain", str(sure_student), bands, device="cpu", chunk=64)
+    upscale(asked)
+    options = f"--scale 4 --chunk 64 --device cpu --workers 2 --bands {','.join(bands)} --uncertainty --json".split()
+    out = tmp_path / "sure"
+    result = rsup("upscale", scene.path, *options, "--model", sure_student, "-o", out)
+    assert result.returncode == 0, result.stderr
+    names = {f"scene_x4{ending}" for ending in (".html", ".json", ".tif", "_uncertainty.tif", ".zarr")}
+    said = json.loads(result.stdout)
+    assert {Path(name).name for name in said["outputs"]} == {path.name for path in out.iterdir()} - {".rsup"} == names
+
+    plain, sure = tmp_path / "plain" / "scene_x4.zarr", out / "scene_x4.zarr"
+    pieces = [path.relative_to(plain) for path in plain.glob("**/c/**/*") if path.is_file()]
+    assert len(pieces) > 12
+    assert all((plain / piece).read_bytes() == (sure / piece).read_bytes() for piece in pieces)
+    assert (tmp_path / "plain/scene_x4.tif").read_bytes() == (out / "scene_x4.tif").read_bytes()
+
+    deviations = stored(sure, tuple(f"{band}_uncertainty" for band in bands))
+    assert ((deviations == 0) == (scene.read(bands, scene.aoi) == 0).repeat(4, 1).repeat(4, 2)).all()
+    median = np.quantile(deviations[deviations > 0], 0.5, method="inverted_cdf")
+    assert said["consistency"]["uncertainty_median"] == median and deviations.std() > 5
+    with rioxarray.open_rasterio(out / "scene_x4_uncertainty.tif", mask_and_scale=True) as tif:
+        np.testing.assert_allclose(tif, np.where(deviations > 0, deviations * 1e-4, np.nan), atol=1e-6)
+    item = json.loads((out / "scene_x4.json").read_text())
+    assert item["assets"]["uncertainty"]["href"] == "scene_x4_uncertainty.tif"
+    assert f"Its median is {median * 1e-4:.2g} in reflectance" in (out / "scene_x4.html").read_text()
+
+    # Neither kind of run goes on in the other's place, and none leaves another's uncertainty beside its mosaic.
+    with pytest.raises(OutputError, match=r"belongs to another run \(uncertainty differ\)"):
+        upscale(replace(asked, output=out))
+    with pytest.raises(OutputError, match=r"scene_x4_uncertainty\.tif would stand beside a mosaic that it is not of"):
+        upscale(replace(asked, output=out, overwrite=True))
+    assert upscale(replace(asked, output=out, uncertainty=True))["already_done"] is True
 
 
 def test_more_memory_than_there_is_is_refused_before_anything_is_written(

@@ -130,3 +130,13 @@ def test_what_a_terminal_obeys_does_not_reach_it(rsup: Rsup, capsys: pytest.Capt
     print_result({"scene": hostile, "items": [{"id": hostile}], "figures": {hostile: 1.0}}, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and not {"\x1b", "\u202e", "\u2066"} & set("".join(lines))
+
+
+def test_figures_are_short_for_people_and_whole_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"rms": 0.04466790621174009, "angle": 1.2e-5, "psnr": 38.1267, "lost": 1234567.0, "dark": 7, "no": None}
+    print_result({"consistency": figures, "seconds": 12.25}, as_json=False)
+    assert capsys.readouterr().out == (
+        "consistency: rms 0.0447, angle 1.2e-05, psnr 38.13, lost 1234567, dark 7, no None\nseconds: 12.25\n"
+    )
+    print_result({"consistency": figures}, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"consistency": figures}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,40 @@ def test_a_band_that_no_array_of_a_mosaic_can_be_called_is_refused(tmp_path: Pat
     for name in ("../red", "x", "2"):
         with pytest.raises(ArgumentError, match="no array of a mosaic can be called that"):
             UpscalePlan.make(UpscaleRequest(path, 4, tmp_path, "nearest", (name,), device="cpu"))
+
+
+def test_uncertainty_is_told_only_of_what_a_network_has_learned_it_for(
+    tmp_path: Path, sure_student: Path, tiny_student: Student
+) -> None:
+    path = tiff(tmp_path / "s.tif", numbers(), ("red", "nir", "swir16"))
+    asked = UpscaleRequest(path, 4, tmp_path, str(sure_student), ("red", "nir"), device="cpu", uncertainty=True)
+    for change, words in (
+        (
+            {"model": "bicubic"},
+            "bicubic does not say how far it may be off; give as --model a student that has learned",
+        ),
+        ({"model": str(tiny_student(4))}, "tiny-x4 does not say how far it may be off"),
+        ({"consistency": "mean"}, "--consistency mean: --uncertainty is that of mosaics held by the sensor's response"),
+        (
+            {"bands": ("red", "B11")},
+            "sure knows how far it may be off in red, green, blue, nir; leave swir16 out of --bands",
+        ),
+    ):
+        with pytest.raises(ArgumentError, match=words):
+            UpscalePlan.make(replace(asked, **change))
+        UpscalePlan.make(replace(asked, **change, uncertainty=False))
+
+
+def test_uncertainty_is_a_run_of_its_own_with_twice_the_pixels(tmp_path: Path, sure_student: Path) -> None:
+    path = tiff(tmp_path / "s.tif", numbers(), ("red", "nir", "swir16"))
+    asked = UpscaleRequest(path, 4, tmp_path, str(sure_student), ("red", "nir"), device="cpu")
+    without, sure = (UpscalePlan.make(replace(asked, uncertainty=wanted)) for wanted in (False, True))
+    assert "uncertainty" not in without.fingerprint(), "runs that were begun without it go on"
+    assert sure.fingerprint() == without.fingerprint() | {"uncertainty": True}
+    assert sure.summary()["bytes"] == 2 * without.summary()["bytes"]
+    pixels = without.summary()["bytes"] // (2 * 2)
+    assert sure.task_bytes() - without.task_bytes() == 2 * pixels * (4 + 2)
+    names = [Path(name).name for name in sure.summary()["outputs"]]
+    assert names == ["s_x4.html", "s_x4.json", "s_x4.tif", "s_x4_uncertainty.tif", "s_x4.zarr"]
+    assert without.planes == ("red", "nir")
+    assert sure.planes == ("red", "nir", "red_uncertainty", "nir_uncertainty")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from rsup.models.base.errors import ModelError
 from rsup.models.base.radiometry import to_network
 from rsup.models.consistency import Consistency, MeanConsistency, SensorConsistency
 from rsup.models.sensors.sentinel2 import SENTINEL2
-from rsup.models.upscaler import ModelDescriptor, load
+from rsup.models.upscaler import ModelDescriptor, Upscaler, load
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.chunk import upscale_chunk
 from rsup.pipeline.mosaics.passes import Pass, passes, tiling_of
@@ -97,17 +98,19 @@ def landscape(height: int, width: int, bands: Sequence[str] = RGB, holes: bool =
 
 def mosaic(
     raster: Raster,
-    model: FakeUpscaler,
+    model: FakeUpscaler | Upscaler,
     chunk: int,
     bands: Sequence[str] = RGB,
     window: Window | None = None,
     consistency: Consistency = MEANS,
+    **options: Any,
 ) -> NDArray[np.uint16]:
     window, scale = window or raster.window, model.descriptor.scale
-    out = np.zeros((len(bands), window.height * scale, window.width * scale), np.uint16)
+    planes = len(bands) * (2 if options.get("uncertainty") else 1)
+    out = np.zeros((planes, window.height * scale, window.width * scale), np.uint16)
     for _, part in chunks(window, chunk):
         rows, cols = (slice(s.start * scale, s.stop * scale) for s in part.within(window))
-        out[:, rows, cols] = upscale_chunk(raster.read, raster.bands, part, bands, model, consistency)  # type: ignore[arg-type]
+        out[:, rows, cols] = upscale_chunk(raster.read, raster.bands, part, bands, model, consistency, **options)  # type: ignore[arg-type]
     return out
 
 
@@ -320,3 +323,65 @@ def test_dark_pixels_are_there_in_the_mosaic(tmp_path: Path) -> None:
     scene = open_scene(strangers.tiff(tmp_path / "s.tif", dn))
     sr = upscale_chunk(scene.read, scene.bands, strangers.WINDOW, ("red", "blue"), load("nearest", 4), MEANS)
     np.testing.assert_array_equal(sr, meant[[0, 2]].repeat(4, 1).repeat(4, 2))
+
+
+FOUR = (*RGB, "nir")
+
+
+def blended_deviations(raster: Raster, model: Upscaler) -> NDArray[np.float64]:
+    """What the model says of each tile [band, y, x], averaged in float64 by each pixel's depth in its ramps."""
+    scale, tiling = model.descriptor.scale, tiling_of(model.descriptor)
+    across = np.arange(tiling.size * scale) + 0.5
+    depth = np.minimum(across, tiling.size * scale - across) - tiling.halo * scale
+    ramp = np.clip(depth / (tiling.overlap * scale), 0, 1)
+    whole = raster.window.grow(tiling.size)
+    total = np.zeros((len(FOUR), whole.height * scale, whole.width * scale))
+    weight = np.zeros(total.shape[1:])
+    for tile in tiling.tiles(raster.window):
+        if (numbers := raster.read(FOUR, tile)).any():
+            said = model(torch.from_numpy(to_network(fill_nodata(numbers)))[None], uncertainty=True)[0, len(FOUR) :]
+            rows, cols = (slice(s.start * scale, s.stop * scale) for s in tile.within(whole))
+            total[:, rows, cols] += np.outer(ramp, ramp) * said.double().numpy()
+            weight[rows, cols] += np.outer(ramp, ramp)
+    rows, cols = (slice(s.start * scale, s.stop * scale) for s in raster.window.within(whole))
+    return np.asarray(total[:, rows, cols] / np.maximum(weight[rows, cols], 1e-9))
+
+
+def test_the_uncertainty_is_what_the_model_says_of_each_tile_blended(sure_student: Path) -> None:
+    raster, model = landscape(70, 64, FOUR), load(str(sure_student), 4)
+    valid = (raster.data > 0).repeat(4, 1).repeat(4, 2)
+    expected = np.where(valid, blended_deviations(raster, model).clip(1, 65535), 0)
+    plain = mosaic(raster, model, 512, FOUR, consistency=SENSOR)
+    whole = mosaic(raster, model, 512, FOUR, consistency=SENSOR, uncertainty=True)
+    np.testing.assert_array_equal(whole[:4], plain)
+    # Rounded to whole numbers, after sums in float32.
+    assert (np.abs(whole[4:] - expected) <= 0.501 + 1e-6 * expected).all()
+    np.testing.assert_array_equal(whole[4:] > 0, valid)
+    assert all(plane[plane > 0].std() > 5 for plane in whole[4:]), "a map that is the same everywhere tells nothing"
+
+    cache = TileCache(1 << 30)
+    parts = mosaic(raster, model, 27, FOUR, consistency=SENSOR, uncertainty=True, cache=cache)
+    assert cache and np.abs(parts.astype(int) - whole).max() <= 1
+    # The same bands from the cache that holds deviations too, and another order of bands.
+    np.testing.assert_array_equal(mosaic(raster, model, 512, FOUR, consistency=SENSOR, cache=cache), plain)
+    some = mosaic(raster, model, 512, ("nir", "green"), consistency=SENSOR, uncertainty=True)
+    np.testing.assert_array_equal(some, whole[[3, 1, 7, 5]])
+    inner = Window(raster.window.row + 24, raster.window.col + 24, 30, 20)
+    window = mosaic(raster, model, 512, FOUR, inner, SENSOR, uncertainty=True)
+    assert np.abs(window.astype(int) - whole[:, 96:216, 96:176]).max() <= 1
+
+
+@pytest.mark.parametrize(("deviation", "limit"), [(1e-4, 1), (1e6, 65535)])
+def test_an_uncertainty_stays_in_the_range_of_numbers(deviation: float, limit: int) -> None:
+    """Where the pixel is valid it is neither 0, which is nodata, nor more than can be stored."""
+
+    @dataclass
+    class Doubtful(FakeUpscaler):
+        def __call__(self, tiles: Tensor, *, uncertainty: bool = False) -> Tensor:
+            image = super().__call__(tiles)
+            return torch.cat([image, torch.full_like(image, deviation)], 1) if uncertainty else image
+
+    raster = landscape(60, 70)
+    model = Doubtful(fake(lambda x: x).descriptor, lambda x: x)
+    out = mosaic(raster, model, 64, consistency=SENSOR, uncertainty=True)
+    np.testing.assert_array_equal(out[3:], limit * (raster.data > 0).repeat(4, 1).repeat(4, 2))

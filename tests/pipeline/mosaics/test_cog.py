@@ -29,16 +29,17 @@ PROVENANCE = {
 }
 
 
-def make(path: Path, bands: tuple[str, ...]) -> NDArray[np.uint16]:
-    """A store with smooth random bands, a nodata corner and one wholly empty chunk."""
+def make(path: Path, bands: tuple[str, ...], uncertainty: bool = False) -> NDArray[np.uint16]:
+    """A store with smooth random planes, a nodata corner and one wholly empty chunk."""
     rng = np.random.default_rng(4)
-    shape = (len(bands), WINDOW.height * SCALE, WINDOW.width * SCALE)
+    names = (*bands, *(f"{band}_uncertainty" for band in bands if uncertainty))
+    shape = (len(names), WINDOW.height * SCALE, WINDOW.width * SCALE)
     data = np.cumsum(rng.integers(0, 7, shape), axis=2).astype(np.uint16) + np.uint16(1)
     data[:, :500, 1100:] = 0
-    create_mosaic(path, WINDOW, CRS, SCALE, bands, CHUNK, PROVENANCE)
+    create_mosaic(path, WINDOW, CRS, SCALE, bands, CHUNK, PROVENANCE, uncertainty)
     for index, part in chunks(WINDOW, CHUNK):
         rows, cols = (slice(s.start * SCALE, s.stop * SCALE) for s in part.within(WINDOW))
-        write_chunk(path, bands, index, data[:, rows, cols])
+        write_chunk(path, names, index, data[:, rows, cols])
     return data
 
 
@@ -74,6 +75,20 @@ def test_valid_and_the_store_s_numbers_on_the_store_s_grid(tmp_path: Path, bands
         mean = np.asarray(np.ma.masked_equal(blocks, 0).mean(axis=(1, 3)).filled(0))
         assert np.abs(half.read(1) - mean).max() <= 0.5  # nodata takes no part in the average
     assert [file.name for file in sorted(tmp_path.iterdir())] == ["a.tif", "a.zarr"]
+
+
+def test_the_uncertainty_is_a_file_of_its_own_without_an_offset(tmp_path: Path) -> None:
+    data = make(tmp_path / "a.zarr", ("red", "nir"), uncertainty=True)
+    write_cog(tmp_path / "a.zarr", tmp_path / "a.tif", lambda *_: None)
+    write_cog(tmp_path / "a.zarr", tmp_path / "a_uncertainty.tif", lambda *_: None, uncertainty=True)
+    assert cog_validate(tmp_path / "a_uncertainty.tif", strict=True) == (True, [], [])
+    with rasterio.open(tmp_path / "a.tif") as bands, rasterio.open(tmp_path / "a_uncertainty.tif") as tif:
+        np.testing.assert_array_equal(bands.read(), data[:2])
+        np.testing.assert_array_equal(tif.read(), data[2:])
+        assert tif.descriptions == ("red_uncertainty", "nir_uncertainty")
+        assert tif.scales == (1e-4, 1e-4) and tif.offsets == (0, 0) and tif.nodatavals == (0, 0)
+        assert ColorInterp.red not in tif.colorinterp and ColorInterp.alpha not in tif.colorinterp
+        assert tif.transform == bands.transform and tif.overviews(1) == bands.overviews(1)
 
 
 @pytest.mark.slow

@@ -18,7 +18,17 @@ from rsup.models.base.errors import OutputError
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.overviews import build_overviews
 from rsup.pipeline.mosaics.page import write_page
-from rsup.pipeline.mosaics.pictures import DETAIL, SHARP, Stretch, data_uri, details, ground, overview, shown_bands
+from rsup.pipeline.mosaics.pictures import (
+    DETAIL,
+    SHARP,
+    Stretch,
+    data_uri,
+    details,
+    ground,
+    overview,
+    shown_bands,
+    uncertainty_map,
+)
 from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.scene import Scene
@@ -45,9 +55,17 @@ ITEM = {
 
 
 def make(
-    folder: Path, window: Window = WINDOW, scale: int = 8, items: Any = (ITEM,), nodata: bool = True
+    folder: Path,
+    window: Window = WINDOW,
+    scale: int = 8,
+    items: Any = (ITEM,),
+    nodata: bool = True,
+    uncertainty: bool = False,
 ) -> tuple[Scene, Path, NDArray[np.uint16]]:
-    """A scene with margin, textured in its south-east, empty in a corner; the mosaic repeats its pixels."""
+    """A scene with margin, textured in its south-east, empty in a corner; the mosaic repeats its pixels.
+
+    Where it has uncertainty, that is a tenth of the pixels' numbers.
+    """
     rng = np.random.default_rng(6)
     outer = window.grow(8)
     rows, cols = np.mgrid[: outer.height, : outer.width]
@@ -61,10 +79,12 @@ def make(
         plane = np.zeros((part.height, part.width), np.uint8)
         writer.write(index, lr[(slice(None), *part.within(outer))], plane, plane.astype(np.uint16))
     store = folder / "s_x.zarr"
-    create_mosaic(store, window, "EPSG:32633", scale, BANDS, 128, {})
+    create_mosaic(store, window, "EPSG:32633", scale, BANDS, 128, {}, uncertainty)
     for index, part in chunks(window, 128):
         sr = lr[(slice(None), *part.within(outer))].repeat(scale, 1).repeat(scale, 2)
         write_chunk(store, BANDS, index, sr)
+        if uncertainty:
+            write_chunk(store, [f"{band}_uncertainty" for band in BANDS], index, sr // 10)
     build_overviews(store, lambda *_: None)
     return open_scene(folder / "s.zarr"), store, lr[(slice(None), *window.within(outer))]
 
@@ -193,6 +213,48 @@ def test_a_scene_of_few_pixels_has_a_page(tmp_path: Path, window: Window, scale:
     text, page = page_of(make(tmp_path, window, scale))
     assert pixels(page.of("img")[0]["src"]).shape[:2] == (window.height * scale, window.width * scale)
     assert "nan" not in page.text
+
+
+def test_the_map_of_the_uncertainty_shows_where_it_is_large(tmp_path: Path) -> None:
+    window = Window(0, 0, 90, 150)
+    scene, store, lr = make(tmp_path, window, 4, uncertainty=True)
+    bands = ("red", "green", "blue")
+    for name, median in (("a.html", {"uncertainty_median": 234.0}), ("b.html", {})):
+        write_page(tmp_path / name, scene, store, bands, MODEL, "sensor", FIGURES | median)
+    page = Elements((tmp_path / "a.html").read_text())
+    assert "Its median is 0.023 in reflectance." in page.text and "median234 DN" in page.text
+    assert "Its median" not in Elements((tmp_path / "b.html").read_text()).text
+    (image,) = [image for image in page.of("img") if "uncertainty" in str(image["alt"])]
+    shown = pixels(image["src"]).astype(float)
+    assert shown.shape == (360, 600)
+    expected = (lr[:3] // 10).mean(0).repeat(4, 0).repeat(4, 1)
+    valid = expected > 0
+    low, high = np.percentile(expected[valid], (1, 99))
+    grey = np.where(valid, 40 + 215 * np.clip((expected - low) / (high - low), 0, 1), 0)
+    assert np.abs(shown - grey).mean() < 2  # JPEG
+    for number in (low, high):
+        assert f"{number * 1e-4:.2g}" in str(image["alt"]) and f"{number * 1e-4:.2g}" in page.text
+    assert "in reflectance, mean of red, green, blue" in page.text
+    assert not re.search(r"url\(|@import|https?:", (tmp_path / "a.html").read_text())
+
+
+def test_a_map_of_a_large_mosaic_is_of_an_overview_and_one_of_nothing_is_none(tmp_path: Path) -> None:
+    scene, store, lr = make(tmp_path, Window(0, 0, 70, 300), 4, uncertainty=True)
+    found = uncertainty_map(store, ["red_uncertainty", "nir_uncertainty"])
+    assert found.shape == (140, 600)
+    low = (lr[[0, 3]] // 10).astype(float).mean(0).repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(found, np.where(low > 0, low, np.nan))
+    names = [f"{band}_uncertainty" for band in BANDS]
+    for index, part in chunks(scene.aoi, 128):
+        write_chunk(store, names, index, np.zeros((4, part.height * 4, part.width * 4), np.uint16))
+    build_overviews(store, lambda *_: None)
+    write_page(tmp_path / "p.html", scene, store, BANDS, MODEL, "sensor", {})
+    assert "Uncertainty" not in Elements((tmp_path / "p.html").read_text()).text
+
+
+def test_a_mosaic_without_uncertainty_has_no_map(made: Made) -> None:
+    text, _ = page_of(made)
+    assert "ncertainty" not in text
 
 
 def test_details_lie_where_the_texture_is_and_apart(made: Made) -> None:

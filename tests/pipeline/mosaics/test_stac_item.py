@@ -118,6 +118,21 @@ def test_read_back_by_pystac_and_its_extensions(tmp_path: Path) -> None:
     assert model.extra_fields["file:checksum"] == "1220" + str(MODEL["sha256"])
 
 
+def test_the_uncertainty_is_an_asset_with_bands_of_its_own() -> None:
+    item = make(assets=ASSETS | {"uncertainty": "town_x8_uncertainty.tif"})
+    validate_core(item)
+    asset = pystac.Item.from_dict(item).assets["uncertainty"]
+    assert asset.href == "town_x8_uncertainty.tif" and asset.roles == ["data", "uncertainty"]
+    assert "one standard deviation of the error" in str(asset.description).lower()
+    bands = asset.extra_fields["bands"]
+    assert [band["name"] for band in bands] == ["red_uncertainty", "green_uncertainty", "nir_uncertainty"]
+    assert {(b["nodata"], b["data_type"], b["raster:scale"], b["raster:offset"]) for b in bands} == {
+        (0, "uint16", 1e-4, 0)
+    }
+    del item["assets"]["uncertainty"]
+    assert item == make()
+
+
 def test_every_source_is_named_and_linked_without_secrets() -> None:
     item = make()
     links = [link for link in item["links"] if link["rel"] == "derived_from"]

@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 from rsup.models.base.errors import OutputError
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.overviews import build_overviews
-from rsup.pipeline.mosaics.store import bands_of, create_mosaic, has_valid_pixel, write_chunk
+from rsup.pipeline.mosaics.store import (
+    bands_of,
+    create_mosaic,
+    has_valid_pixel,
+    uncertainties_of,
+    uncertainty_of,
+    write_chunk,
+)
 
 CRS = "EPSG:32633"
 WINDOW = Window(-500_123, 40_007, 75, 131)
@@ -87,6 +94,38 @@ def test_xarray_reads_reflectance_and_the_exact_grid(tmp_path: Path) -> None:
         assert float(ds["y"][-1]) == -WINDOW.stop_row * 10 + 0.625
     with xr.open_dataset(store, engine="zarr", mask_and_scale=False) as raw:
         np.testing.assert_array_equal(raw["red"].values, data[0])
+
+
+def test_the_uncertainty_is_an_array_beside_each_band_at_every_level(tmp_path: Path) -> None:
+    data = scene_pixels()
+    deviations = np.where(data > 0, scene_pixels(seed=2), 0).astype(np.uint16)
+    names = ("red", "nir", "red_uncertainty", "nir_uncertainty")
+    for name, uncertainty in (("with", True), ("without", False)):
+        create_mosaic(tmp_path / name, WINDOW, CRS, SCALE, BANDS, CHUNK, {}, uncertainty)
+        for index, part in chunks(WINDOW, CHUNK):
+            rows, cols = (slice(s.start * SCALE, s.stop * SCALE) for s in part.within(WINDOW))
+            planes = np.concatenate([data, deviations])[: 4 if uncertainty else 2, rows, cols]
+            write_chunk(tmp_path / name, names[: len(planes)], index, planes)
+        build_overviews(tmp_path / name, lambda *_: None)
+    store = tmp_path / "with"
+    assert bands_of(store) == BANDS and uncertainties_of(store) == names[2:]
+    assert uncertainties_of(tmp_path / "without") == ()
+    expected = list(deviations)
+    for group in (None, "2", "4"):
+        with xr.open_dataset(store, engine="zarr", group=group, decode_coords="all") as ds:
+            assert set(ds.data_vars) == set(names)
+            for band, plane in zip(BANDS, expected, strict=True):
+                beside = ds[ds[band].attrs["ancillary_variables"]]
+                assert beside.name == uncertainty_of(band) and band in beside.attrs["long_name"]
+                assert beside.attrs["standard_name"].endswith(" standard_error") and beside.attrs["units"] == "1"
+                reflectance = np.where(plane == 0, np.nan, plane * 1e-4)  # a difference has no offset
+                np.testing.assert_allclose(beside.values, reflectance, rtol=0, atol=1e-9)
+        expected = [halved(plane) for plane in expected]
+    chunks_with, chunks_without = (
+        {name: each for name, each in digest(tmp_path / kind).items() if "/c/" in name and "uncertainty" not in name}
+        for kind in ("with", "without")
+    )
+    assert chunks_with == chunks_without
 
 
 def test_every_overview_is_a_dataset_and_the_mean_of_valid_pixels(tmp_path: Path) -> None:
