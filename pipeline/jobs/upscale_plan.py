@@ -221,10 +221,9 @@ class UpscalePlan:
 def _check_uncertainty(request: UpscaleRequest, model: ModelDescriptor) -> None:
     """Raise ArgumentError where nothing says how far the mosaic that is asked for may be off."""
     if not model.uncertainty:
-        raise ArgumentError(
-            f"--uncertainty: {model.name} does not say how far it may be off; give as --model a student that has "
-            'learned to (learns = "uncertainty" in its recipe)'
-        )
+        shipped = descriptor_of("default", request.scale).uncertainty
+        one = "leave out --model" if shipped else "give as --model a student that has learned to"
+        raise ArgumentError(f"--uncertainty: {model.name} does not say how far it may be off; {one}")
     if request.consistency != "sensor":
         raise ArgumentError(
             f"--consistency {request.consistency}: --uncertainty is that of mosaics held by the sensor's response; "

@@ -51,15 +51,12 @@ def test_a_band_that_no_array_of_a_mosaic_can_be_called_is_refused(tmp_path: Pat
 
 
 def test_uncertainty_is_told_only_of_what_a_network_has_learned_it_for(
-    tmp_path: Path, sure_student: Path, tiny_student: Student
+    tmp_path: Path, sure_student: Path, tiny_student: Student, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tiff(tmp_path / "s.tif", numbers(), ("red", "nir", "swir16"))
     asked = UpscaleRequest(path, 4, tmp_path, str(sure_student), ("red", "nir"), device="cpu", uncertainty=True)
     for change, words in (
-        (
-            {"model": "bicubic"},
-            "bicubic does not say how far it may be off; give as --model a student that has learned",
-        ),
+        ({"model": "bicubic"}, "bicubic does not say how far it may be off; "),
         ({"model": str(tiny_student(4))}, "tiny-x4 does not say how far it may be off"),
         ({"consistency": "mean"}, "--consistency mean: --uncertainty is that of mosaics held by the sensor's response"),
         (
@@ -70,6 +67,9 @@ def test_uncertainty_is_told_only_of_what_a_network_has_learned_it_for(
         with pytest.raises(ArgumentError, match=words):
             UpscalePlan.make(replace(asked, **change))
         UpscalePlan.make(replace(asked, **change, uncertainty=False))
+    monkeypatch.setattr("rsup.models.registry._default", lambda scale: sure_student)
+    with pytest.raises(ArgumentError, match="bicubic does not say how far it may be off; leave out --model"):
+        UpscalePlan.make(replace(asked, model="bicubic"))
 
 
 def test_uncertainty_is_a_run_of_its_own_with_twice_the_pixels(tmp_path: Path, sure_student: Path) -> None:
