@@ -3,12 +3,16 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from places import RECIPES, SHARED
 from safetensors.torch import load_file
+from scipy.ndimage import gaussian_filter
 
 from rsup.models.base.radiometry import from_network, to_network
+from rsup.models.consistency import hold
+from rsup.models.degradation.sensor import SensorDegradation
 from rsup.models.evaluate import EvaluateRequest, evaluate
 from rsup.models.registry import SHIPPED, descriptor_of
 from rsup.models.show import show_model
@@ -60,7 +64,25 @@ def test_it_restores_what_the_sensor_lost(scale: int, gain: float) -> None:
 def test_it_invents_nothing_on_flat_ground(scale: int) -> None:
     """Water, soil and cloud without structure stay so, within a third of the sensor's own noise (some 50 DN)."""
     for reflectance in (0.02, 0.1, 0.35, 0.9):
-        dn = torch.full((1, 3, 32, 32), reflectance * 1e4 + 1000)
+        dn = torch.full((1, 4, 32, 32), reflectance * 1e4 + 1000)
         restored = from_network(load("default", scale)(to_network(dn)))
         inside = restored[..., 4 * scale : -4 * scale, 4 * scale : -4 * scale]
         assert inside.std() < 16 and abs(float(inside.mean()) - dn[0, 0, 0, 0]) < 10, reflectance
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_what_lies_beyond_a_tile_hardly_moves_it(scale: int) -> None:
+    """Ground of fields, roads and noise, of which one tile sees all and another ends amid it: from its halo on they
+    differ by a twentieth at most of what they do where it ends.
+    """
+    model = load("default", scale)
+    halo, responses = model.descriptor.halo, SensorDegradation(bands=model.descriptor.bands).responses  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    fields = rng.uniform(1300, 3500, (4, 12, 20)).repeat(8, 1).repeat(8, 2)
+    fields[:, :, 30::40] = 4000
+    whole = torch.from_numpy((gaussian_filter(fields, (0, 0.5, 0.5)) + rng.normal(0, 15, fields.shape)).round()).float()
+    made = []
+    for dn in (whole[None], whole[None, :, :, 60:]):  # it ends amid a field
+        made.append(hold(from_network(model(to_network(dn))), dn, scale, responses)[0])
+    off = (made[0][..., 60 * scale :] - made[1]).square().mean((0, 1)).unflatten(0, (-1, scale)).mean(1).sqrt()
+    assert off[halo:].max() < off[0] / 10 and off[halo:].square().mean().sqrt() < off[0] / 20

@@ -97,8 +97,8 @@ def test_read_back_by_pystac_and_its_extensions(tmp_path: Path) -> None:
     assert mlm.mlm_name == "student-x8" and mlm.architecture == MODEL["header"]["architecture"]
     assert mlm.tasks == ["super-resolution"]
     assert mlm.architecture not in (None, "student-x8")
-    assert mlm.input[0].bands == ["red", "green", "blue"]  # the network's, whatever was asked for
-    assert mlm.input[0].input.shape == mlm.output[0].result.shape == [-1, 3, -1, -1]
+    assert mlm.input[0].bands == ["red", "green", "blue", "nir"]  # the network's, whatever was asked for
+    assert mlm.input[0].input.shape == mlm.output[0].result.shape == [-1, 4, -1, -1]
     assert mlm.output[0].result.dim_order == ["batch", "channel", "height", "width"]
     assert item.properties["gsd"] == 1.25
     assert item.properties["rsup:model_sha256"] == MODEL["sha256"] and item.properties["rsup:scale"] == 8
