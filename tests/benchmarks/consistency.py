@@ -99,9 +99,8 @@ def corrected(sr: NDArray[np.float32], lr: NDArray[np.uint16], scale: int, respo
 
 
 def coarser(scene: Scene, scale: int, shift: float, level: float) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    """Red, green and blue (or the only band) as the sensor would see them, and where to judge."""
-    bands = scene.source.bands[:3]
-    dn = scene.dn[: len(bands)]
+    """The scene as the sensor would see it, and where to judge."""
+    bands, dn = scene.source.bands, scene.dn
     sensor = SensorDegradation(bands=bands, mtf_spread=(shift, shift), noise_level=(level, level))  # type: ignore[arg-type]
     ground = torch.from_numpy(fill_nodata(dn).astype(np.float32))[None] * SCALE_FACTOR + ADD_OFFSET
     low = (sensor(ground, scale, torch.Generator().manual_seed(0))[0] - ADD_OFFSET) / SCALE_FACTOR
@@ -126,14 +125,14 @@ def main() -> None:
     for condition, (shift, level) in CONDITIONS.items():
         for scene in scenes:
             low, judged = coarser(scene, scale, shift, level)
-            bands, truth = scene.source.bands[:3], scene.dn[: len(low)]
-            planes = list(range(len(bands)))
+            bands, truth = scene.source.bands, scene.dn
+            planes = list(range(len(bands)))[:3]
             base = decibels(bare(low, bands, models["classical"]), truth, planes, judged)
             for name, model in models.items():
-                image = bare(low, bands, model)
+                image = bare(low, bands, model)[planes]
                 made = {"alone": image}
                 for variant, gain in VARIANTS.items():
-                    each = zip(image, low, bands, strict=True)
+                    each = zip(image, low[planes], bands[:3], strict=True)
                     made[variant] = np.stack(
                         [corrected(sr, lr, scale, SENTINEL2.response(band), gain).numpy() for sr, lr, band in each]
                     )

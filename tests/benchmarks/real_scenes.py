@@ -209,15 +209,13 @@ def product(low: DN, bands: Sequence[str], model: Upscaler, corner: int | None =
 
 
 def enlarged(scene: Scene, model: Upscaler, bicubic: Upscaler) -> dict[str, float | None]:
-    """The product at full resolution, red, green and blue (or the only band).
+    """The product at full resolution, all bands together.
 
     seen: root mean square of scene - A mosaic in units of the sensor's noise; bias: 99th percentile of its means over
     32 x 32 scene pixels, DN. seam: see `seams`. Surfaces: root mean variance of windows of 8 x 8 output pixels, DN, and
     the variance's ratio to that of classical.
     """
-    scale = model.descriptor.scale
-    bands = tuple(band for band in scene.source.bands if band != "nir")
-    low = scene.dn[[scene.source.bands.index(band) for band in bands]]
+    scale, bands, low = model.descriptor.scale, scene.source.bands, scene.dn
     made, smooth = product(low, bands, model, 0), product(low, bands, bicubic, 0)
     figures = figures_of([(made, low, Window(0, 0, *low.shape[1:]))], [SENTINEL2.response(b) for b in bands], scale)
     found: dict[str, float | None] = {
