@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rsup.pipeline.sources.footprint import box_of, window_in
 from rsup.pipeline.sources.plan import FetchPlan
 from rsup.pipeline.sources.request import FetchRequest
 from rsup.pipeline.sources.stac.catalog import Query, search
+from rsup.pipeline.sources.stac.items import ItemReference
 from rsup.pipeline.workers import memory
 
 from .publishing import PUBLISHED, Publication, clear, own
@@ -33,6 +35,10 @@ MARGIN = 128
 """Pixels of ground stored around the ground asked for."""
 MOST_COMPRESSION = 20
 """Times a scene shrinks on the disk at most: large ones are empty in part."""
+
+
+class NoPixelError(SceneError):
+    """Items that were read and have no pixel of the ground asked for, or none that is left."""
 
 
 def fetch(request: FetchRequest, *, dry_run: bool = False) -> dict[str, Any]:
@@ -54,7 +60,12 @@ def plan(request: FetchRequest) -> FetchPlan:
     """
     aoi = window_in(request.box, request.utm)
     _check_room(request, aoi.grow(MARGIN))
-    query = Query(
+    return lay_out(request, aoi, search(query_of(request, aoi)))
+
+
+def query_of(request: FetchRequest, aoi: Window) -> Query:
+    """What a catalogue is asked for a store of `aoi`, a window of `request.utm`."""
+    return Query(
         request.sensor,
         request.catalog,
         request.collection,
@@ -65,11 +76,17 @@ def plan(request: FetchRequest) -> FetchPlan:
         request.max_cloud,
         request.bands,
     )
-    items = tuple(search(query))
+
+
+def lay_out(request: FetchRequest, aoi: Window, items: Sequence[ItemReference]) -> FetchPlan:
+    """The store of `aoi`, a window of `request.utm`, made of these items; best first.
+
+    Raises ArgumentError where one of them lacks what the request needs.
+    """
     blind = [item.id for item in items if request.sensor.classification not in item.hrefs]
     if request.mask_clouds and blind:
         raise ArgumentError(f"--mask-clouds needs scene classification, which item {blind[0]} does not have")
-    return FetchPlan(request, aoi, aoi.grow(MARGIN), items)
+    return FetchPlan(request, aoi, aoi.grow(MARGIN), tuple(items))
 
 
 def _check_room(request: FetchRequest, window: Window) -> None:
@@ -125,7 +142,7 @@ def run(plan: FetchPlan, progress: Progress) -> dict[str, Any]:
         if not counts["valid_pixels"]:
             clear(store)
             ledger.forget()
-            raise SceneError(
+            raise NoPixelError(
                 f"no pixel of --bbox {request.box} is left in {len(plan.items)} items; "
                 "widen --date, raise --max-cloud or do without --mask-clouds"
             )

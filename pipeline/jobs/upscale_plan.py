@@ -77,8 +77,11 @@ class UpscalePlan:
     """What is shown to that scheduler."""
 
     @classmethod
-    def make(cls, request: UpscaleRequest) -> UpscalePlan:
-        """Raises ArgumentError, SceneError or ModelError where the request cannot be carried out."""
+    def make(cls, request: UpscaleRequest, scene: Scene | None = None) -> UpscalePlan:
+        """`scene`: one that is still to be made at `request.scene`; None for what is there.
+
+        Raises ArgumentError, SceneError or ModelError where the request cannot be carried out.
+        """
         if request.scale not in SCALES:
             raise ArgumentError(f"--scale {request.scale}: choose 4 (2.5 m) or 8 (1.25 m)")
         if request.consistency not in CONSISTENCIES:
@@ -86,7 +89,7 @@ class UpscalePlan:
         if not 64 <= request.chunk <= 4096:
             raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
         # Absolute: workers of a standing cluster have a working folder of their own.
-        scene = open_scene(request.scene.resolve())
+        scene = open_scene(request.scene.resolve()) if scene is None else scene
         request = replace(request, bands=tuple(map(common_name, request.bands)))
         absent = [band for band in request.bands if band not in scene.bands]
         if absent or not request.bands:

@@ -7,7 +7,7 @@ duplicates are dropped and the rest is sorted. What a catalogue says is untruste
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -61,25 +61,75 @@ class _Candidate:
     """Where it lies itself; None where nothing says so."""
 
 
+class NothingFoundError(CatalogError):
+    """A catalogue that answers, and has nothing for the question."""
+
+    def __init__(self, sentence: str, newest: datetime | None) -> None:
+        """`newest`: when the last of the items was sensed that are there and too cloudy; None where there is none."""
+        super().__init__(sentence)
+        self.newest = newest
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a catalogue listed for a question; it answers every question about less of the same ground and time."""
+
+    root: Path | None
+    """The folder that a local catalogue may not leave."""
+    candidates: tuple[_Candidate, ...]
+
+    def choose(self, query: Query) -> list[ItemReference]:
+        """Distinct items that meet the query, least cloud first, then by date and id.
+
+        Raises NothingFoundError where there is none, and CatalogError for one that is not as it must be.
+        """
+        listed = [each for each in self.candidates if _is_asked_for(each.item, query)]
+        clear = [each for each in listed if (each.item.properties.cloud or 0.0) <= query.max_cloud]
+        if not clear:
+            cloudy = [each.item for each in listed]
+            newest = max((item.moment for item in cloudy), default=None)
+            raise NothingFoundError(f"{public_address(query.catalog)} {_nothing_found(query, cloudy)}", newest)
+        with _naming(query.catalog):
+            found = [_reference(each, self.root, query) for each in clear]
+        unknown_last = 101.0
+        return sorted(
+            distinct(found),
+            key=lambda item: (unknown_last if item.cloud is None else item.cloud, item.datetime, item.id),
+        )
+
+
 def search(query: Query) -> list[ItemReference]:
     """Distinct items that meet the query, least cloud first, then by date and id.
 
     Raises CatalogError where the catalogue cannot be asked, answers nonsense, or has nothing.
     """
+    return ask(query).choose(query)
+
+
+def ask(query: Query) -> Listing:
+    """Everything over the query's ground in its time, whatever its cloud.
+
+    Raises CatalogError where the catalogue cannot be asked or answers nonsense.
+    """
     href, root = locate(query.catalog)
+    with _naming(query.catalog), CatalogIO() as io:
+        return Listing(root, tuple(_candidates(io, href, root, query)))
+
+
+@contextmanager
+def _naming(catalog: str) -> Iterator[None]:
+    """A sentence about a catalogue begins with its address."""
     try:
-        with CatalogIO() as io:
-            candidates = list(_candidates(io, href, root, query))
-        clear = [each for each in candidates if (each.item.properties.cloud or 0.0) <= query.max_cloud]
-        if not clear:
-            raise CatalogError(_nothing_found(query, [each.item for each in candidates]))
-        found = [_reference(each, root, query) for each in clear]
+        yield
     except CatalogError as error:
-        raise CatalogError(f"{public_address(query.catalog)} {error}") from error
-    unknown_last = 101.0
-    return sorted(
-        distinct(found), key=lambda item: (unknown_last if item.cloud is None else item.cloud, item.datetime, item.id)
-    )
+        raise CatalogError(f"{public_address(catalog)} {error}") from error
+
+
+def _is_asked_for(item: Item, query: Query) -> bool:
+    """Whether its ground and time meet those of the query."""
+    early = query.start is not None and item.moment < query.start
+    late = query.end is not None and item.moment > query.end
+    return not early and not late and (item.geometry is None or item.geometry.touches(query.box))
 
 
 def locate(catalog: str) -> tuple[str, Path | None]:
