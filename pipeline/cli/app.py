@@ -12,6 +12,7 @@ import typer
 
 from rsup.models.sensors import DEFAULT
 
+from .batch import batch_status, plan_batch, retry_batch, run_batch
 from .learning import evaluate, train
 from .models import import_model, list_models, show_model
 from .scenes import demo, fetch, upscale
@@ -25,6 +26,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, show and import networks.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
+batch_app = typer.Typer(help="Archives instead of scenes: an area and dates, cut into units.", no_args_is_help=True)
+app.add_typer(batch_app, name="batch")
 
 
 def _print_version(wanted: bool) -> None:
@@ -48,3 +51,7 @@ for command in (fetch, upscale, demo, train, evaluate):
 models_app.command("list")(list_models)
 models_app.command("show")(show_model)
 models_app.command("import")(import_model)
+batch_app.command("plan")(plan_batch)
+batch_app.command("run")(run_batch)
+batch_app.command("status")(batch_status)
+batch_app.command("retry")(retry_batch)

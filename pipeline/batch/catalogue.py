@@ -1,0 +1,73 @@
+"""What a catalogue has for each unit now: asked once an interval, for the ground of the whole job.
+
+So that a job of thousands of cells asks a few questions, and a rerun that finds nothing new asks no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rsup.pipeline.jobs.fetch import MARGIN, query_of
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.sources.footprint import Box, box_of
+from rsup.pipeline.sources.stac.catalog import Listing, NothingFoundError, ask
+from rsup.pipeline.sources.stac.items import ItemReference
+
+from .job import Job
+from .units import Interval, Unit, of_days, units_of
+
+
+class Catalogue:
+    """The job's catalogue. Every method raises CatalogError where it cannot be asked or answers nonsense."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._asked: Interval | None = None
+        self._listing: Listing | None = None
+
+    def units(self) -> list[Unit]:
+        """Every unit of the job: those of its intervals, or, of acquisitions, the days on which a cell was sensed."""
+        if not self.job.by_acquisition:
+            return self.job.units()
+        found = []
+        for cell in self.job.places:
+            try:
+                items = self.items(Unit(cell, self.job.whole_time()))
+            except NothingFoundError:
+                continue
+            found += units_of(of_days(item.datetime[:10] for item in items), [cell])
+        return sorted(found, key=lambda unit: (unit.interval, unit.cell.name))
+
+    def items(self, unit: Unit) -> list[ItemReference]:
+        """The items a unit is made of, best first. Raises NothingFoundError where there is none."""
+        job, cell = self.job, unit.cell
+        request = job.fetch_request(cell.box, cell.crs, unit.interval, job.output)
+        return self.ask(unit.interval).choose(query_of(request, cell.window))
+
+    def ask(self, interval: Interval) -> Listing:
+        """All items over the job's ground in an interval; the last answer is kept."""
+        wanted = self.job.whole_time() if self.job.by_acquisition else interval
+        if self._listing is None or self._asked != wanted:
+            cell = self.job.places[0]
+            request = self.job.fetch_request(cell.box, cell.crs, wanted, self.job.output)
+            query = replace(query_of(request, cell.window), box=self._ground(), bbox=str(self._ground()))
+            self._asked, self._listing = wanted, ask(query)
+        return self._listing
+
+    def _ground(self) -> Box:
+        """A box in degrees around every cell and the margin that is fetched with it."""
+        boxes = []
+        for crs in dict.fromkeys(cell.crs for cell in self.job.places):
+            windows = [cell.window for cell in self.job.places if cell.crs == crs]
+            row, col = min(each.row for each in windows), min(each.col for each in windows)
+            height = max(each.stop_row for each in windows) - row
+            width = max(each.stop_col for each in windows) - col
+            boxes.append(box_of(Window(row, col, height, width).grow(MARGIN), crs))
+        middle = boxes[0].centre[0]
+        turns = [360 * round((middle - box.centre[0]) / 360) for box in boxes]
+        return Box(
+            min(box.west + turn for box, turn in zip(boxes, turns, strict=True)),
+            min(box.south for box in boxes),
+            max(box.east + turn for box, turn in zip(boxes, turns, strict=True)),
+            max(box.north for box in boxes),
+        )

@@ -1,0 +1,105 @@
+"""The archive as a static STAC collection: the mosaics' own items in, `collection.json` that leads to them out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from rsup.models.base.errors import OutputError
+from rsup.models.base.files import write_whole, writing
+from rsup.models.sensors import sensor_of
+from rsup.pipeline.scenes.attributes import moment
+
+from .job import Job
+from .lease import alone
+from .units import Unit
+
+FILE = "collection.json"
+
+
+def join(item: Path, job: Job) -> None:
+    """Let the finished item of a mosaic say which collection it is of, two folders further up."""
+    said = json.loads(item.read_bytes())
+    said["collection"] = _id(job)
+    said["links"] = [link for link in said["links"] if link["rel"] not in ("root", "parent", "collection")]
+    said["links"] += [
+        {"rel": rel, "href": f"../../{FILE}", "type": "application/json"} for rel in ("root", "parent", "collection")
+    ]
+    with writing(item, OutputError):
+        write_whole(item, (json.dumps(said, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_collection(job: Job, units: list[Unit]) -> Path | None:
+    """Write the collection of the finished units' items; None where there is none yet. Raises OutputError."""
+    path = job.output / FILE
+    with writing(path, OutputError), alone(job.output):  # of two runners that end, the later one writes what both did
+        items = {}
+        for unit in units:
+            place = unit.path / f"{unit.name}_x{job.upscale.scale}.json"
+            if (job.output / place).is_file():
+                items[place.as_posix()] = json.loads((job.output / place).read_bytes())
+        if not items:
+            return None
+        write_whole(path, (json.dumps(_collection(job, items), indent=2, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """`items` by their paths below the collection."""
+    properties = [item["properties"] for item in items.values()]
+    metres = properties[0]["gsd"]
+    collection = pystac.Collection(
+        _id(job),
+        f"{sensor_of(job.fetch.collection).title} super-resolved to {metres:g} m, by interval and cell.",
+        pystac.Extent(pystac.SpatialExtent([_around([item["bbox"] for item in items.values()])]), _span(properties)),
+        summaries=pystac.Summaries(
+            {
+                "gsd": [metres],
+                "proj:code": sorted({each["proj:code"] for each in properties}),
+                "rsup:scale": sorted({each["rsup:scale"] for each in properties}),
+                "rsup:model_sha256": sorted({each["rsup:model_sha256"] for each in properties}),
+                "rsup:interval": [job.interval],
+                "rsup:cells": [job.cells],
+                "rsup:sources": {"minimum": min(_sources(properties)), "maximum": max(_sources(properties))},
+            }
+        ),
+        license="other",
+    )
+    said = collection.to_dict(include_self_link=False, transform_hrefs=False)
+    said["links"] = [{"rel": "root", "href": f"./{FILE}", "type": "application/json"}]
+    said["links"] += [{"rel": "item", "href": f"./{place}", "type": "application/geo+json"} for place in items]
+    return said
+
+
+def _id(job: Job) -> str:
+    return f"{job.fetch.collection}-x{job.upscale.scale}"
+
+
+def _sources(properties: list[dict[str, Any]]) -> list[int]:
+    return [len(each["rsup:sources"]) for each in properties]
+
+
+def _around(boxes: list[list[float]]) -> list[float]:
+    """The box in degrees around boxes, whose west is above their east where they cross the antimeridian."""
+    crossing = Counter(west > east for west, _, east, _ in boxes)[True] > 0
+    turned = [
+        (west + 360 if crossing and west < 0 else west, south, east + 360 if crossing and east < 0 else east, north)
+        for west, south, east, north in boxes
+    ]
+    west, south, east, north = (pick(box[edge] for box in turned) for edge, pick in enumerate((min, min, max, max)))
+    return [west, south, east - 360 if east > 180 else east, north]
+
+
+def _span(properties: list[dict[str, Any]]) -> pystac.TemporalExtent:
+    first = [moment(each.get("start_datetime") or each["datetime"]) for each in properties]
+    last = [moment(each.get("end_datetime") or each["datetime"]) for each in properties]
+    ends: list[datetime | None] = [
+        min(each for each in first if each is not None),
+        max(each for each in last if each is not None),
+    ]
+    return pystac.TemporalExtent([ends])

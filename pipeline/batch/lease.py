@@ -1,0 +1,112 @@
+"""Who works on a unit: a file that one runner alone can create, refreshes while it lives, and loses when it does not.
+
+A lease says on which machine and by which process it is held. On this machine a process that is gone holds nothing; of
+another machine's, a lease counts as left behind when it has not been refreshed for a while.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from rsup.models.base.errors import OutputError
+from rsup.models.base.files import writing
+
+FOLDER = ".leases"
+BEAT = 10.0
+"""Seconds between two refreshments."""
+STALE = 120.0
+"""Seconds without one after which another machine's lease is taken over."""
+
+
+class Lease:
+    """A unit that is held, while the block runs; `acquire` gives it."""
+
+    def __init__(self, output: Path, path: Path, content: bytes) -> None:
+        self.output, self.path, self._content = output, path, content
+        self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name=f"lease {path.name}", daemon=True)
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT):
+            with suppress(OSError):
+                if self.held():
+                    os.utime(self.path)
+
+    def held(self) -> bool:
+        """Whether it is still this process's: one that slept for long may have lost it."""
+        return _content(self.path) == self._content
+
+    def __enter__(self) -> Lease:
+        self._heart.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._heart.join()
+        with suppress(OSError), alone(self.output):
+            if self.held():
+                self.path.unlink()
+            self.path.parent.rmdir()  # where it was the last one
+
+
+def acquire(output: Path, name: str) -> Lease | None:
+    """The lease of the unit `name`, or None where another runner has it. Raises OutputError where the disk refuses."""
+    path = output / FOLDER / f"{name}.json"
+    process = psutil.Process()
+    said = {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
+    content = json.dumps(said | {"token": secrets.token_hex(8)}).encode()
+    with writing(path, OutputError), alone(output):
+        path.parent.mkdir(exist_ok=True)
+        if path.exists():
+            if is_alive(path):
+                return None
+            path.unlink()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    return Lease(output, path, content)
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """While the block runs, no other process of this machine is in one of the same output. A kill lets go as well."""
+    descriptor = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def leased(output: Path) -> set[str]:
+    """Names of the units that some runner works on."""
+    folder = output / FOLDER
+    return {path.stem for path in folder.glob("*.json") if is_alive(path)} if folder.is_dir() else set()
+
+
+def is_alive(path: Path) -> bool:
+    """Whether somebody still holds the lease at `path`."""
+    try:
+        said = json.loads(_content(path) or b"")
+        if said["host"] == socket.gethostname():
+            return bool(psutil.Process(said["pid"]).create_time() == said["started"])
+        return time.time() - path.stat().st_mtime < STALE
+    except (OSError, psutil.Error, ValueError, TypeError, KeyError):  # gone, or torn: who wrote it was killed
+        return False
+
+
+def _content(path: Path) -> bytes | None:
+    with suppress(OSError):
+        return path.read_bytes()
+    return None

@@ -1,0 +1,64 @@
+"""What a job comes to: its units, what each would take, and which of them are done; nothing is touched."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from rsup.pipeline.jobs.fetch import MARGIN
+from rsup.pipeline.jobs.upscale_plan import forecast
+from rsup.pipeline.sources.stac.catalog import NothingFoundError
+
+from .catalogue import Catalogue
+from .job import Job
+from .records import check
+from .status import STATES, States
+from .units import Unit
+
+
+def plan(job: Job) -> dict[str, Any]:
+    """Every unit with its state, and bytes and seconds of those that are to be done.
+
+    The catalogue is asked only where it is needed: for the days of acquisitions, and for what is new in an interval of
+    which something is done. Raises ArgumentError, CatalogError, ModelError and OutputError.
+    """
+    check(job.output, job.identity())
+    catalogue = Catalogue(job)
+    units = catalogue.units()
+    known = States(job.output)
+    states = {unit: _state(unit, known, catalogue) for unit in units}
+    count = Counter(states.values())
+    to_do = count["waiting"] + count["stale"]
+    each = _each(job)
+    return {
+        "output": str(job.output),
+        "cells": len(job.places),
+        "units": len(units),
+        **{state: count[state] for state in STATES},
+        "each": each,
+        "to_do": {key: round(to_do * value, 1) for key, value in each.items()},
+        "list": [{"unit": unit.name, "state": state} for unit, state in states.items()],
+    }
+
+
+def _state(unit: Unit, known: States, catalogue: Catalogue) -> str:
+    state, sources = known.of(unit)
+    if state not in ("done", "empty", "failed"):
+        return state
+    try:
+        found = {item.id for item in catalogue.items(unit)}
+    except NothingFoundError:
+        return state
+    return state if found == set(sources) else "stale"
+
+
+def _each(job: Job) -> dict[str, float]:
+    """What one unit takes: bytes before compression, and seconds in the network where this machine runs it."""
+    plan = job.upscale_plan
+    stored = job.places[0].window.grow(MARGIN)
+    expected = {
+        "scene_bytes": stored.height * stored.width * (2 * len(job.fetch.bands) + 3),
+        "mosaic_bytes": plan.summary()["bytes"],
+    }
+    seconds = forecast(plan).get("network_seconds")
+    return expected if seconds is None else expected | {"network_seconds": seconds}

@@ -1,0 +1,118 @@
+"""What stands beside the outputs of a job: which job they are of, and what became of each unit. No database.
+
+Records are small JSON files that appear whole or not at all, hold no times of day and no machines, and are read and
+written here alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rsup.models.base.errors import OutputError
+from rsup.models.base.files import remove, write_whole, writing
+from rsup.pipeline.public import printable, public_text
+
+JOB = "job.json"
+RECORD = "unit.json"
+FAILURE = "failure.json"
+WORK = ".unit"
+"""Folder of a unit's unfinished outputs, hidden beside the finished ones."""
+
+
+class Record(BaseModel):
+    """What a unit has come to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state: Literal["done", "empty"]
+    sources: tuple[str, ...]
+    """Ids of the items that it was made of, or that have no pixel of it."""
+    newest: str | None = None
+    """Of an empty unit: when the last item was sensed that is there and too cloudy."""
+
+
+class Failure(BaseModel):
+    """Why the last attempt at a unit was one; what was done before stands."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[str, ...]
+    reason: str
+
+
+def claim(output: Path, identity: dict[str, Any]) -> None:
+    """Make `output` the job's. Raises OutputError where it is another's, holds something else or cannot be written."""
+    if check(output, identity):
+        return
+    with writing(output, OutputError):
+        output.mkdir(parents=True, exist_ok=True)
+        write_whole(output / JOB, _bytes(identity))
+
+
+def check(output: Path, identity: dict[str, Any]) -> bool:
+    """Whether `output` is the job's already; False where nothing is there. Raises OutputError as `claim`."""
+    with writing(output, OutputError):
+        there = output.is_dir() and any(each.name != f".{JOB}.new" for each in output.iterdir())
+        said = (output / JOB).read_bytes() if (output / JOB).is_file() else None
+    if said is None:
+        if there or (output.exists() and not output.is_dir()):
+            raise OutputError(f"{output} holds something that is no archive of a job; choose another output")
+        return False
+    try:
+        theirs = json.loads(said)
+    except (ValueError, RecursionError):
+        theirs = None
+    if not isinstance(theirs, dict):
+        raise OutputError(f"{output / JOB} is damaged, so nobody knows whose archive it is; choose another output")
+    if differing := sorted(key for key in theirs.keys() | identity if theirs.get(key) != identity.get(key)):
+        raise OutputError(f"{output} belongs to another job ({', '.join(differing)} differ); choose another output")
+    return True
+
+
+def record_of(folder: Path) -> Record | None:
+    """The record of the unit in `folder`; None where there is none that can be read."""
+    found: Record | None = _read(folder / RECORD, Record)
+    return found
+
+
+def failure_of(folder: Path) -> Failure | None:
+    """Why the last attempt at the unit in `folder` failed; None where it did not."""
+    found: Failure | None = _read(folder / FAILURE, Failure)
+    return found
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Raises OutputError where the disk refuses."""
+    _write(folder / RECORD, record)
+
+
+def write_failure(folder: Path, sources: tuple[str, ...], reason: str) -> None:
+    """Raises OutputError where the disk refuses."""
+    _write(folder / FAILURE, Failure(sources=sources, reason=printable(public_text(reason))))
+
+
+def forget_failure(folder: Path) -> None:
+    """Raises OutputError where the disk refuses."""
+    with writing(folder / FAILURE, OutputError):
+        remove(folder / FAILURE)
+
+
+def _read(path: Path, kind: type[Any]) -> Any:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _write(path: Path, said: BaseModel) -> None:
+    with writing(path, OutputError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, _bytes(said.model_dump(mode="json", exclude_none=True)))
+
+
+def _bytes(said: dict[str, Any]) -> bytes:
+    return (json.dumps(said, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

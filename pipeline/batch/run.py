@@ -1,0 +1,193 @@
+"""The work of a job, unit by unit: what is new is fetched, upscaled and published; the rest is left as it is.
+
+All that an attempt writes lies in a hidden folder of its unit until it is published at once, with the record of it: a
+runner that is killed leaves what was there before, and the same command goes on in that folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rsup.models.base.errors import CatalogError, RsupError
+from rsup.models.base.progress import say, show_progress
+from rsup.pipeline.jobs import fetch
+from rsup.pipeline.jobs.publishing import Publication, clear, own
+from rsup.pipeline.jobs.upscale import upscale
+from rsup.pipeline.ledger import Ledger
+from rsup.pipeline.sources.stac.catalog import NothingFoundError
+from rsup.pipeline.sources.stac.items import ItemReference
+
+from .catalogue import Catalogue
+from .collection import join, write_collection
+from .job import Job
+from .lease import acquire
+from .records import (
+    RECORD,
+    WORK,
+    Record,
+    claim,
+    failure_of,
+    forget_failure,
+    record_of,
+    write_failure,
+    write_record,
+)
+from .units import Unit, share
+
+LEDGER = "ledger.jsonl"
+"""Of an attempt, in its folder: for which items it was begun, and how far its outputs are published."""
+BEGUN = "begun"
+
+
+def run(job: Job, part: tuple[int, int]) -> dict[str, Any]:
+    """Do what is new of part I of N of a job's units. Returns counts of what became of them, and why any failed.
+
+    A unit that fails is recorded and stops no other. Raises OutputError for another job's output, and CatalogError
+    where the catalogue cannot be asked: that is no unit's fault.
+    """
+    claim(job.output, job.identity())
+    catalogue = Catalogue(job)
+    units = catalogue.units()
+    mine = share(units, part)
+    count, failures = Counter[str](), []
+    try:
+        for number, unit in enumerate(mine, start=1):
+            outcome = _visit(job, catalogue, unit, f"{unit.name} ({number} of {len(mine)})")
+            count[outcome] += 1
+            if outcome == "failed" and (failure := failure_of(job.output / unit.path)):
+                failures.append({"unit": unit.name, "reason": failure.reason})
+    finally:
+        collection = write_collection(job, units)
+    return {
+        "output": str(job.output),
+        "units": len(mine),
+        **{outcome: count[outcome] for outcome in ("done", "already_done", "empty", "failed", "running")},
+        "failures": failures,
+        "collection": None if collection is None else str(collection),
+    }
+
+
+def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str) -> str:
+    """Do one unit where there is anything to do; what became of it."""
+    folder, items, newest = job.output / unit.path, list[ItemReference](), None
+    catalogue.ask(unit.interval)
+    try:
+        items = catalogue.items(unit)
+    except NothingFoundError as error:
+        newest = error.newest and error.newest.isoformat().replace("+00:00", "Z")
+    except CatalogError as error:  # one of its items is not as it must be
+        if failure_of(folder) is None:
+            write_failure(folder, (), str(error))
+        return "failed"
+    wanted = Record(state="done" if items else "empty", sources=_ids(items), newest=newest)
+    if (outcome := _settled(folder, wanted)) is not None:
+        return outcome
+    lease = acquire(job.output, unit.name)
+    if lease is None:
+        return "running"
+    with lease:
+        if (outcome := _settled(folder, wanted)) is not None:  # another runner has come first
+            return outcome
+        forget_failure(folder)
+        if items:
+            say(f"{title}: {_news(record_of(folder), wanted)}")
+        try:
+            return _attempt(job, unit, items, wanted)
+        except RsupError as error:
+            say(f"{title} failed: {error}")
+            write_failure(folder, wanted.sources, str(error))
+            return "failed"
+
+
+def _ids(items: Sequence[ItemReference]) -> tuple[str, ...]:
+    """In an order of their own: that of a search is the clouds', which are measured anew now and then."""
+    return tuple(sorted(item.id for item in items))
+
+
+def _settled(folder: Path, wanted: Record) -> str | None:
+    """What the records say became of a unit, where nothing is to be done about it; None where there is."""
+    failure, record = failure_of(folder), record_of(folder)
+    if failure is not None and failure.sources == wanted.sources:
+        return "failed"
+    if failure is not None or record is None or os.path.lexists(folder / WORK):
+        return None
+    return _answers(record, wanted)
+
+
+def _answers(record: Record | None, wanted: Record) -> str | None:
+    """The outcome where the record is of these items; a mosaic stays when its items are listed no more."""
+    if record is None or (record.sources != wanted.sources and (wanted.sources or record.state == "empty")):
+        return None
+    if record.state == "done":
+        return "already_done"
+    return "empty" if wanted.sources or record.newest == wanted.newest else None
+
+
+def _news(record: Record | None, wanted: Record) -> str:
+    if record is None or record.state == "empty":
+        return f"{len(wanted.sources)} items"
+    new, gone = len(set(wanted.sources) - set(record.sources)), len(set(record.sources) - set(wanted.sources))
+    return f"{new} items are new and {gone} gone since it was done: it is done again"
+
+
+def _attempt(job: Job, unit: Unit, items: list[ItemReference], wanted: Record) -> str:
+    """End what a killed runner has begun to publish; then make and publish what is wanted, or record that it is empty.
+
+    Raises an RsupError where it cannot be done; what has been computed stays for the next attempt.
+    """
+    folder = job.output / unit.path
+    work = folder / WORK
+    with Ledger.open(work / LEDGER) as ledger:
+        own(work)
+        publication = _publication(job, unit, ledger)
+        publication.settle()
+        outcome = _answers(record_of(folder), wanted)
+        if outcome is None and items:
+            outcome = _make(job, unit, items, wanted, publication)
+        elif outcome is None:
+            write_record(folder, wanted)
+            outcome = "empty"
+        ledger.forget()
+    clear(work)
+    return outcome
+
+
+def _make(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, publication: Publication) -> str:
+    """Fetch, upscale and publish; "empty" where no pixel is left of the items."""
+    work, ledger = publication.ledger.path.parent, publication.ledger
+    begun = {"rsup": version("rsup"), "items": [item.id for item in items]}
+    if not (ledger.belongs_to(begun) and BEGUN in ledger.done()):
+        for path in work.iterdir():  # what an attempt with other items left
+            if path != ledger.path:
+                clear(path)
+        ledger.begin(begun, overwrite=True)
+        ledger.record(BEGUN, "done")
+    scene = work / f"{unit.name}.zarr"
+    request = job.fetch_request(unit.cell.box, unit.cell.crs, unit.interval, scene)
+    try:
+        with show_progress("fetch", "chunks") as progress:
+            fetch.run(fetch.lay_out(request, unit.cell.window, items), progress)
+    except fetch.NoPixelError:
+        before = record_of(work.parent)
+        if before is not None and before.state == "done":
+            raise  # the mosaic of before stands, and is not what there is now
+        write_record(work.parent, wanted.model_copy(update={"state": "empty"}))
+        return "empty"
+    upscale(job.upscale_request(scene))
+    join(work / f"{unit.name}_x{job.upscale.scale}.json", job)
+    write_record(work, wanted)
+    publication.publish()
+    return "done"
+
+
+def _publication(job: Job, unit: Unit, ledger: Ledger) -> Publication:
+    """Of a unit's outputs from the folder of an attempt to its own: the record last, for it says that all are there."""
+    names = [f"{unit.name}.zarr"] if job.keep_scenes else []
+    names += [f"{unit.name}{ending}" for ending in job.endings]
+    work = ledger.path.parent
+    return Publication(ledger, {work / name: work.parent / name for name in [*names, RECORD]}, overwrite=True)

@@ -1,0 +1,78 @@
+"""How far a job has come, by its records alone: no catalogue is asked, nothing is touched; and forgetting failures."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .job import Job
+from .lease import leased
+from .records import FAILURE, RECORD, WORK, check, failure_of, forget_failure, record_of
+from .units import Unit
+
+STATES = ("done", "stale", "empty", "failed", "running", "waiting")
+"""Of a unit. Stale: done, and begun anew; whether there are new items, only a catalogue can tell."""
+
+
+class States:
+    """The states of units in the folder `output`, as they are when each is asked for."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self._running = leased(output)
+
+    def of(self, unit: Unit) -> tuple[str, tuple[str, ...]]:
+        """State, and the ids of the items that led to it."""
+        return self.at(self.output / unit.path, unit.name)
+
+    def at(self, folder: Path, name: str) -> tuple[str, tuple[str, ...]]:
+        """As `of`, for the unit `name` in its folder."""
+        failure, record = failure_of(folder), record_of(folder)
+        if name in self._running:
+            return "running", ()
+        if failure is not None:
+            return "failed", failure.sources
+        if record is None:
+            return "waiting", ()
+        begun = record.state == "done" and os.path.lexists(folder / WORK)
+        return "stale" if begun else record.state, record.sources
+
+
+def status(job: Job) -> dict[str, Any]:
+    """Counts of units by state, and why those failed that did. Raises OutputError for another job's output."""
+    check(job.output, job.identity())
+    known, count, reasons = States(job.output), Counter[str](), []
+    for folder, name in _folders(job):
+        state, _ = known.at(folder, name)
+        count[state] += 1
+        if state == "failed" and (failure := failure_of(folder)):
+            reasons.append({"unit": name, "reason": failure.reason})
+    return {
+        "output": str(job.output),
+        "units": count.total(),
+        **{state: count[state] for state in STATES},
+        "failures": reasons,
+    }
+
+
+def retry(job: Job) -> dict[str, Any]:
+    """Forget the failures, so that the next run tries these units again. Raises OutputError."""
+    check(job.output, job.identity())
+    failed = [(folder, name) for folder, name in _folders(job) if failure_of(folder)]
+    for folder, _ in failed:
+        forget_failure(folder)
+    return {"output": str(job.output), "forgotten": [name for _, name in failed]}
+
+
+def _folders(job: Job) -> Iterator[tuple[Path, str]]:
+    """Folder and name of every unit; of acquisitions, of those that something is known of."""
+    if not job.by_acquisition:
+        yield from ((job.output / unit.path, unit.name) for unit in job.units())
+        return
+    for cell in job.places:
+        for folder in sorted(job.output.glob(f"*/{cell.name}")):
+            if any(os.path.lexists(folder / name) for name in (RECORD, FAILURE, WORK)):
+                yield folder, f"{cell.name}_{folder.parent.name}"
