@@ -11,9 +11,9 @@ import tomllib
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rsup.models.base.errors import ArgumentError
 from rsup.models.base.regular import check_file
@@ -25,7 +25,7 @@ from rsup.pipeline.sources.footprint import Box
 from rsup.pipeline.sources.request import FetchRequest
 
 from .area import of_box, of_file
-from .cells import SIDES, Cell, cells_of
+from .cells import MGRS, SIDES, Cell, cells_of
 from .units import ACQUISITION, Interval, Unit, days_of, intervals_of, units_of
 
 LARGEST = 64 << 10
@@ -78,12 +78,19 @@ class Job(Config):
     dates: str
     """As fetch's --date, with both ends."""
     interval: str = "month"
-    cells: Literal["mgrs"] | Annotated[int, Field(ge=SIDES[0], le=SIDES[1])]
+    cells: int | str
     """Squares of MGRS, or of so many scene pixels."""
     keep_scenes: bool = False
     """Whether the scene store stays beside its mosaic."""
     fetch: FetchOptions = FetchOptions()
     upscale: UpscaleOptions
+
+    @field_validator("cells")
+    @classmethod
+    def _squares(cls, cells: int | str) -> int | str:
+        if cells != MGRS and not (isinstance(cells, int) and SIDES[0] <= cells <= SIDES[1]):
+            raise ValueError(f'give "{MGRS}", or the side of the squares, {SIDES[0]} to {SIDES[1]} scene pixels')
+        return cells
 
     @model_validator(mode="after")
     def _one_area(self) -> Self:

@@ -95,12 +95,24 @@ def leased(output: Path) -> set[str]:
     return {path.stem for path in folder.glob("*.json") if is_alive(path)} if folder.is_dir() else set()
 
 
+def sweep(output: Path) -> None:
+    """Remove the leases of the dead, whose units need nothing any more. Raises OutputError where the disk refuses."""
+    folder = output / FOLDER
+    with writing(folder, OutputError), alone(output):
+        for path in folder.glob("*.json") if folder.is_dir() else ():
+            if not is_alive(path):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()  # where none is left
+
+
 def is_alive(path: Path) -> bool:
     """Whether somebody still holds the lease at `path`."""
     try:
         said = json.loads(_content(path) or b"")
         if said["host"] == socket.gethostname():
-            return bool(psutil.Process(said["pid"]).create_time() == said["started"])
+            process = psutil.Process(said["pid"])
+            return process.create_time() == said["started"] and process.status() != psutil.STATUS_ZOMBIE
         return time.time() - path.stat().st_mtime < STALE
     except (OSError, psutil.Error, ValueError, TypeError, KeyError):  # gone, or torn: who wrote it was killed
         return False

@@ -25,7 +25,7 @@ from rsup.pipeline.sources.stac.items import ItemReference
 from .catalogue import Catalogue
 from .collection import join, write_collection
 from .job import Job
-from .lease import acquire
+from .lease import acquire, sweep
 from .records import (
     RECORD,
     WORK,
@@ -62,6 +62,7 @@ def run(job: Job, part: tuple[int, int]) -> dict[str, Any]:
             if outcome == "failed" and (failure := failure_of(job.output / unit.path)):
                 failures.append({"unit": unit.name, "reason": failure.reason})
     finally:
+        sweep(job.output)
         collection = write_collection(job, units)
     return {
         "output": str(job.output),
@@ -94,10 +95,8 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str) -> str:
         if (outcome := _settled(folder, wanted)) is not None:  # another runner has come first
             return outcome
         forget_failure(folder)
-        if items:
-            say(f"{title}: {_news(record_of(folder), wanted)}")
         try:
-            return _attempt(job, unit, items, wanted)
+            return _attempt(job, unit, items, wanted, title)
         except RsupError as error:
             say(f"{title} failed: {error}")
             write_failure(folder, wanted.sources, str(error))
@@ -135,7 +134,7 @@ def _news(record: Record | None, wanted: Record) -> str:
     return f"{new} items are new and {gone} gone since it was done: it is done again"
 
 
-def _attempt(job: Job, unit: Unit, items: list[ItemReference], wanted: Record) -> str:
+def _attempt(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, title: str) -> str:
     """End what a killed runner has begun to publish; then make and publish what is wanted, or record that it is empty.
 
     Raises an RsupError where it cannot be done; what has been computed stays for the next attempt.
@@ -148,6 +147,7 @@ def _attempt(job: Job, unit: Unit, items: list[ItemReference], wanted: Record) -
         publication.settle()
         outcome = _answers(record_of(folder), wanted)
         if outcome is None and items:
+            say(f"{title}: {_news(record_of(folder), wanted)}")
             outcome = _make(job, unit, items, wanted, publication)
         elif outcome is None:
             write_record(folder, wanted)

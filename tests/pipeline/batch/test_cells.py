@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import shapely
 from pyproj import Transformer
@@ -22,7 +23,7 @@ def ground(cell: Cell) -> Any:
     """Its square in degrees, bent as it is."""
     square = shapely.segmentize(shapely.box(*cell.window.bounds), 500)
     to_degrees = Transformer.from_crs(cell.crs, "EPSG:4326", always_xy=True)
-    return shapely.transform(square, lambda xy: __import__("numpy").stack(to_degrees.transform(*xy.T), -1))
+    return shapely.transform(square, lambda xy: np.stack(to_degrees.transform(*xy.T), -1))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_the_squares_cover_the_area_and_each_touches_it(bbox: tuple[float, ...],
 
 def test_an_area_that_is_a_square_touches_no_neighbour() -> None:
     window = Window(-542 * 1000, 31 * 1000, 1000, 1000)
-    (cell,) = [each for each in cells_of(ground(Cell("", "EPSG:32633", window)).buffer(-1e-7), 1000)]
+    (cell,) = cells_of(ground(Cell("", "EPSG:32633", window)).buffer(-1e-7), 1000)
     assert cell == Cell("33N-E310000-N5410000", "EPSG:32633", window)
 
 
@@ -57,9 +58,10 @@ def test_the_squares_of_mgrs_are_the_ones_that_tiles_are_named_after() -> None:
     """Of three tiles in two zones, as their products have them: each tile holds its square."""
     for acquisition in ACQUISITIONS:
         west, south, east, north = acquisition.tile_bounds
-        middle = Window(round(-(north + south) / 2 / GSD), round((west + east) / 2 / GSD), 1, 1)
-        (cell,) = cells_of(ground(Cell("", acquisition.crs, middle)), "mgrs")
-        assert (cell.name, cell.crs) == (acquisition.tile, acquisition.crs)
+        tile = Window(round(-north / GSD), round(west / GSD), round((north - south) / GSD), round((east - west) / GSD))
+        cells = {cell.name: cell for cell in cells_of(ground(Cell("", acquisition.crs, tile)), "mgrs")}
+        cell = cells[acquisition.tile]
+        assert cell.crs == acquisition.crs
         inner = cell.window.bounds
         assert west <= inner[0] and south <= inner[1] and inner[2] <= east and inner[3] <= north
         assert inner[2] - inner[0] == inner[3] - inner[1] == 100_000

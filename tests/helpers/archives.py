@@ -1,0 +1,72 @@
+"""Items, scenes and mosaics of a batch's units, made in no time: what is tested with them is the order of things."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from rsup.models.base.errors import SceneError
+from rsup.models.base.files import replacing
+from rsup.pipeline.batch.job import Job
+from rsup.pipeline.batch.units import Unit
+from rsup.pipeline.jobs.fetch import NoPixelError
+from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
+from rsup.pipeline.sources.plan import FetchPlan
+from rsup.pipeline.sources.stac.catalog import NothingFoundError
+
+WriteJob = Callable[..., Path]
+
+
+class Made:
+    """Items by month, and what is made of them: a scene that lists them, and outputs that repeat it."""
+
+    def __init__(self, items: dict[str, list[str]]) -> None:
+        self.items = items
+        self.blank: set[str] = set()
+        """Items without a pixel; `broken` ones cannot be read."""
+        self.broken: set[str] = set()
+        self.fetched: list[str] = []
+        self.upscaled: list[str] = []
+
+    def catalogue(self, job: Job) -> Any:
+        def items(unit: Unit) -> list[Any]:
+            if not self.items.get(unit.interval.name):
+                raise NothingFoundError("nothing", None)
+            return [SimpleNamespace(id=name, hrefs={}) for name in self.items[unit.interval.name]]
+
+        return SimpleNamespace(units=job.units, ask=lambda interval: None, items=items)
+
+    def fetch(self, plan: FetchPlan, progress: object) -> None:
+        names = [item.id for item in plan.items]
+        if self.broken & set(names):
+            raise SceneError(f"item {names[0]} cannot be read")
+        if self.blank >= set(names):
+            raise NoPixelError("no pixel is left")
+        if not plan.request.output.exists():
+            self.fetched.append(plan.request.output.stem)
+            write_store(plan.request.output, " ".join(names))
+
+    def upscale(self, request: UpscaleRequest) -> None:
+        said = (request.scene / "zarr.json").read_text()
+        stem = f"{request.scene.stem}_x{request.scale}"
+        if (request.output / f"{stem}.zarr").exists():
+            return
+        self.upscaled.append(request.scene.stem)
+        properties = {
+            "gsd": 2.5, "proj:code": "EPSG:32633", "rsup:scale": 4, "rsup:model_sha256": "0", 
+            "rsup:sources": said.split(), "datetime": "2024-05-01T00:00:00Z",
+        }  # fmt: skip
+        item = {"id": stem, "bbox": [13, 52, 14, 53], "properties": properties, "links": []}
+        for ending, content in ((".html", said), (".json", json.dumps(item)), (".tif", said)):
+            with replacing(request.output / f"{stem}{ending}") as fresh:
+                fresh.write_text(content)
+        write_store(request.output / f"{stem}.zarr", said)
+
+
+def write_store(path: Path, said: str) -> None:
+    with replacing(path) as fresh:
+        fresh.mkdir()
+        (fresh / "zarr.json").write_text(said)

@@ -1,0 +1,268 @@
+"""`rsup batch` against a real STAC API: units shared, killed, done again where items are new, and nothing twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pystac
+import pytest
+from forks import Forks, Rsup
+
+from rsup.pipeline.batch.catalogue import Catalogue
+from rsup.pipeline.batch.job import load_job
+from rsup.pipeline.batch.status import STATES, status
+from rsup.pipeline.demo import servers
+from rsup.pipeline.demo.archive import Archive
+
+OLD = "S2A_33UUQ_20210618_0_L2A"
+CELLS = ["33N-E309120-N5424000", "33N-E309760-N5424000"]
+MONTHS = ["2024-05", "2024-06"]
+UNITS = [f"{cell}_{month}" for month in MONTHS for cell in CELLS]
+PROGRAM = [sys.executable, "-m", "rsup.pipeline.cli"]
+
+Item = dict[str, Any]
+Serve = Callable[[list[Item]], Any]
+Write = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def items(archive: Archive, asset_server: str) -> list[Item]:
+    """The archive's items of June, and those of one overpass again in May: two months that have items."""
+    _, items = servers.published(archive.root, asset_server)
+    june = [item for item in items if item["id"] != OLD]
+    return june + [dated(item, "0612", "0512") for item in june if "_20240612_" in item["id"]]
+
+
+def dated(item: Item, day: str, new: str) -> Item:
+    """The item as if it had been sensed on another day of 2024; its files are the same."""
+    text = json.dumps(item).replace(f"2024-{day[:2]}-{day[2:]}T", f"2024-{new[:2]}-{new[2:]}T")
+    moved: Item = json.loads(text.replace(f"2024{day}", f"2024{new}"))
+    return moved | {"assets": item["assets"]}
+
+
+@pytest.fixture(scope="module")
+def serve(archive: Archive, asset_server: str) -> Serve:
+    """`with serve(items) as address`: a STAC API, always at one and the same address."""
+    collections, _ = servers.published(archive.root, asset_server)
+    port = servers._free_port()
+
+    @contextmanager
+    def start(items: list[Item]) -> Iterator[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(servers, "_free_port", lambda: port)
+            with servers.serve_stac(collections, items) as address:
+                yield address
+
+    return start
+
+
+def write_job(archive: Archive, catalog: str, folder: Path, output: str, **changes: object) -> Path:
+    """A job over two cells of 64 pixels in two months."""
+    west, south, east, north = archive.bbox
+    middle = south + 0.55 * (north - south)
+    said = {
+        "output": str(folder / output),
+        "bbox": [west, middle, east, middle + 1e-4],
+        "dates": "2024-05-01/2024-06-30",
+        "interval": "month",
+        "cells": 64,
+    } | changes
+    lines = [f"{key} = {json.dumps(value)}" for key, value in said.items()]
+    lines += ["[fetch]", f"catalog = {json.dumps(catalog)}", "max_cloud = 30"]
+    lines += ["[upscale]", "scale = 4", 'model = "nearest"', 'device = "cpu"', "chunk = 64"]
+    path = folder / f"{output}.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def files_of(output: Path) -> dict[str, str]:
+    """Every file, hidden or not, and its hash."""
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(output.rglob("*"))
+        if path.is_file()
+    }
+
+
+def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def counts(said: dict[str, Any]) -> dict[str, int]:
+    return {key: said[key] for key in (*STATES, "already_done") if said.get(key)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The output of a run of one runner that nothing has disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with serve(items) as catalog:
+        job = write_job(archive, catalog, folder, "archive")
+        planned = told(rsup("batch", "plan", job, "--json"))
+        assert not (folder / "archive").exists()
+        assert planned["list"] == [{"unit": unit, "state": "waiting"} for unit in UNITS]
+        assert planned["each"]["mosaic_bytes"] == 256 * 256 * 2 * 3
+        assert planned["to_do"]["scene_bytes"] == 4 * (64 + 256) ** 2 * 9
+        assert planned["to_do"]["network_seconds"] >= 0
+        assert counts(told(rsup("batch", "run", job, "--json"))) == {"done": 4}
+    return folder / "archive"
+
+
+@pytest.mark.slow
+def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: list[Item]) -> None:
+    expected = {"job.json", "collection.json"}
+    for unit in UNITS:
+        cell, month = unit.split("_")
+        expected |= {
+            f"{month}/{cell}/{name}" for name in ("unit.json", *(f"{unit}_x4.{e}" for e in ("html", "json", "tif")))
+        }
+    assert {name for name in files_of(undisturbed) if ".zarr/" not in name} == expected
+    collection = pystac.Collection.from_file(str(undisturbed / "collection.json"))
+    found = list(collection.get_items())
+    assert [item.id for item in found] == [f"{unit}_x4" for unit in UNITS]
+    for item in found:
+        assert item.get_collection() is collection and item.get_root() is collection
+        cog = item.assets["cog"].get_absolute_href()
+        assert cog is not None and Path(cog).is_file()
+        west, south, east, north = item.properties["proj:bbox"]
+        assert item.id.startswith(f"33N-E{west:.0f}-N{south:.0f}_") and (east - west, north - south) == (640, 640)
+        record = json.loads((Path(cog).parent / "unit.json").read_text())
+        assert record["state"] == "done" and record["sources"] == sorted(item.properties["rsup:sources"])
+    (extent,) = collection.extent.spatial.bboxes
+    boxes = [item.bbox for item in found if item.bbox is not None]
+    assert extent == [*map(min, list(zip(*boxes, strict=True))[:2]), *map(max, list(zip(*boxes, strict=True))[2:])]
+    ((first, last),) = collection.extent.temporal.intervals
+    assert first is not None and last is not None and (first.month, last.month) == (5, 6)
+    assert collection.summaries.lists["rsup:scale"] == [4] and collection.summaries.lists["gsd"] == [2.5]
+    assert not any(str(undisturbed) in path.read_text() for path in undisturbed.glob("**/*.json"))
+
+
+@pytest.mark.slow
+def test_a_new_item_makes_its_units_stale_and_no_others(
+    undisturbed: Path, serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "archive")
+    new = dated(next(item for item in items if item["id"] == "S2A_33UUQ_20240617_0_L2A"), "0617", "0517")
+    with serve(items) as catalog:
+        job = write_job(archive, catalog, tmp_path, "archive")
+        assert counts(told(rsup("batch", "run", job, "--json"))) == {"already_done": 4}
+        assert files_of(tmp_path / "archive") == files_of(undisturbed)
+    with serve([*items, new]):
+        assert counts(told(rsup("batch", "plan", job, "--json"))) == {"stale": 2, "done": 2}
+        assert counts(status(load_job(job))) == {"done": 4}  # which asks no catalogue
+        again = rsup("batch", "run", job, "--json")
+        assert counts(told(again)) == {"done": 2, "already_done": 2}
+        assert again.stderr.count("1 items are new and 0 gone since it was done: it is done again") == 2
+    before, after = files_of(undisturbed), files_of(tmp_path / "archive")
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert {name.split("/")[0] for name in changed} <= {"2024-05", "collection.json"}
+    for cell in CELLS:
+        record = json.loads((tmp_path / "archive/2024-05" / cell / "unit.json").read_text())
+        assert new["id"] in record["sources"] and f"2024-05/{cell}/unit.json" in changed
+
+
+@pytest.mark.slow
+def test_two_runners_share_the_units(
+    undisturbed: Path, serve: Serve, items: list[Item], archive: Archive, forks: Forks, tmp_path: Path
+) -> None:
+    with serve(items) as catalog:
+        job = write_job(archive, catalog, tmp_path, "archive")
+        runners = [forks.begin(["batch", "run", job, "--json"]) for _ in range(2)]
+        said = [told(runner.end()) for runner in runners]
+    assert sum(each["done"] for each in said) == 4 and all(each["done"] for each in said)
+    assert not sum(each["failed"] + each["empty"] for each in said)
+    assert files_of(tmp_path / "archive") == files_of(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_runner_that_is_killed_again_and_again(
+    undisturbed: Path, serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path: Path
+) -> None:
+    """While the first unit is fetched, while it is upscaled, and with one done and the next begun."""
+    output = tmp_path / "archive"
+    first, second = (output / "2024-05" / cell for cell in CELLS)
+    moments: list[Callable[[], bool]] = [
+        (first / ".unit" / "ledger.jsonl").exists,
+        (first / ".unit" / ".rsup").exists,
+        lambda: (first / "unit.json").exists() and (second / ".unit").exists(),
+    ]
+    with serve(items) as catalog:
+        job = write_job(archive, catalog, tmp_path, "archive")
+        for moment in moments:
+            with subprocess.Popen([*PROGRAM, "batch", "run", job], stderr=subprocess.DEVNULL) as process:
+                until = time.monotonic() + 90
+                while not moment():
+                    assert process.poll() is None and time.monotonic() < until
+                    time.sleep(0.005)
+                children = psutil.Process(process.pid).children(recursive=True)
+                process.send_signal(signal.SIGKILL)
+            assert not psutil.wait_procs(children, timeout=30)[1], "workers outlived the command"
+        assert counts(status(load_job(job))) == {"done": 1, "waiting": 3}
+        done = (first / "unit.json").stat()
+        assert counts(told(rsup("batch", "run", job, "--json"))) == {"done": 3, "already_done": 1}
+        assert (first / "unit.json").stat().st_mtime_ns == done.st_mtime_ns
+    assert files_of(output) == files_of(undisturbed)
+
+
+def test_ground_and_months_without_items_are_empty_until_there_are_some(
+    serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path: Path
+) -> None:
+    with serve(items) as catalog:
+        job = write_job(archive, catalog, tmp_path, "cloudy", dates="2024-06-18/2024-07-31")
+        said = rsup("batch", "run", job, "--json")
+        assert counts(told(said)) == {"empty": 4}
+        records = {path: json.loads(path.read_text()) for path in (tmp_path / "cloudy").glob("*/*/unit.json")}
+        newest = {path.parts[-3]: record.get("newest") for path, record in records.items()}
+        assert newest == {"2024-06": "2024-06-22T10:10:31.024000Z", "2024-07": None}
+        assert {record["state"] for record in records.values()} == {"empty"} and len(records) == 4
+        before = files_of(tmp_path / "cloudy")
+        assert counts(told(rsup("batch", "run", job, "--json"))) == {"empty": 4} == counts(status(load_job(job)))
+        assert files_of(tmp_path / "cloudy") == before
+    later = dated(next(item for item in items if item["id"] == "S2A_33UUQ_20240617_0_L2A"), "0617", "0717")
+    with serve([*items, later]):
+        assert counts(told(rsup("batch", "plan", job, "--json"))) == {"stale": 2, "empty": 2}
+
+
+def test_acquisitions_are_the_days_that_the_catalogue_has_clear_items_of(
+    serve: Serve, items: list[Item], archive: Archive, tmp_path: Path
+) -> None:
+    with serve(items) as catalog:
+        job = load_job(write_job(archive, catalog, tmp_path, "days", interval="acquisition"))
+        days = ["2024-05-12", "2024-06-12", "2024-06-15", "2024-06-17"]
+        units = Catalogue(job).units()
+    assert [unit.name for unit in units] == [f"{cell}_{day}" for day in days for cell in CELLS]
+    assert units[0].interval.dates == "2024-05-12/2024-05-12"
+
+
+def test_what_fails_is_said_and_the_exit_code_says_so(
+    serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path: Path
+) -> None:
+    """Files that are not there, a catalogue that is none, another job's output, an odd part."""
+    gone = json.loads(json.dumps(items).replace("/red.tif", "/nowhere.tif"))
+    with serve(gone) as catalog:
+        job = write_job(archive, catalog, tmp_path, "failing", dates="2024-05")
+        done = rsup("batch", "run", job, "--json")
+        assert done.returncode == 7 and counts(json.loads(done.stdout)) == {"failed": 2}
+        assert "2 of 2 units failed (" in done.stderr and "band red" in done.stderr and "Traceback" not in done.stderr
+        assert counts(status(load_job(job))) == {"failed": 2}
+        assert told(rsup("batch", "retry", job, "--json"))["forgotten"] == UNITS[:2]
+    assert rsup("batch", "run", job).returncode == 4  # nobody answers any more
+    assert counts(status(load_job(job))) == {"waiting": 2}
+    assert rsup("batch", "run", job, "--part", "3/2").returncode == 2
+    other = write_job(archive, catalog, tmp_path, "failing", dates="2024-05", cells=128)
+    assert rsup("batch", "run", other).returncode == 6 and rsup("batch", "status", other).returncode == 6
+    assert rsup("batch", "plan", tmp_path / "missing.toml").returncode == 2

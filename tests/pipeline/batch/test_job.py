@@ -1,0 +1,104 @@
+"""Jobs as files have them: what is refused, in one sentence; and whose an output is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archives import WriteJob
+
+from rsup.models.base.errors import ArgumentError, ModelError, OutputError
+from rsup.pipeline.batch.job import load_job
+from rsup.pipeline.batch.plan import plan
+from rsup.pipeline.batch.records import claim
+from rsup.pipeline.batch.run import run
+from rsup.pipeline.batch.status import retry, status
+from rsup.pipeline.workers import pool
+
+UPSCALE = {"scale": 4, "model": "nearest", "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"outptu": "x"}, "outptu: Extra inputs are not permitted"),
+        ({"fetch": {"max-cloud": 20}}, "fetch.max-cloud: Extra inputs are not permitted"),
+        ({"fetch": {"crs": "EPSG:32633"}}, "fetch.crs: Extra inputs are not permitted"),
+        ({"bbox": None}, "give the ground either as bbox"),
+        ({"area": "a.geojson"}, "give the ground either as bbox"),
+        ({"bbox": None, "area": "missing.geojson"}, "missing.geojson cannot be read"),
+        ({"bbox": [13, 52, 12, 51]}, "is reversed"),
+        ({"bbox": [13, 52, 13, 52]}, "has no ground in it"),
+        ({"dates": "2024-07-31/2024-05-01"}, "is reversed"),
+        ({"dates": "2024-05-01/.."}, "give both ends"),
+        ({"dates": "soon"}, "is no date"),
+        ({"interval": "0d"}, "give month, acquisition, or days, from 1d on"),
+        ({"cells": 8}, 'cells: give "mgrs", or the side of the squares, 64 to 32768 scene pixels'),
+        ({"cells": "tiles"}, 'cells: give "mgrs", or the side'),
+        ({"fetch": {"bands": ["pink"]}}, "--bands pink: choose from"),
+        ({"fetch": {"max_cloud": 120}}, "--max-cloud 120 is no percentage"),
+        ({"fetch": {"composite": "mean"}}, "--composite mean: choose first or median"),
+        ({"upscale": {}}, "upscale.scale: Field required"),
+        ({"upscale": UPSCALE | {"scale": 3}}, "--scale 3: choose 4"),
+        ({"upscale": UPSCALE | {"chunk": 8}}, "--chunk 8: choose 64 to 4096"),
+        ({"upscale": UPSCALE | {"bands": ["nir"]}}, "--bands nir: .* has red, green, blue"),
+        ({"upscale": UPSCALE | {"uncertainty": True}}, "nearest does not say how far it may be off"),
+        ({"upscale": UPSCALE | {"scheduler": "tcp://127.0.0.1:1", "workers": 2}}, "leave out --workers and --device"),
+    ],
+)
+def test_what_is_no_job(changes: dict[str, Any], words: str, write_job: WriteJob, tmp_path: Path) -> None:
+    path = write_job(**changes)
+    with pytest.raises(ArgumentError, match=words) as caught:
+        load_job(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+    assert [each.name for each in tmp_path.iterdir()] == ["job.toml"]
+
+
+def test_what_is_no_file_of_a_job(tmp_path: Path, write_job: WriteJob) -> None:
+    for content, words in (("[", "is not TOML"), ("\0" * 100_000, "is larger than any job"), (None, "cannot be read")):
+        path = tmp_path / "odd.toml"
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(ArgumentError, match=words):
+            load_job(path)
+    with pytest.raises(ModelError):
+        load_job(write_job(upscale={"scale": 4, "model": "missing.safetensors"}))
+
+
+def test_chunks_that_no_memory_holds_are_refused_before_anything_is_asked(
+    write_job: WriteJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_job(cells=8192, upscale=UPSCALE | {"scale": 8, "chunk": 4096})
+    monkeypatch.setattr(pool, "MEMORY_LIMIT", 2**31)
+    with pytest.raises(ArgumentError, match="GB of memory with chunks of this size"):
+        load_job(path)
+
+
+@pytest.mark.parametrize("command", [plan, status, retry, lambda job: run(job, (1, 1))])
+def test_another_job_s_output_is_left_alone(command: Callable[..., Any], write_job: WriteJob, tmp_path: Path) -> None:
+    output = tmp_path / "archive"
+    first = load_job(write_job())
+    claim(output, first.identity())
+    before = (output / "job.json").read_bytes()
+    claim(output, load_job(write_job(dates="2024-05-01/2025-01-31", upscale=UPSCALE | {"workers": 1})).identity())
+    for changes, words in (
+        ({"cells": 128}, r"belongs to another job \(cells differ\)"),
+        ({"dates": "2024-05-02/2024-06-30", "keep_scenes": True}, r"\(first_day, keep_scenes differ\)"),
+        ({"upscale": UPSCALE | {"model": "bicubic"}}, r"\(upscale differ\)"),
+    ):
+        with pytest.raises(OutputError, match=words):
+            command(load_job(write_job(**changes)))
+    (output / "job.json").write_text("{")
+    with pytest.raises(OutputError, match="job.json is damaged"):
+        command(first)
+    (output / "job.json").write_bytes(before)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="holds something that is no archive of a job"):
+        command(load_job(write_job(output="other")))
+    assert [each.name for each in other.iterdir()] == ["thesis.txt"]
+    assert [each.name for each in output.iterdir()] == ["job.json"] and (output / "job.json").read_bytes() == before

@@ -1,0 +1,178 @@
+"""What a run does, does again and leaves alone; and a kill at every step, after which the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archives import Made, WriteJob
+
+from rsup.pipeline.batch.job import Job, load_job
+from rsup.pipeline.batch.lease import FOLDER, acquire
+from rsup.pipeline.batch.run import run
+from rsup.pipeline.batch.status import STATES, retry, status
+
+ALL = (1, 1)
+KILLED = 137
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def became(result: dict[str, Any]) -> dict[str, int]:
+    keys = ("done", "already_done", "empty", "failed", "running")
+    return {key: result[key] for key in keys if result[key]}
+
+
+def counted(job: Job) -> dict[str, int]:
+    said = status(job)
+    return {state: said[state] for state in STATES if said[state]}
+
+
+@pytest.fixture
+def job(write_job: WriteJob) -> Job:
+    return load_job(write_job())
+
+
+def test_a_run_does_all_and_the_next_one_nothing(job: Job, made: Made) -> None:
+    assert counted(job) == {"waiting": 2}
+    assert became(run(job, ALL)) == {"done": 2}
+    before = files(job.output)
+    cell = job.places[0].name
+    assert set(before) == {"job.json", "collection.json"} | {
+        f"{month}/{cell}/{name}"
+        for month in ("2024-05", "2024-06")
+        for name in (
+            "unit.json", f"{cell}_{month}_x4.html", f"{cell}_{month}_x4.json", f"{cell}_{month}_x4.tif",
+            f"{cell}_{month}_x4.zarr/zarr.json",
+        )
+    }  # fmt: skip
+    assert became(run(job, ALL)) == {"already_done": 2}
+    assert files(job.output) == before and len(made.fetched) == len(made.upscaled) == 2
+    assert counted(job) == {"done": 2}
+    made.items["2024-05"].reverse()  # clouds have been measured anew: the items are the same
+    assert became(run(job, ALL)) == {"already_done": 2}
+
+
+def test_a_new_item_makes_its_unit_anew_and_no_other(job: Job, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    run(job, ALL)
+    before = files(job.output)
+    made.items["2024-05"] = ["d", "b", "a"]
+    capsys.readouterr()
+    assert became(run(job, ALL)) == {"done": 1, "already_done": 1}
+    assert "1 items are new and 0 gone since it was done: it is done again" in capsys.readouterr().err
+    after = files(job.output)
+    changed = {name for name in before if before[name] != after[name]}
+    assert before.keys() == after.keys() and {name[:7] for name in changed} == {"2024-05", "collect"}
+    assert made.upscaled[2:] == [f"{job.places[0].name}_2024-05"]
+    made.items["2024-05"] = []  # nothing is listed any more: the mosaic stays
+    assert became(run(job, ALL)) == {"already_done": 2} and files(job.output) == after
+
+
+def test_parts_do_not_meet(job: Job, made: Made) -> None:
+    done = [became(run(job, (index, 3))).get("done", 0) for index in (1, 2, 3)]
+    assert sum(done) == 2 == len(made.fetched)
+    assert counted(job) == {"done": 2}
+
+
+def test_a_unit_without_items_is_looked_at_again(job: Job, made: Made) -> None:
+    june = made.items.pop("2024-06")
+    made.blank = {"a", "b"}
+    assert became(run(job, ALL)) == {"empty": 2} and run(job, ALL)["collection"] is None
+    before = files(job.output)
+    assert became(run(job, ALL)) == {"empty": 2} == counted(job) and files(job.output) == before
+    assert sorted(before) == ["2024-05/" + job.places[0].name + "/unit.json", "2024-06/" + job.places[0].name
+                              + "/unit.json", "job.json"]  # fmt: skip
+    made.items["2024-06"] = june
+    assert became(run(job, ALL)) == {"empty": 1, "done": 1}
+
+
+def test_a_failure_stops_no_other_unit_and_is_tried_again_when_it_is_told(job: Job, made: Made) -> None:
+    made.broken = {"a"}
+    failed = run(job, ALL)
+    assert became(failed) == {"failed": 1, "done": 1}
+    unit = f"{job.places[0].name}_2024-05"
+    assert failed["failures"] == [{"unit": unit, "reason": "item b cannot be read"}] == status(job)["failures"]
+    made.broken = set()
+    assert became(run(job, ALL)) == {"failed": 1, "already_done": 1} and counted(job) == {"failed": 1, "done": 1}
+    assert retry(job)["forgotten"] == [unit] and retry(job)["forgotten"] == []
+    assert became(run(job, ALL)) == {"done": 1, "already_done": 1}
+    made.broken, made.items["2024-05"] = {"d"}, ["d"]
+    assert became(run(job, ALL)) == {"failed": 1, "already_done": 1}
+    assert (job.output / "2024-05" / job.places[0].name / f"{unit}_x4.tif").read_text() == "b a"  # what was, stands
+    made.items["2024-05"] = ["a", "b"]  # which it is of
+    assert became(run(job, ALL)) == {"already_done": 2} and counted(job) == {"done": 2}
+
+
+def test_a_unit_that_another_runner_has_is_left_to_it(job: Job, made: Made) -> None:
+    run(job, ALL)
+    made.items["2024-05"].append("d")
+    lease = acquire(job.output, f"{job.places[0].name}_2024-05")
+    assert lease is not None
+    with lease:
+        assert became(run(job, ALL)) == {"running": 1, "already_done": 1} == became(run(job, ALL))
+        assert counted(job) == {"running": 1, "done": 1}
+    assert not (job.output / FOLDER).exists()
+    assert became(run(job, ALL)) == {"done": 1, "already_done": 1}
+
+
+def killed(action: Callable[[], Any], folder: Path, step: int) -> bool:
+    """Run in a process that is ended before its step-th act on names or files below `folder`; False if over before."""
+    child = os.fork()
+    if child == 0:
+        code, count = 0, 0
+
+        def hear(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal count
+            acts = event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
+            opens = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            if acts or (opens and str(arguments[0]).startswith(str(folder))):
+                if count == step:
+                    os._exit(KILLED)
+                count += 1
+
+        try:
+            sys.addaudithook(hear)
+            action()
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, KILLED)
+    return code == KILLED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True], ids=["afresh", "again"])
+def test_a_kill_at_every_step(again: bool, write_job: WriteJob, made: Made) -> None:
+    """Of a first run, and of one that replaces a mosaic: then the same command ends as if nothing had been."""
+
+    def begin(name: str) -> Job:
+        job = load_job(write_job(output=name, dates="2024-05", keep_scenes=True))
+        if again:
+            made.items["2024-05"] = ["b", "a"]
+            assert became(run(job, ALL)) == {"done": 1}
+            made.items["2024-05"] = ["d", "a"]
+        return job
+
+    undisturbed = begin("undisturbed")
+    run(undisturbed, ALL)
+    expected, step = files(undisturbed.output), 0
+    while True:
+        job = begin(f"step-{step}")
+        was_killed = killed(lambda job=job: run(job, ALL), job.output, step)  # type: ignore[misc]
+        assert sum(counted(job).values()) == 1  # whatever lies there is understood
+        assert became(run(job, ALL)).keys() <= {"done", "already_done"}
+        assert files(job.output) == expected, step
+        assert not any(path.name.startswith(".") for path in job.output.rglob("*")), step
+        if not was_killed:
+            break
+        step += 1
+    assert step > 30
