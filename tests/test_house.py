@@ -36,7 +36,13 @@ ELSEWHERE = {
         "training/validation": "training/test_loop",
     },
     "pipeline": {
+        "batch/area": "batch/test_cells",
+        "batch/catalogue": "integration/test_batch",
+        "batch/collection": "integration/test_batch, batch/test_run",
+        "batch/plan": "integration/test_batch",
+        "batch/records": "batch/test_job, batch/test_status",
         "cf": "mosaics/test_store, scenes/test_scene",
+        "cli/batch": "integration/test_batch",
         "cli/learning": "integration/test_train, integration/test_evaluate",
         "cli/models": "integration/test_models_show",
         "cli/options": "cli/test_process",

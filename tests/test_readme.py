@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import xarray as xr
 from places import ROOT
 
 from rsup.models.base import errors
+from rsup.pipeline.batch.job import Job
 from rsup.pipeline.cli.app import app
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.mosaics.cog import write_cog
@@ -47,7 +49,7 @@ SESSION = [line for line in indented_lines(README) if line.startswith("rsup ")]
 @pytest.mark.parametrize("line", SESSION)
 def test_each_command_line_is_understood(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
-    name = " ".join(words[: 2 if words[0] == "models" else 1])
+    name = " ".join(words[: 2 if words[0] in ("models", "batch") else 1])
     arguments = words[len(name.split()) :]
     COMMANDS[name].make_context(name, arguments)  # parses and checks; runs nothing
 
@@ -61,9 +63,16 @@ def test_each_option_exists(name: str) -> None:
 
 
 def test_the_table_lists_every_command() -> None:
-    table = re.findall(r"^\| `rsup (models [a-z]+|[a-z]+)", README, re.MULTILINE)
+    table = re.findall(r"^\| `rsup ((?:models |batch )?[a-z]+)", README, re.MULTILINE)
     assert sorted(table) == sorted(COMMANDS)
     assert len(SESSION) > 5  # else the test of the session had nothing to read
+
+
+def test_the_job_is_one() -> None:
+    said = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
+    assert said is not None
+    job = Job.model_validate(tomllib.loads(said.group(1)))
+    assert len(job.units()) == 3 * len(job.places) > 200
 
 
 def test_the_exit_codes_are_the_programs() -> None:

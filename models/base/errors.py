@@ -8,7 +8,7 @@
 | 4 | CatalogError | catalogues |
 | 5 | SceneError | scenes |
 | 6 | OutputError | outputs |
-| 7 | ChunkError | chunks that failed, or whose workers were lost |
+| 7 | ChunkError | chunks or units that failed, or whose workers were lost |
 | 8 | DataError | images to learn from, or to measure on |
 | 9 | TrainingError | training |
 """
@@ -65,7 +65,7 @@ class OutputError(RsupError):
 
 
 class ChunkError(RsupError):
-    """Some chunks failed for good or lost their workers; the others are done and a rerun goes on with the rest."""
+    """Some chunks, or units of a job, failed for good or lost their workers; the others are done; a rerun goes on."""
 
     exit_code = 7
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ MGRS_SIDE = 100_000 // GSD
 SIDES = (64, 32_768)
 """Smallest and largest side of a square, in pixels."""
 MOST = 1_000_000
-"""Squares that are looked at in one zone; a world of tiles is less."""
+"""Squares that are looked at; a world of tiles is less."""
 HAIR = 1e-3
 """Metres of an area that do not make it touch a square: it ends at the square's edge, but for rounding."""
 
@@ -54,27 +55,33 @@ class Cell:
 def cells_of(area: Any, size: int | str) -> list[Cell]:
     """The squares of `size` pixels, or of MGRS, that an area in degrees touches; from north to south in each zone.
 
-    Raises ArgumentError where there are too many to look at.
+    Raises ArgumentError where there are too many to look at, or none.
     """
     side = MGRS_SIDE if isinstance(size, str) else size
+    parts = by_zone(area)
+    looked_at = {crs: _around(part, side) for crs, part in parts.items()}
+    if (count := sum(len(rows) * len(cols) for rows, cols in looked_at.values())) > MOST:
+        raise ArgumentError(f"cells of {side} pixels: {count:,} lie around this area, which are too many: enlarge them")
     cells = []
-    for crs, part in by_zone(area).items():
-        for row, col in _touched(part, side):
+    for crs, part in parts.items():
+        for row, col in _touched(part, side, *looked_at[crs]):
             window = Window(row * side, col * side, side, side)
             name = _mgrs(window, crs) if size == MGRS else _corner(window, crs)
             cells.append(Cell(name, crs, window))
+    if not cells:
+        raise ArgumentError("the area has no ground in it: give polygons that are wider than a line")
     return cells
 
 
-def _touched(part: Any, side: int) -> list[tuple[int, int]]:
-    """Row and column of the squares of a zone's lattice that `part`, in metres, touches."""
+def _around(part: Any, side: int) -> tuple[range, range]:
+    """Rows and columns of the squares of a zone's lattice around `part`, in metres."""
+    west, south, east, north = (edge / (side * GSD) for edge in shapely.bounds(part))
+    return range(floor(-north), ceil(-south)), range(floor(west), ceil(east))
+
+
+def _touched(part: Any, side: int, rows: range, cols: range) -> list[tuple[int, int]]:
+    """Row and column of those squares that `part`, in metres, touches."""
     metres = side * GSD
-    west, south, east, north = (edge / metres for edge in shapely.bounds(part))
-    rows, cols = np.arange(np.floor(-north), np.ceil(-south)), np.arange(np.floor(west), np.ceil(east))
-    if len(rows) * len(cols) > MOST:
-        raise ArgumentError(
-            f"cells of {side} pixels are too many over this area ({len(rows)} x {len(cols)}): enlarge them"
-        )
     row, col = (grid.ravel() for grid in np.meshgrid(rows, cols, indexing="ij"))
     squares = shapely.box(
         col * metres + HAIR, -(row + 1) * metres + HAIR, (col + 1) * metres - HAIR, -row * metres - HAIR

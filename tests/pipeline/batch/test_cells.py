@@ -130,7 +130,9 @@ def test_what_is_no_area(document: object, words: str, geojson: Write) -> None:
 
 
 def test_too_many_squares_are_refused_before_they_are_made() -> None:
-    with pytest.raises(ArgumentError, match="are too many over this area"):
+    with pytest.raises(ArgumentError, match="lie around this area, which are too many"):
         cells_of(of_box((0.1, 0.1, 5.9, 50)), 64)
+    with pytest.raises(ArgumentError, match="has no ground in it"):
+        cells_of(shapely.Polygon([(13, 52), (13.1, 52), (13, 52)]), 64)
     with pytest.raises(ArgumentError, match="has no ground in it"):
         of_box((13, 52, 13, 52))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from archives import WriteJob
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from rsup.models.base.errors import ArgumentError, ModelError, OutputError
+from rsup.models.base.errors import ArgumentError, ModelError, OutputError, RsupError
 from rsup.pipeline.batch.job import load_job
 from rsup.pipeline.batch.plan import plan
 from rsup.pipeline.batch.records import claim
@@ -54,6 +57,34 @@ def test_what_is_no_job(changes: dict[str, Any], words: str, write_job: WriteJob
         load_job(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
     assert [each.name for each in tmp_path.iterdir()] == ["job.toml"]
+
+
+KEYS = ("bbox", "area", "dates", "interval", "cells", "keep_scenes", "fetch", "upscale")
+OPTIONS = {
+    "fetch": ("catalog", "collection", "max_cloud", "bands", "composite", "mask_clouds", "offset"),
+    "upscale": ("scale", "bands", "device", "workers", "scheduler", "tls_ca", "consistency", "uncertainty", "chunk"),
+}
+scalar = st.one_of(
+    st.text(max_size=20), st.integers(-10, 10**6), st.floats(-1e3, 1e3), st.booleans(), st.dates().map(str)
+)
+thing = st.one_of(scalar, st.lists(scalar, max_size=5))
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.one_of(
+        st.tuples(st.sampled_from(KEYS), thing).map(lambda pair: dict([pair])),
+        *(
+            st.tuples(st.sampled_from(names), thing).map(
+                lambda pair, table=table: {table: (UPSCALE if table == "upscale" else {}) | dict([pair])}
+            )
+            for table, names in OPTIONS.items()
+        ),
+    )
+)
+def test_any_value_of_any_key_gives_a_job_or_a_sentence(write_job: WriteJob, changes: dict[str, Any]) -> None:
+    with suppress(RsupError):
+        assert load_job(write_job(**changes)).identity()
 
 
 def test_what_is_no_file_of_a_job(tmp_path: Path, write_job: WriteJob) -> None:
