@@ -112,7 +112,7 @@ def is_alive(path: Path) -> bool:
         said = json.loads(_content(path) or b"")
         if said["host"] == socket.gethostname():
             process = psutil.Process(said["pid"])
-            return process.create_time() == said["started"] and process.status() != psutil.STATUS_ZOMBIE
+            return bool(process.create_time() == said["started"]) and process.status() != psutil.STATUS_ZOMBIE
         return time.time() - path.stat().st_mtime < STALE
     except (OSError, psutil.Error, ValueError, TypeError, KeyError):  # gone, or torn: who wrote it was killed
         return False
