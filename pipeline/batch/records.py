@@ -16,6 +16,8 @@ from rsup.models.base.errors import OutputError
 from rsup.models.base.files import remove, write_whole, writing
 from rsup.pipeline.public import printable, public_text
 
+from .lease import alone
+
 JOB = "job.json"
 RECORD = "unit.json"
 FAILURE = "failure.json"
@@ -50,7 +52,9 @@ def claim(output: Path, identity: dict[str, Any]) -> None:
         return
     with writing(output, OutputError):
         output.mkdir(parents=True, exist_ok=True)
-        write_whole(output / JOB, _bytes(identity))
+        with alone(output):
+            if not check(output, identity):
+                write_whole(output / JOB, _bytes(identity))
 
 
 def check(output: Path, identity: dict[str, Any]) -> bool:

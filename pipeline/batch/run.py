@@ -25,7 +25,7 @@ from rsup.pipeline.sources.stac.items import ItemReference
 from .catalogue import Catalogue
 from .collection import join, write_collection
 from .job import Job
-from .lease import acquire, sweep
+from .lease import acquire, alone, sweep
 from .records import (
     RECORD,
     WORK,
@@ -82,8 +82,9 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str) -> str:
     except NothingFoundError as error:
         newest = error.newest and error.newest.isoformat().replace("+00:00", "Z")
     except CatalogError as error:  # one of its items is not as it must be
-        if failure_of(folder) is None:
-            write_failure(folder, (), str(error))
+        with alone(job.output):
+            if failure_of(folder) is None:
+                write_failure(folder, (), str(error))
         return "failed"
     wanted = Record(state="done" if items else "empty", sources=_ids(items), newest=newest)
     if (outcome := _settled(folder, wanted)) is not None:

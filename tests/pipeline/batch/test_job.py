@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_chunks_that_no_memory_holds_are_refused_before_anything_is_asked(
     monkeypatch.setattr(pool, "MEMORY_LIMIT", 2**31)
     with pytest.raises(ArgumentError, match="GB of memory with chunks of this size"):
         load_job(path)
+
+
+def test_runners_that_begin_at_once_have_one_output(write_job: WriteJob) -> None:
+    job = load_job(write_job())
+    identity, children = job.identity(), []
+    for _ in range(6):
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                claim(job.output, identity)
+                os._exit(0)
+            os._exit(1)
+        children.append(child)
+    assert {os.waitpid(child, 0)[1] for child in children} == {0}
+    assert [path.name for path in job.output.iterdir()] == ["job.json"]
 
 
 @pytest.mark.parametrize("command", [plan, status, retry, lambda job: run(job, (1, 1))])
