@@ -80,7 +80,7 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str) -> str:
     try:
         items = catalogue.items(unit)
     except NothingFoundError as error:
-        newest = error.newest and error.newest.isoformat().replace("+00:00", "Z")
+        newest = None if error.newest is None else error.newest.isoformat().replace("+00:00", "Z")
     except CatalogError as error:  # one of its items is not as it must be
         with alone(job.output):
             if failure_of(folder) is None:

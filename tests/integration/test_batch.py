@@ -218,6 +218,7 @@ def test_a_runner_that_is_killed_again_and_again(
     assert files_of(output) == files_of(undisturbed)
 
 
+@pytest.mark.slow
 def test_ground_and_months_without_items_are_empty_until_there_are_some(
     serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path: Path
 ) -> None:
