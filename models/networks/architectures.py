@@ -19,7 +19,7 @@ STRIDE = TILE - 2 * HALO - OVERLAP
 """Output pixels between the starts of neighbouring tiles."""
 LOCAL_TILES = 144, 6, 4
 """The same of a local student that is given low resolution, in its pixels, at any scale: what lies beyond the tile
-moves the product by less than one stored number there, and every pixel is computed 1.27 times instead of 1.4."""
+moves the product by a stored number or two there, and every pixel is computed 1.27 times instead of 1.4."""
 
 
 class Settings(Protocol):
