@@ -103,7 +103,7 @@ def _content(path: Path) -> Any:
 @pytest.mark.parametrize(
     ("kind", "stop"),
     [
-        ("teacher", 3),
+        pytest.param("teacher", 3, marks=pytest.mark.slow),
         pytest.param("teacher", 5, marks=pytest.mark.slow),
         pytest.param("student", 3, marks=pytest.mark.slow),
         ("rsd", 6),

@@ -209,6 +209,7 @@ def test_a_run_goes_on_in_the_arithmetic_it_was_begun_in(
     assert (begun["float32"] != begun["bfloat16 on cpu"]).any()
 
 
+@pytest.mark.slow
 def test_uncertainty_stands_beside_a_mosaic_that_is_the_same_without_it(
     make_scene: Callable[..., Scene], sure_student: Path, rsup: Callable[..., Any], tmp_path: Path
 ) -> None:

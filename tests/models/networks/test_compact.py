@@ -289,6 +289,7 @@ def test_what_says_how_sure_it_is_runs_beside_the_image(tmp_path: Path) -> None:
     torch.testing.assert_close(both[:, 4:], wanted[..., :84, :])
 
 
+@pytest.mark.slow
 def test_the_second_head_learns_alone_how_large_errors_are() -> None:
     """Of a dark image that is off by noise of 5 stored numbers, and of a bright one that is by 50."""
     recipe = load_student_recipe([

@@ -206,6 +206,7 @@ def test_seen_by_the_sensor_the_mosaic_is_the_scene(network: Callable[[Tensor], 
     assert (out[nodata] == 0).all() and (out[~nodata] >= 1).all()
 
 
+@pytest.mark.slow
 def test_a_bias_of_each_tile_leaves_no_seam() -> None:
     raster = landscape(400, 400, holes=False)
     raster.data //= 2  # with the bias still below the knee: above it the map would change contrast as well
