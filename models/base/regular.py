@@ -17,6 +17,14 @@ def check_file(path: Path) -> None:
         raise OSError(errno.EINVAL, "is a pipe, a socket or a device", str(path))
 
 
+def read_at_most(path: Path, most: int) -> bytes | None:
+    """The bytes of an ordinary file, or None where it holds more than `most` of them. Raises OSError."""
+    check_file(path)
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    return None if len(content) > most else content
+
+
 def check_store(path: Path) -> None:
     """Raise OSError unless all that lies in the folder `path` is folders and ordinary files."""
     waiting, entered = [str(path)], set()

@@ -15,7 +15,7 @@ import tomlkit
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from rsup.models.base.errors import RecipeError
-from rsup.models.base.regular import check_file
+from rsup.models.base.regular import read_at_most
 from rsup.models.base.settings import first_problem
 from rsup.models.degradation.draws import Probability
 from rsup.models.losses.distillation import DistillationConfig
@@ -157,12 +157,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     A value is read as TOML (`true`, `3`, `[1, 2]`, `"text"`), and as text where it is none. Raises RecipeError.
     """
     try:
-        check_file(path)
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST + 1)
+        content = read_at_most(path, _LARGEST)
     except OSError as error:
         raise RecipeError(f"{path} cannot be read ({error.strerror}): give a recipe, recipes/*.toml") from None
-    if len(content) > _LARGEST:
+    if content is None:
         raise RecipeError(f"{path} is larger than any recipe ({_LARGEST >> 10} KiB): give a recipe, recipes/*.toml")
     try:
         tree = tomllib.loads(content.decode())

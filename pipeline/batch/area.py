@@ -14,7 +14,7 @@ from pyproj import Transformer
 from shapely.geometry import shape
 
 from rsup.models.base.errors import ArgumentError
-from rsup.models.base.regular import check_file
+from rsup.models.base.regular import read_at_most
 from rsup.pipeline.sources.footprint import Box, utm_of
 
 LARGEST = 16 << 20
@@ -44,12 +44,10 @@ def of_file(path: Path) -> Any:
     Raises ArgumentError for any other file.
     """
     try:
-        check_file(path)
-        with open(path, "rb") as file:
-            content = file.read(LARGEST + 1)
+        content = read_at_most(path, LARGEST)
     except OSError as error:
         raise ArgumentError(f"area {path} cannot be read ({error.strerror}): give a GeoJSON file") from None
-    if len(content) > LARGEST:
+    if content is None:
         raise ArgumentError(f"area {path} is larger than {LARGEST >> 20} MiB: simplify its outline")
     try:
         parts = [shapely.make_valid(shapely.force_2d(shape(part))) for part in _geometries(json.loads(content))]

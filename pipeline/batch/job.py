@@ -16,7 +16,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rsup.models.base.errors import ArgumentError
-from rsup.models.base.regular import check_file
+from rsup.models.base.regular import read_at_most
 from rsup.models.base.settings import Config, first_problem
 from rsup.models.sensors import DEFAULT
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
@@ -178,12 +178,10 @@ class Job(Config):
 def load_job(path: Path) -> Job:
     """The job in a TOML file, checked as far as it goes without a catalogue. Raises ArgumentError and ModelError."""
     try:
-        check_file(path)
-        with open(path, "rb") as file:
-            content = file.read(LARGEST + 1)
+        content = read_at_most(path, LARGEST)
     except OSError as error:
         raise ArgumentError(f"{path} cannot be read ({error.strerror}): give a job, in TOML") from None
-    if len(content) > LARGEST:
+    if content is None:
         raise ArgumentError(f"{path} is larger than any job ({LARGEST >> 10} KiB): give a job, in TOML")
     try:
         job = Job.model_validate(tomllib.loads(content.decode()))

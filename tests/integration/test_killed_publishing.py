@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from forks import COMMAND, Forks
+from kills import KILLED, was_killed
 
 from rsup.models.base.errors import OutputError
 from rsup.pipeline.demo.archive import Archive
@@ -23,8 +23,6 @@ from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.sources.request import FetchRequest
-
-KILLED = 137
 
 HOOK = """
 import os, sys
@@ -52,21 +50,14 @@ Python announces each before it happens; the folder itself is opened to force it
 
 def killed(action: Callable[[], Any], folder: Path, step: int) -> bool:
     """Run in a process that is ended before that step; False where it was over before."""
-    child = os.fork()
-    if child == 0:
-        code = 0
-        try:
-            space: dict[str, Any] = {}
-            exec(HOOK, space)
-            space["arm"](str(folder), step)
-            action()
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, KILLED)
-    return code == KILLED
+
+    def armed() -> None:
+        space: dict[str, Any] = {}
+        exec(HOOK, space)
+        space["arm"](str(folder), step)
+        action()
+
+    return was_killed(armed)
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rsup.models.base.errors import RsupError
-from rsup.models.base.regular import check_file, check_store
+from rsup.models.base.regular import check_file, check_store, read_at_most
 from rsup.models.data.images import DataConfig, Images
 from rsup.models.data.rasters import UnusableError, open_raster
 from rsup.models.metrics.niqe import load_pristine
@@ -69,3 +69,11 @@ def test_a_store_with_a_pipe_in_it_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "images" / "image.png")
     with pytest.raises(RsupError, match="2 of them skipped .the first: .* cannot be opened"):
         Images(tmp_path / "images", "train", DataConfig(), 32)
+
+
+def test_no_more_is_read_than_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_at_most(path, 5) == b"12345" and read_at_most(path, 4) is None
+    with pytest.raises(OSError, match="Is a directory"):
+        read_at_most(tmp_path, 5)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from archives import Made, WriteJob
+from kills import KILLED, was_killed
 
 from rsup.pipeline.batch.job import Job, load_job
 from rsup.pipeline.batch.lease import FOLDER, acquire
@@ -18,7 +18,6 @@ from rsup.pipeline.batch.run import run
 from rsup.pipeline.batch.status import STATES, retry, status
 
 ALL = (1, 1)
-KILLED = 137
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -124,29 +123,22 @@ def test_a_unit_that_another_runner_has_is_left_to_it(job: Job, made: Made) -> N
 
 def killed(action: Callable[[], Any], folder: Path, step: int) -> bool:
     """Run in a process that is ended before its step-th act on names or files below `folder`; False if over before."""
-    child = os.fork()
-    if child == 0:
-        code, count = 0, 0
+    count = 0
 
-        def hear(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal count
-            acts = event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
-            opens = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-            if acts or (opens and str(arguments[0]).startswith(str(folder))):
-                if count == step:
-                    os._exit(KILLED)
-                count += 1
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal count
+        acts = event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
+        opens = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if acts or (opens and str(arguments[0]).startswith(str(folder))):
+            if count == step:
+                os._exit(KILLED)
+            count += 1
 
-        try:
-            sys.addaudithook(hear)
-            action()
-        except BaseException:
-            traceback.print_exc()
-            code = 1
-        os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, KILLED)
-    return code == KILLED
+    def armed() -> None:
+        sys.addaudithook(hear)
+        action()
+
+    return was_killed(armed)
 
 
 @pytest.mark.slow
