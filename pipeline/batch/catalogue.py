@@ -41,7 +41,7 @@ class Catalogue:
     def items(self, unit: Unit) -> list[ItemReference]:
         """The items a unit is made of, best first. Raises NothingFoundError where there is none."""
         job, cell = self.job, unit.cell
-        request = job.fetch_request(cell.box, cell.crs, unit.interval, job.output)
+        request = job.fetch_request(cell.box, cell.crs, unit.interval)
         return self.ask(unit.interval).choose(query_of(request, cell.window))
 
     def ask(self, interval: Interval) -> Listing:
@@ -49,7 +49,7 @@ class Catalogue:
         wanted = self.job.whole_time() if self.job.by_acquisition else interval
         if self._listing is None or self._asked != wanted:
             cell = self.job.places[0]
-            request = self.job.fetch_request(cell.box, cell.crs, wanted, self.job.output)
+            request = self.job.fetch_request(cell.box, cell.crs, wanted)
             query = replace(query_of(request, cell.window), box=self._ground(), bbox=str(self._ground()))
             self._asked, self._listing = wanted, ask(query)
         return self._listing

@@ -13,10 +13,13 @@ import pystac
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
 from rsup.models.sensors import sensor_of
+from rsup.pipeline.places import objects
+from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.place import Place, read_all
 from rsup.pipeline.scenes.attributes import moment
 
+from .holding import alone
 from .job import Job
-from .lease import alone
 from .units import Unit
 
 FILE = "collection.json"
@@ -34,19 +37,34 @@ def join(item: Path, job: Job) -> None:
         write_whole(item, (json.dumps(said, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def write_collection(job: Job, units: list[Unit]) -> Path | None:
-    """Write the collection of the finished units' items; None where there is none yet. Raises OutputError."""
+def write_collection(job: Job, units: list[Unit]) -> Place | None:
+    """Write the collection of the finished units' items; None where there is none yet. Raises OutputError.
+
+    Of two runners that end, the later one writes what both did.
+    """
     path = job.output / FILE
-    with writing(path, OutputError), alone(job.output):  # of two runners that end, the later one writes what both did
-        items = {}
-        for unit in units:
-            place = unit.path / f"{unit.name}_x{job.upscale.scale}.json"
-            if (job.output / place).is_file():
-                items[place.as_posix()] = json.loads((job.output / place).read_bytes())
-        if not items:
+    if isinstance(path, ObjectPath):
+        while True:
+            before = objects.look(path)  # ahead of the items: who has written since then has seen more of them
+            if (said := _said(job, units)) is None:
+                return None
+            if objects.create(path, said) if before is None else objects.swap(path, before.tag, said):
+                return path
+    with writing(path, OutputError), alone(job.output):
+        if (said := _said(job, units)) is None:
             return None
-        write_whole(path, (json.dumps(_collection(job, items), indent=2, ensure_ascii=False) + "\n").encode())
+        write_whole(path, said)
     return path
+
+
+def _said(job: Job, units: list[Unit]) -> bytes | None:
+    """The collection as it is now; None without items."""
+    places = [unit.path / f"{unit.name}_x{job.upscale.scale}.json" for unit in units]
+    found = zip(places, read_all([job.output / place for place in places]), strict=True)
+    items = {place.as_posix(): json.loads(item) for place, item in found if item is not None}
+    if not items:
+        return None
+    return (json.dumps(_collection(job, items), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:

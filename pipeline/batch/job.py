@@ -20,6 +20,9 @@ from rsup.models.base.regular import read_at_most
 from rsup.models.base.settings import Config, first_problem
 from rsup.models.sensors import DEFAULT
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
+from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.place import Output
+from rsup.pipeline.places.scratch import scratch
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.sources.footprint import Box
 from rsup.pipeline.sources.request import FetchRequest
@@ -28,6 +31,8 @@ from .area import of_box, of_file
 from .cells import MGRS, SIDES, Cell, cells_of
 from .units import ACQUISITION, Interval, Unit, days_of, intervals_of, units_of
 
+WORK = ".unit"
+"""Folder of a unit's unfinished outputs, where it stands beside the finished ones."""
 LARGEST = 64 << 10
 """Bytes of a job: tomllib takes time that grows with the square of what it is given."""
 Bands = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -70,7 +75,8 @@ WHERE_IT_RUNS = {"device", "workers", "scheduler", "tls_ca", "tls_cert", "tls_ke
 class Job(Config):
     """What `rsup batch` is given."""
 
-    output: Path
+    output: Output
+    """A folder, or a prefix: "s3://bucket/prefix"."""
     bbox: tuple[float, float, float, float] | None = None
     """West, south, east, north in degrees; west > east crosses the antimeridian."""
     area: Path | None = None
@@ -106,7 +112,7 @@ class Job(Config):
     @cached_property
     def days(self) -> tuple[date, date]:
         """The first and the last."""
-        request = FetchRequest((0, 0, 0, 0), self.dates, self.output)
+        request = FetchRequest((0, 0, 0, 0), self.dates, Path())
         if request.start is None or request.end is None:
             raise ArgumentError(f"dates {self.dates}: give both ends, as 2024-05-01/2024-07-31")
         return request.start.date(), request.end.date()
@@ -129,7 +135,7 @@ class Job(Config):
         """All of its days as one interval."""
         return Interval(*self.days, self.dates)
 
-    def fetch_request(self, box: Box, crs: str | None, interval: Interval, output: Path) -> FetchRequest:
+    def fetch_request(self, box: Box, crs: str | None, interval: Interval, output: Path = Path()) -> FetchRequest:
         """What fetch is asked for ground of the job. Raises ArgumentError for options that make no sense."""
         east = box.east - 360 if box.east > 180 else box.east
         bbox = (box.west, max(-80.0, box.south), east, min(84.0, box.north))
@@ -138,8 +144,8 @@ class Job(Config):
     @cached_property
     def upscale_plan(self) -> UpscalePlan:
         """Of a cell whose scene is still to be made: what is so for every cell. Raises ArgumentError and ModelError."""
-        cell, scene = self.places[0], self.output / "scene.zarr"
-        bands = self.fetch_request(cell.box, cell.crs, self.whole_time(), scene).bands
+        cell, scene = self.places[0], Path("scene.zarr")
+        bands = self.fetch_request(cell.box, cell.crs, self.whole_time()).bands
         made = {"items": [{"collection": self.fetch.collection}]}
         to_be = Scene(scene, cell.crs, cell.window, cell.window, bands, made, bands, None, None, None)
         return UpscalePlan.make(self.upscale_request(scene), to_be)
@@ -151,6 +157,16 @@ class Job(Config):
         stem = plan.request.scene.stem
         return [name.removeprefix(stem) for name in plan.artefacts(self.upscale.uncertainty).values()]
 
+    def work(self, unit: Unit) -> Path:
+        """Folder of a unit's unfinished outputs: hidden beside the finished ones, or, of a prefix, on this machine."""
+        if isinstance(self.output, ObjectPath):
+            return self._scratch / unit.name
+        return self.output / unit.path / WORK
+
+    @cached_property
+    def _scratch(self) -> Path:
+        return scratch("batch", str(self.output), self.identity())
+
     def upscale_request(self, scene: Path) -> UpscaleRequest:
         """What upscale is asked for a scene."""
         return UpscaleRequest(scene=scene, output=scene.parent, **self.upscale.model_dump())
@@ -161,7 +177,7 @@ class Job(Config):
         The last day may move on, so that an archive goes on growing.
         """
         first, _ = self.days
-        request = self.fetch_request(self.places[0].box, None, self.whole_time(), self.output)
+        request = self.fetch_request(self.places[0].box, None, self.whole_time())
         upscale = self.upscale.model_dump(mode="json", exclude=WHERE_IT_RUNS)
         said = {
             "area": hashlib.sha256(self.ground.normalize().wkb).hexdigest() if self.bbox is None else self.bbox,

@@ -25,8 +25,8 @@ def plan(job: Job) -> dict[str, Any]:
     check(job.output, job.identity())
     catalogue = Catalogue(job)
     units = catalogue.units()
-    known = States(job.output)
-    states = {unit: _state(unit, known, catalogue) for unit in units}
+    known = zip(units, States(job).of(units), strict=True)
+    states = {unit: _state(unit, state, sources, catalogue) for unit, (state, sources, _) in known}
     count = Counter(states.values())
     to_do = count["waiting"] + count["stale"]
     each = _each(job)
@@ -41,8 +41,7 @@ def plan(job: Job) -> dict[str, Any]:
     }
 
 
-def _state(unit: Unit, known: States, catalogue: Catalogue) -> str:
-    state, sources = known.of(unit)
+def _state(unit: Unit, state: str, sources: tuple[str, ...], catalogue: Catalogue) -> str:
     if state not in ("done", "empty", "failed"):
         return state
     try:

@@ -7,22 +7,23 @@ written here alone.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsup.models.base.errors import OutputError
-from rsup.models.base.files import remove, write_whole, writing
+from rsup.models.base.files import writing
+from rsup.pipeline.places import objects
+from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.place import Place, read, read_all, remove, write
 from rsup.pipeline.public import printable, public_text
 
-from .lease import alone
+from .holding import alone
 
 JOB = "job.json"
 RECORD = "unit.json"
 FAILURE = "failure.json"
-WORK = ".unit"
-"""Folder of a unit's unfinished outputs, hidden beside the finished ones."""
 
 
 class Record(BaseModel):
@@ -46,24 +47,36 @@ class Failure(BaseModel):
     reason: str
 
 
-def claim(output: Path, identity: dict[str, Any]) -> None:
+def claim(output: Place, identity: dict[str, Any]) -> None:
     """Make `output` the job's. Raises OutputError where it is another's, holds something else or cannot be written."""
+    if isinstance(output, ObjectPath):
+        _claim_prefix(output, identity)
+        return
     if check(output, identity):
         return
     with writing(output, OutputError):
         output.mkdir(parents=True, exist_ok=True)
         with alone(output):
             if not check(output, identity):
-                write_whole(output / JOB, _bytes(identity))
+                write(output / JOB, _bytes(identity))
 
 
-def check(output: Path, identity: dict[str, Any]) -> bool:
+def _claim_prefix(output: ObjectPath, identity: dict[str, Any]) -> None:
+    if not check(output, identity):
+        objects.create(output / JOB, _bytes(identity))
+        check(output, identity)  # another job may have come first
+    if not objects.keeps_conditions(output / JOB, _bytes(identity)):
+        raise OutputError(
+            f"{output}: the object store writes whatever the condition, so runners could not keep from each other's "
+            "units; use one that knows If-None-Match and If-Match"
+        )
+
+
+def check(output: Place, identity: dict[str, Any]) -> bool:
     """Whether `output` is the job's already; False where nothing is there. Raises OutputError as `claim`."""
-    with writing(output, OutputError):
-        there = output.is_dir() and any(each.name != f".{JOB}.new" for each in output.iterdir())
-        said = (output / JOB).read_bytes() if (output / JOB).is_file() else None
+    said, there = _found(output)
     if said is None:
-        if there or (output.exists() and not output.is_dir()):
+        if there:
             raise OutputError(f"{output} holds something that is no archive of a job; choose another output")
         return False
     try:
@@ -77,45 +90,64 @@ def check(output: Path, identity: dict[str, Any]) -> bool:
     return True
 
 
-def record_of(folder: Path) -> Record | None:
+def _found(output: Place) -> tuple[bytes | None, bool]:
+    """What says whose `output` is, and whether there is anything at all."""
+    if isinstance(output, ObjectPath):
+        said = read(output / JOB)
+        return said, said is not None or any(True for _ in objects.below(output))
+    with writing(output, OutputError):
+        there = output.exists() and not output.is_dir()
+        there = there or (output.is_dir() and any(each.name != f".{JOB}.new" for each in output.iterdir()))
+        return (output / JOB).read_bytes() if (output / JOB).is_file() else None, there
+
+
+def record_of(folder: Place) -> Record | None:
     """The record of the unit in `folder`; None where there is none that can be read."""
     found: Record | None = _read(folder / RECORD, Record)
     return found
 
 
-def failure_of(folder: Path) -> Failure | None:
+def failure_of(folder: Place) -> Failure | None:
     """Why the last attempt at the unit in `folder` failed; None where it did not."""
     found: Failure | None = _read(folder / FAILURE, Failure)
     return found
 
 
-def write_record(folder: Path, record: Record) -> None:
+def said_of(folders: Sequence[Place]) -> Iterator[tuple[Failure | None, Record | None]]:
+    """As `failure_of` and `record_of`, of many units."""
+    found = read_all([folder / name for folder in folders for name in (FAILURE, RECORD)])
+    for failure, record in zip(found, found, strict=True):
+        yield _understood(failure, Failure), _understood(record, Record)
+
+
+def write_record(folder: Place, record: Record) -> None:
     """Raises OutputError where the disk refuses."""
     _write(folder / RECORD, record)
 
 
-def write_failure(folder: Path, sources: tuple[str, ...], reason: str) -> None:
+def write_failure(folder: Place, sources: tuple[str, ...], reason: str) -> None:
     """Raises OutputError where the disk refuses."""
     _write(folder / FAILURE, Failure(sources=sources, reason=printable(public_text(reason))))
 
 
-def forget_failure(folder: Path) -> None:
+def forget_failure(folder: Place) -> None:
     """Raises OutputError where the disk refuses."""
-    with writing(folder / FAILURE, OutputError):
-        remove(folder / FAILURE)
+    remove(folder / FAILURE)
 
 
-def _read(path: Path, kind: type[Any]) -> Any:
+def _read(path: Place, kind: type[Any]) -> Any:
+    return _understood(read(path), kind)
+
+
+def _understood(said: bytes | None, kind: type[Any]) -> Any:
     try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return None if said is None else kind.model_validate_json(said)
+    except ValidationError:
         return None
 
 
-def _write(path: Path, said: BaseModel) -> None:
-    with writing(path, OutputError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, _bytes(said.model_dump(mode="json", exclude_none=True)))
+def _write(path: Place, said: BaseModel) -> None:
+    write(path, _bytes(said.model_dump(mode="json", exclude_none=True)))
 
 
 def _bytes(said: dict[str, Any]) -> bytes:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,19 @@ from rsup.pipeline.jobs import fetch
 from rsup.pipeline.jobs.publishing import Publication, clear, own
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.ledger import Ledger
+from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.place import Place
+from rsup.pipeline.places.scratch import leave_scratch, own_scratch
+from rsup.pipeline.places.upload import upload
 from rsup.pipeline.sources.stac.catalog import NothingFoundError
 from rsup.pipeline.sources.stac.items import ItemReference
 
 from .catalogue import Catalogue
 from .collection import join, write_collection
+from .holding import Held, acquire, alone, sweep
 from .job import Job
-from .lease import acquire, alone, sweep
 from .records import (
     RECORD,
-    WORK,
     Record,
     claim,
     failure_of,
@@ -63,6 +67,8 @@ def run(job: Job, part: tuple[int, int]) -> dict[str, Any]:
                 failures.append({"unit": unit.name, "reason": failure.reason})
     finally:
         sweep(job.output)
+        if isinstance(job.output, ObjectPath) and units:
+            leave_scratch(job.work(units[0]).parent)
         collection = write_collection(job, units)
     return {
         "output": str(job.output),
@@ -75,7 +81,7 @@ def run(job: Job, part: tuple[int, int]) -> dict[str, Any]:
 
 def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str) -> str:
     """Do one unit where there is anything to do; what became of it."""
-    folder, items, newest = job.output / unit.path, list[ItemReference](), None
+    folder, work, items, newest = job.output / unit.path, job.work(unit), list[ItemReference](), None
     catalogue.ask(unit.interval)
     try:
         items = catalogue.items(unit)
@@ -87,17 +93,17 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str) -> str:
                 write_failure(folder, (), str(error))
         return "failed"
     wanted = Record(state="done" if items else "empty", sources=_ids(items), newest=newest)
-    if (outcome := _settled(folder, wanted)) is not None:
+    if (outcome := _settled(folder, work, wanted)) is not None:
         return outcome
     lease = acquire(job.output, unit.name)
     if lease is None:
         return "running"
     with lease:
-        if (outcome := _settled(folder, wanted)) is not None:  # another runner has come first
+        if (outcome := _settled(folder, work, wanted)) is not None:  # another runner has come first
             return outcome
         forget_failure(folder)
         try:
-            return _attempt(job, unit, items, wanted, title)
+            return _attempt(job, unit, items, wanted, lease, title)
         except RsupError as error:
             say(f"{title} failed: {error}")
             write_failure(folder, wanted.sources, str(error))
@@ -109,12 +115,12 @@ def _ids(items: Sequence[ItemReference]) -> tuple[str, ...]:
     return tuple(sorted(item.id for item in items))
 
 
-def _settled(folder: Path, wanted: Record) -> str | None:
+def _settled(folder: Place, work: Path, wanted: Record) -> str | None:
     """What the records say became of a unit, where nothing is to be done about it; None where there is."""
     failure, record = failure_of(folder), record_of(folder)
     if failure is not None and failure.sources == wanted.sources:
         return "failed"
-    if failure is not None or record is None or os.path.lexists(folder / WORK):
+    if failure is not None or record is None or os.path.lexists(work):
         return None
     return _answers(record, wanted)
 
@@ -135,32 +141,36 @@ def _news(record: Record | None, wanted: Record) -> str:
     return f"{new} items are new and {gone} gone since it was done: it is done again"
 
 
-def _attempt(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, title: str) -> str:
+def _attempt(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, lease: Held, title: str) -> str:
     """End what a killed runner has begun to publish; then make and publish what is wanted, or record that it is empty.
 
     Raises an RsupError where it cannot be done; what has been computed stays for the next attempt.
     """
-    folder = job.output / unit.path
-    work = folder / WORK
+    folder, work = job.output / unit.path, job.work(unit)
+    if isinstance(folder, ObjectPath):
+        own_scratch(work.parent)
     with Ledger.open(work / LEDGER) as ledger:
         own(work)
-        publication = _publication(job, unit, ledger)
-        publication.settle()
+        publish = _publication(job, unit, ledger)
         outcome = _answers(record_of(folder), wanted)
         if outcome is None and items:
             say(f"{title}: {_news(record_of(folder), wanted)}")
-            outcome = _make(job, unit, items, wanted, publication)
+            outcome = _make(job, unit, items, wanted, ledger)
         elif outcome is None:
             write_record(folder, wanted)
             outcome = "empty"
+        if outcome == "done":
+            if not lease.held():  # this runner slept for long: what it has made may be older than what is there
+                return "running"
+            publish()
         ledger.forget()
     clear(work)
     return outcome
 
 
-def _make(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, publication: Publication) -> str:
-    """Fetch, upscale and publish; "empty" where no pixel is left of the items."""
-    work, ledger = publication.ledger.path.parent, publication.ledger
+def _make(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, ledger: Ledger) -> str:
+    """Fetch and upscale, up to what is to be published; "empty" where no pixel is left of the items."""
+    folder, work = job.output / unit.path, ledger.path.parent
     begun = {"rsup": version("rsup"), "items": [item.id for item in items]}
     if not (ledger.belongs_to(begun) and BEGUN in ledger.done()):
         for path in work.iterdir():  # what an attempt with other items left
@@ -174,21 +184,29 @@ def _make(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, publ
         with show_progress("fetch", "chunks") as progress:
             fetch.run(fetch.lay_out(request, unit.cell.window, items), progress)
     except fetch.NoPixelError:
-        before = record_of(work.parent)
+        before = record_of(folder)
         if before is not None and before.state == "done":
             raise  # the mosaic of before stands, and is not what there is now
-        write_record(work.parent, wanted.model_copy(update={"state": "empty"}))
+        write_record(folder, wanted.model_copy(update={"state": "empty"}))
         return "empty"
     upscale(job.upscale_request(scene))
     join(work / f"{unit.name}_x{job.upscale.scale}.json", job)
     write_record(work, wanted)
-    publication.publish()
     return "done"
 
 
-def _publication(job: Job, unit: Unit, ledger: Ledger) -> Publication:
-    """Of a unit's outputs from the folder of an attempt to its own: the record last, for it says that all are there."""
+def _publication(job: Job, unit: Unit, ledger: Ledger) -> Callable[[], None]:
+    """What publishes a unit's outputs from the folder of an attempt: the record last, for it says that all are there.
+
+    In a folder, what a killed runner has begun to publish is ended first. What has come to a store only in part has no
+    record there: it is uploaded again, from here, or by another runner when that has made it.
+    """
     names = [f"{unit.name}.zarr"] if job.keep_scenes else []
     names += [f"{unit.name}{ending}" for ending in job.endings]
-    work = ledger.path.parent
-    return Publication(ledger, {work / name: work.parent / name for name in [*names, RECORD]}, overwrite=True)
+    folder, work = job.output / unit.path, ledger.path.parent
+    fresh = [work / name for name in [*names, RECORD]]
+    if isinstance(folder, ObjectPath):
+        return partial(upload, {path: folder / path.name for path in fresh})
+    publication = Publication(ledger, {path: folder / path.name for path in fresh}, overwrite=True)
+    publication.settle()
+    return publication.publish

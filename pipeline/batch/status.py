@@ -3,53 +3,52 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rsup.pipeline.places.place import folders
+
+from .holding import leased
 from .job import Job
-from .lease import leased
-from .records import FAILURE, RECORD, WORK, check, failure_of, forget_failure, record_of
-from .units import Unit
+from .records import check, forget_failure, said_of
+from .units import Unit, of_days, units_of
 
 STATES = ("done", "stale", "empty", "failed", "running", "waiting")
 """Of a unit. Stale: done, and begun anew; whether there are new items, only a catalogue can tell."""
 
 
 class States:
-    """The states of units in the folder `output`, as they are when each is asked for."""
+    """The states of a job's units, as they are when each is asked for."""
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self._running = leased(output)
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._running = leased(job.output)
 
-    def of(self, unit: Unit) -> tuple[str, tuple[str, ...]]:
-        """State, and the ids of the items that led to it."""
-        return self.at(self.output / unit.path, unit.name)
-
-    def at(self, folder: Path, name: str) -> tuple[str, tuple[str, ...]]:
-        """As `of`, for the unit `name` in its folder."""
-        failure, record = failure_of(folder), record_of(folder)
-        if name in self._running:
-            return "running", ()
-        if failure is not None:
-            return "failed", failure.sources
-        if record is None:
-            return "waiting", ()
-        begun = record.state == "done" and os.path.lexists(folder / WORK)
-        return "stale" if begun else record.state, record.sources
+    def of(self, units: Sequence[Unit]) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        """Of each unit its state, the ids of the items that led to it, and, of one that failed, why."""
+        found = said_of([self.job.output / unit.path for unit in units])
+        for unit, (failure, record) in zip(units, found, strict=True):
+            if unit.name in self._running:
+                yield "running", (), ""
+            elif failure is not None:
+                yield "failed", failure.sources, failure.reason
+            elif record is None:
+                yield "waiting", (), ""
+            else:
+                begun = record.state == "done" and os.path.lexists(self.job.work(unit))
+                yield "stale" if begun else record.state, record.sources, ""
 
 
 def status(job: Job) -> dict[str, Any]:
     """Counts of units by state, and why those failed that did. Raises OutputError for another job's output."""
     check(job.output, job.identity())
-    known, count, reasons = States(job.output), Counter[str](), []
-    for folder, name in _folders(job):
-        state, _ = known.at(folder, name)
+    units, count, reasons = _units(job), Counter[str](), []
+    for unit, (state, _, reason) in zip(units, States(job).of(units), strict=True):
         count[state] += 1
-        if state == "failed" and (failure := failure_of(folder)):
-            reasons.append({"unit": name, "reason": failure.reason})
+        if state == "failed":
+            reasons.append({"unit": unit.name, "reason": reason})
     return {
         "output": str(job.output),
         "units": count.total(),
@@ -61,18 +60,21 @@ def status(job: Job) -> dict[str, Any]:
 def retry(job: Job) -> dict[str, Any]:
     """Forget the failures, so that the next run tries these units again. Raises OutputError."""
     check(job.output, job.identity())
-    failed = [(folder, name) for folder, name in _folders(job) if failure_of(folder)]
-    for folder, _ in failed:
-        forget_failure(folder)
-    return {"output": str(job.output), "forgotten": [name for _, name in failed]}
+    units = _units(job)
+    found = zip(units, said_of([job.output / unit.path for unit in units]), strict=True)
+    failed = [unit for unit, (failure, _) in found if failure is not None]
+    for unit in failed:
+        forget_failure(job.output / unit.path)
+    return {"output": str(job.output), "forgotten": [unit.name for unit in failed]}
 
 
-def _folders(job: Job) -> Iterator[tuple[Path, str]]:
-    """Folder and name of every unit; of acquisitions, of those that something is known of."""
+def _units(job: Job) -> list[Unit]:
+    """Every unit; of acquisitions, those that something is known of."""
     if not job.by_acquisition:
-        yield from ((job.output / unit.path, unit.name) for unit in job.units())
-        return
-    for cell in job.places:
-        for folder in sorted(job.output.glob(f"*/{cell.name}")):
-            if any(os.path.lexists(folder / name) for name in (RECORD, FAILURE, WORK)):
-                yield folder, f"{cell.name}_{folder.parent.name}"
+        return job.units()
+    days = [name for name in folders(job.output) if re.fullmatch(r"\d{4}-\d\d-\d\d", name)]
+    known = {day: set(folders(job.output / day)) for day in days}
+    units = [unit for cell in job.places for unit in units_of(of_days(days), [cell])]
+    units = [unit for unit in units if unit.cell.name in known[unit.interval.name]]
+    found = zip(units, said_of([job.output / unit.path for unit in units]), strict=True)
+    return [unit for unit, said in found if any(said) or os.path.lexists(job.work(unit))]

@@ -1,0 +1,1 @@
+"""Where outputs and records lie: folders of this machine, and prefixes of object stores."""
