@@ -66,7 +66,7 @@ class ObjectLease:
         self._heart.join()
         with suppress(RsupError):
             if self.held():  # beaten just now, so that nobody takes it over before it is gone
-                objects.remove([self.place])
+                objects.remove(self.place)
 
 
 def acquire(output: ObjectPath, name: str) -> ObjectLease | None:
@@ -94,7 +94,7 @@ def sweep(output: ObjectPath) -> None:
     """Remove the leases of the dead, whose units need nothing any more. Raises OutputError."""
     for place, _ in list(objects.below(output / local.FOLDER)):
         if place.name == CLOCK:
-            objects.remove([place])
+            objects.remove(place)
         elif (lease := acquire(output, place.stem)) is not None:  # as its holder, nobody else's can be removed
             with lease:
                 pass
@@ -119,7 +119,7 @@ def _now(output: ObjectPath) -> datetime:
     for _ in range(10):
         objects.put(clock, b"")
         found = objects.look(clock)
-        objects.remove([clock])
+        objects.remove(clock)
         if found is not None:  # another runner may have read the time as well
             return found.modified
     raise OutputError(f"{clock} is removed as soon as it is written: let nobody else write there")

@@ -93,8 +93,8 @@ def check(output: Place, identity: dict[str, Any]) -> bool:
 def _found(output: Place) -> tuple[bytes | None, bool]:
     """What says whose `output` is, and whether there is anything at all."""
     if isinstance(output, ObjectPath):
-        said = read(output / JOB)
-        return said, said is not None or any(True for _ in objects.below(output))
+        there = any(True for _ in objects.below(output))  # first: what another runner writes next says whose it is
+        return read(output / JOB), there
     with writing(output, OutputError):
         there = output.exists() and not output.is_dir()
         there = there or (output.is_dir() and any(each.name != f".{JOB}.new" for each in output.iterdir()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from rsup.models.base.errors import ArgumentError, OutputError, RsupError
@@ -25,6 +25,7 @@ from rsup.models.base.errors import ArgumentError, OutputError, RsupError
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Store
 
+T = TypeVar("T")
 SCHEME = "s3://"
 AT_ONCE = 16
 """Requests in flight where many objects are read or written."""
@@ -117,7 +118,8 @@ def _store(bucket: str, endpoint: str, allow_http: bool) -> S3Store:
                 "AWS_ALLOW_HTTP=true"
             )
         options["allow_http"] = True
-    more: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    # One by one, in an order: not all that speak S3 delete many at once, and none says in which.
+    more: dict[str, Any] = {"disable_bulk_delete": True} | ({"endpoint": endpoint} if endpoint else {})
     return S3Store(bucket, client_options=options, retry_config=RETRY, **more)
 
 
@@ -211,17 +213,23 @@ def keeps_conditions(place: ObjectPath, data: bytes) -> bool:
     return not (_is_accepted(place, data, "create") or _is_accepted(place, data, {"e_tag": f'"{"0" * 32}"'}))
 
 
-def remove(places: Iterable[ObjectPath]) -> None:
-    """Delete objects; what is not there is left at that. Raises OutputError."""
+def remove(place: ObjectPath) -> None:
+    """Delete an object; what is not there is left at that. Raises OutputError."""
     import obstore
 
-    for place in places:
-        with _answering(place, OutputError):
-            try:
-                obstore.delete(store_of(place.bucket), place.key)
-            except FileNotFoundError as error:
-                if _code(error) == "NoSuchBucket":
-                    raise
+    with _answering(place, OutputError):
+        try:
+            obstore.delete(store_of(place.bucket), place.key)
+        except FileNotFoundError as error:
+            if _code(error) == "NoSuchBucket":
+                raise
+
+
+def each(act: Callable[[T], object], things: Iterable[T]) -> None:
+    """Do one thing with many, several at once. What the first raises that fails is raised, and no more is begun."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in pool.map(act, things):
+            pass
 
 
 def below(place: ObjectPath, kind: type[RsupError] = OutputError) -> Iterator[tuple[ObjectPath, str]]:

@@ -77,7 +77,7 @@ def write(place: Place, data: bytes) -> None:
 def remove(place: Place) -> None:
     """Remove a file or an object, if it is there. Raises OutputError."""
     if isinstance(place, ObjectPath):
-        objects.remove([place])
+        objects.remove(place)
         return
     with writing(place, OutputError):
         files.remove(place)

@@ -8,11 +8,10 @@ anything else is touched, and written again when all is there: whoever asks for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import objects
-from .objects import AT_ONCE, ObjectPath
+from .objects import ObjectPath
 
 ROOT = "zarr.json"
 
@@ -34,13 +33,12 @@ def upload(moves: Mapping[Path, ObjectPath]) -> None:
         elif fresh not in documents:
             bodies[fresh] = final
     heads |= documents
-    objects.remove(reversed(heads.values()))
+    for place in reversed(heads.values()):
+        objects.remove(place)
     for fresh, final in moves.items():
         if fresh.is_dir():
             wanted = {place for file, place in bodies.items() if file.is_relative_to(fresh)}
-            objects.remove([place for place, _ in objects.below(final) if place not in wanted])
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for _ in pool.map(lambda body: objects.put(body[1], body[0]), bodies.items()):
-            pass  # the first that fails raises
+            objects.each(objects.remove, (place for place, _ in objects.below(final) if place not in wanted))
+    objects.each(lambda body: objects.put(body[1], body[0]), bodies.items())
     for file, place in heads.items():
         objects.put(place, file)

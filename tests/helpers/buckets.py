@@ -1,7 +1,8 @@
 """A real S3 server on loopback, moto's, that can be told to answer 503 to a share of its requests; and its buckets.
 
 Run as `python buckets.py PORT`. PUT /-/faults/0.1 makes it refuse a tenth of what follows, half of that after it has
-been done (as when an answer is lost); GET /-/seen lists what has been asked so far.
+been done (as when an answer is lost); from PUT /-/stall/yes to PUT /-/stall/no it completes no upload of several parts;
+GET /-/seen lists what has been asked so far.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from threading import Event
 from typing import Any
 from urllib.parse import quote
 
@@ -66,6 +68,15 @@ class Bucket:
         finally:
             _ask("PUT", f"{self.endpoint}/-/faults/0")
 
+    @contextmanager
+    def stalled(self) -> Iterator[None]:
+        """Let no upload of several parts be completed while the block runs."""
+        _ask("PUT", f"{self.endpoint}/-/stall/yes")
+        try:
+            yield
+        finally:
+            _ask("PUT", f"{self.endpoint}/-/stall/no")
+
     def seen(self) -> list[tuple[str, str, int]]:
         """Method, path and status of every request, in their order."""
         return [tuple(each) for each in json.loads(_ask("GET", f"{self.endpoint}/-/seen"))]
@@ -106,6 +117,8 @@ class Faulty:
         self.inner, self.share = inner, 0.0
         self.dice = random.Random(7)
         self.seen: list[tuple[str, str, int]] = []
+        self.free = Event()
+        self.free.set()
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
@@ -116,6 +129,12 @@ class Faulty:
             self.share = float(path.rpartition("/")[2])
             start("200 OK", [])
             return []
+        if path.startswith("/-/stall/"):
+            (self.free.clear if path.endswith("yes") else self.free.set)()
+            start("200 OK", [])
+            return []
+        if method == "POST" and "uploadId=" in environ["QUERY_STRING"]:
+            self.free.wait()
         fault, done = self.dice.random() < self.share, self.dice.random() < 0.5
         if fault and not done:
             _drain(environ)

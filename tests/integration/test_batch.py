@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pystac
 import pytest
+from buckets import KEY, SECRET, Bucket
 from forks import Forks, Rsup
 
 from rsup.pipeline.batch.catalogue import Catalogue
@@ -72,7 +74,7 @@ def write_job(archive: Archive, catalog: str, folder: Path, output: str, **chang
     west, south, east, north = archive.bbox
     middle = south + 0.55 * (north - south)
     said = {
-        "output": str(folder / output),
+        "output": output if "://" in output else str(folder / output),
         "bbox": [west, middle, east, middle + 1e-4],
         "dates": "2024-05-01/2024-06-30",
         "interval": "month",
@@ -81,7 +83,7 @@ def write_job(archive: Archive, catalog: str, folder: Path, output: str, **chang
     lines = [f"{key} = {json.dumps(value)}" for key, value in said.items()]
     lines += ["[fetch]", f"catalog = {json.dumps(catalog)}", "max_cloud = 30"]
     lines += ["[upscale]", "scale = 4", 'model = "nearest"', 'device = "cpu"', "chunk = 64"]
-    path = folder / f"{output}.toml"
+    path = folder / f"{output.rpartition('/')[2]}.toml"
     path.write_text("\n".join(lines))
     return path
 
@@ -267,3 +269,90 @@ def test_what_fails_is_said_and_the_exit_code_says_so(
     other = write_job(archive, catalog, tmp_path, "failing", dates="2024-05", cells=128)
     assert rsup("batch", "run", other).returncode == 6 and rsup("batch", "status", other).returncode == 6
     assert rsup("batch", "plan", tmp_path / "missing.toml").returncode == 2
+
+
+def objects_of(bucket: Bucket) -> dict[str, str]:
+    """As `files_of`, of the archive in a bucket."""
+    return {key: hashlib.sha256(data).hexdigest() for key, data in bucket.objects("archive/").items()}
+
+
+@pytest.mark.slow
+def test_two_runners_that_share_nothing_but_a_bucket(
+    undisturbed: Path,
+    serve: Serve,
+    items: list[Item],
+    archive: Archive,
+    forks: Forks,
+    bucket: Bucket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serve(items) as catalog, bucket.faults(0.1):
+        runners = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            monkeypatch.setenv("TMPDIR", str(tmp_path / name))
+            job = write_job(archive, catalog, tmp_path / name, bucket.address("archive"))
+            runners.append(forks.begin(["batch", "run", job, "--json"]))
+        said = [told(runner.end()) for runner in runners]
+    assert sum(each["done"] for each in said) == 4 and not sum(each["failed"] + each["empty"] for each in said)
+    assert objects_of(bucket) == files_of(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_runner_on_a_bucket_that_is_killed_at_random_moments(
+    undisturbed: Path,
+    serve: Serve,
+    items: list[Item],
+    archive: Archive,
+    forks: Forks,
+    bucket: Bucket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every other time its folder on this machine is lost as well; and half of the time requests are refused."""
+    dice, kills = random.Random(5), 0
+    with serve(items) as catalog:
+        job = write_job(archive, catalog, tmp_path, bucket.address("archive"))
+        for turn in range(20):
+            monkeypatch.setenv("TMPDIR", str(tmp_path / f"scratch-{turn // 2}"))
+            with bucket.faults(0.1) if turn % 4 < 2 else nullcontext():
+                runner = forks.begin(["batch", "run", job, "--json"])
+                time.sleep(dice.uniform(0.2, 4))
+                kills += runner.poll() is None
+                runner.kill()
+                runner.end()
+            for key in (key for key in bucket.objects("archive/") if key.endswith("unit.json")):
+                unit = key.removesuffix("unit.json")
+                mosaics = [each for each in bucket.objects(f"archive/{unit}") if each.endswith("_x4.zarr/zarr.json")]
+                assert len(mosaics) == 1, "a record of what is not there"
+        assert kills > 3
+        said = told(forks.begin(["batch", "run", job, "--json"]).end())
+        assert said["done"] + said["already_done"] == 4
+    assert objects_of(bucket) == files_of(undisturbed)
+
+
+def test_what_a_store_refuses_is_one_sentence(
+    serve: Serve,
+    items: list[Item],
+    archive: Archive,
+    rsup: Rsup,
+    bucket: Bucket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No bucket, nobody at the address, plain http through a network, a login in the address."""
+    with serve(items) as catalog:
+
+        def said(address: str) -> str:
+            done = rsup("batch", "status", write_job(archive, catalog, tmp_path, address))
+            assert done.returncode in (2, 6) and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+            assert SECRET not in done.stderr and KEY not in done.stderr
+            return done.stderr
+
+        assert "there is no bucket nowhere" in said("s3://nowhere/archive")
+        assert "holds no login" in said("s3://me:password@bucket/archive")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.example.org")
+        assert "AWS_ENDPOINT_URL is plain http" in said("s3://bucket/archive")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        assert "does not answer" in said("s3://bucket/archive")
