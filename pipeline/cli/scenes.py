@@ -15,7 +15,9 @@ from .options import DryRun, Json, Overwrite, names, numbers, print_result
 def fetch(
     bbox: Annotated[str, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")],
     date: Annotated[str, typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, or a range with a slash.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The scene store to write.")] = Path("scene.zarr"),
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="PATH", help="The scene store to write, here or on s3://.")
+    ] = "scene.zarr",
     catalog: Annotated[
         str,
         typer.Option(envvar="RSUP_CATALOG", help="earth-search, planetary-computer, or a STAC URL or file."),
@@ -32,13 +34,14 @@ def fetch(
     as_json: Json = False,
 ) -> None:
     """Search a STAC catalogue and write one analysis-ready scene store."""
-    from rsup.pipeline.jobs.fetch import fetch as run
+    from rsup.pipeline.jobs.storing import fetch as run
+    from rsup.pipeline.places.place import place_of
     from rsup.pipeline.sources.request import FetchRequest
 
     request = FetchRequest(
         bbox=numbers("--bbox", bbox),
         date=date,
-        output=output,
+        output=Path(),
         catalog=catalog,
         collection=collection,
         max_cloud=max_cloud,
@@ -49,17 +52,19 @@ def fetch(
         offset=offset,
         overwrite=overwrite,
     )
-    print_result(run(request, dry_run=dry_run), as_json)
+    print_result(run(request, place_of(output), dry_run=dry_run), as_json)
 
 
 def upscale(
     scene: Annotated[
-        Path,
+        str,
         # Whether it can be read is for open_scene to say, in the words and with the code of scenes.
-        typer.Argument(help="A scene store (Zarr) or a GeoTIFF that keeps its contract.", readable=False),
+        typer.Argument(metavar="SCENE", help="A scene store (Zarr) or a GeoTIFF; here, on s3:// or https://."),
     ],
     scale: Annotated[int, typer.Option(help="4 (2.5 m) or 8 (1.25 m).")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the mosaic.")] = Path(),
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="PATH", help="Folder for the mosaic, or a prefix on s3://.")
+    ] = ".",
     model: Annotated[str, typer.Option(help="A name from `rsup models list`, or a weights file.")] = "default",
     bands: Annotated[str, typer.Option(help="Bands to upscale, separated by commas.")] = "red,green,blue",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (every card) or cuda:N.")] = "auto",
@@ -88,13 +93,14 @@ def upscale(
     as_json: Json = False,
 ) -> None:
     """Super-resolve a scene into a mosaic: Zarr, COG, STAC item and a before/after page."""
-    from rsup.pipeline.jobs.upscale import upscale as run
+    from rsup.pipeline.jobs.storing import upscale as run
     from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
+    from rsup.pipeline.places.place import place_of
+    from rsup.pipeline.places.web import scene_place
 
     request = UpscaleRequest(
-        scene=scene,
+        scene=scene_place(scene),
         scale=scale,
-        output=output,
         model=model,
         bands=names(bands),
         device=device,
@@ -108,7 +114,7 @@ def upscale(
         chunk=chunk,
         overwrite=overwrite,
     )
-    print_result(run(request, dry_run=dry_run), as_json)
+    print_result(run(request, place_of(output), dry_run=dry_run), as_json)
 
 
 def demo(

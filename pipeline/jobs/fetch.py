@@ -18,6 +18,9 @@ from rsup.models.base.files import aside, write_whole
 from rsup.models.base.progress import Progress, show_progress
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
+from rsup.pipeline.places import place as places
+from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.place import Place
 from rsup.pipeline.scenes.writer import SceneWriter, create_scene
 from rsup.pipeline.sources.assets import InspectedItem, quiet
 from rsup.pipeline.sources.chunks import COUNTS, counts_of, fill, inspect_all
@@ -111,12 +114,10 @@ def run(plan: FetchPlan, progress: Progress) -> dict[str, Any]:
     request, output = plan.request, plan.request.output
     if not output.name or output.name == "..":
         raise OutputError(f"-o {output} is no name for a scene store; write something like scene.zarr")
-    asked = _fingerprint(plan)
+    asked = fingerprint_of(plan)
     store, ledger_path = (output.with_name(f".{output.name}.{ending}") for ending in ("partial", "ledger"))
-    if not any(map(os.path.lexists, (store, ledger_path, aside(output)))) and _answers(
-        output, asked, request.overwrite
-    ):
-        return _summary(plan, already_done=True)
+    if not any(map(os.path.lexists, (store, ledger_path, aside(output)))) and answers(output, asked, request.overwrite):
+        return summary(plan, output, already_done=True)
     with Ledger.open(ledger_path) as ledger:
         own(store)
         publication = Publication(ledger, {store: output}, overwrite=request.overwrite)
@@ -126,11 +127,11 @@ def run(plan: FetchPlan, progress: Progress) -> dict[str, Any]:
             overwrite = overwrite and _said(output).get("request") != asked
             ledger.forget()
         # Now, when nobody else can publish there, and not only before: a search takes its time.
-        if _answers(output, asked, overwrite):
+        if answers(output, asked, overwrite):
             if ledger.belongs_to(asked):  # replacing it was begun once, and is not asked for any more
                 clear(store)
                 ledger.forget()
-            return _summary(plan, already_done=True)
+            return summary(plan, output, already_done=True)
         ledger.begin(asked, overwrite=overwrite)
         memory.return_at_once()
         with quiet():
@@ -149,16 +150,16 @@ def run(plan: FetchPlan, progress: Progress) -> dict[str, Any]:
         _note(store, counts)
         publication.publish()
         ledger.forget()
-    return _summary(plan, already_done=False)
+    return summary(plan, output, already_done=False)
 
 
-def _summary(plan: FetchPlan, *, already_done: bool) -> dict[str, Any]:
-    """Of the finished store of a plan."""
+def summary(plan: FetchPlan, output: Place, *, already_done: bool) -> dict[str, Any]:
+    """Of the finished store of a plan, at `output`."""
     request = plan.request
-    said = _said(request.output)
+    said = _said(output)
     valid, dark, zero = (said.get(name) or 0 for name in COUNTS)
     return {
-        "scene": str(request.output),
+        "scene": str(output),
         "already_done": already_done,
         "crs": request.utm,
         "bounds": plan.aoi.bounds,
@@ -171,15 +172,17 @@ def _summary(plan: FetchPlan, *, already_done: bool) -> dict[str, Any]:
     }
 
 
-def _answers(output: Path, asked: dict[str, Any], overwrite: bool) -> bool:
+def answers(output: Place, asked: dict[str, Any], overwrite: bool) -> bool:
     """Whether a finished store stands there that was made for this very request.
 
     Raises OutputError where anything else would have to be replaced without `overwrite`, or is no scene store.
     """
-    if not os.path.lexists(output):
+    if isinstance(output, Path) and not os.path.lexists(output):
+        return False
+    if isinstance(output, ObjectPath) and places.read(output / "zarr.json") is None:
         return False
     if overwrite:
-        if not (output / "zarr.json").is_file():
+        if isinstance(output, Path) and not (output / "zarr.json").is_file():
             raise OutputError(f"{output} is no scene store, which is all that --overwrite replaces; choose another -o")
         return False
     made_for = _said(output).get("request")
@@ -191,7 +194,7 @@ def _answers(output: Path, asked: dict[str, Any], overwrite: bool) -> bool:
     raise OutputError(f"{output} exists{reason}; choose another -o or pass --overwrite")
 
 
-def _fingerprint(plan: FetchPlan) -> dict[str, Any]:
+def fingerprint_of(plan: FetchPlan) -> dict[str, Any]:
     """What two requests share that have one answer, as plain JSON; a finished store says it as `request`."""
     asked = {
         key: getattr(plan.request, key)
@@ -206,12 +209,13 @@ def _fingerprint(plan: FetchPlan) -> dict[str, Any]:
     return json.loads(json.dumps(described))  # type: ignore[no-any-return]
 
 
-def _said(store: Path) -> dict[str, Any]:
+def _said(store: Place) -> dict[str, Any]:
     """The attributes of a finished store; none where it is no store."""
     described = store / "zarr.json"
     try:
-        said = json.loads(described.read_bytes())["attributes"] if described.is_file() else None
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        content = places.read(described) if isinstance(described, ObjectPath) or described.is_file() else None
+        said = None if content is None else json.loads(content)["attributes"]
+    except (ValueError, RecursionError, KeyError, TypeError):
         said = None
     return said if isinstance(said, dict) else {}
 

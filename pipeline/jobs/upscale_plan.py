@@ -20,6 +20,7 @@ from rsup.pipeline.lattice import Chunk, Window, chunks, count_chunks
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.passes import false_colour, passes, tiling_of
 from rsup.pipeline.scenes.opening import open_scene
+from rsup.pipeline.scenes.remote import ScenePath
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.workers import standing
 from rsup.pipeline.workers.model import is_network
@@ -43,7 +44,7 @@ PACKED = 4
 class UpscaleRequest:
     """What `rsup upscale` was asked for."""
 
-    scene: Path
+    scene: ScenePath
     scale: int
     output: Path = Path()
     model: str = "default"
@@ -89,7 +90,7 @@ class UpscalePlan:
         if not 64 <= request.chunk <= 4096:
             raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
         # Absolute: workers of a standing cluster have a working folder of their own.
-        scene = open_scene(request.scene.resolve()) if scene is None else scene
+        scene = open_scene(_resolved(request.scene)) if scene is None else scene
         request = replace(request, bands=tuple(map(common_name, request.bands)))
         absent = [band for band in request.bands if band not in scene.bands]
         if absent or not request.bands:
@@ -120,7 +121,7 @@ class UpscalePlan:
     @property
     def name(self) -> str:
         """Name of every output, without its ending."""
-        return f"{self.request.scene.resolve().stem}_x{self.request.scale}"
+        return f"{_resolved(self.request.scene).stem}_x{self.request.scale}"
 
     @property
     def window(self) -> Window:
@@ -219,6 +220,10 @@ class UpscalePlan:
         if uncertainty:
             endings["uncertainty"] = "_uncertainty.tif"
         return {kind: self.name + ending for kind, ending in (endings | {"zarr": ".zarr"}).items()}
+
+
+def _resolved(scene: ScenePath) -> ScenePath:
+    return scene.resolve() if isinstance(scene, Path) else scene
 
 
 def _check_uncertainty(request: UpscaleRequest, model: ModelDescriptor) -> None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import mimetypes
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from rsup.models.base.errors import ArgumentError, OutputError, RsupError
@@ -38,6 +38,7 @@ RETRY: RetryConfig = {
     "retry_timeout": timedelta(seconds=60),
 }
 """Of answers like 503, and of servers that do not answer."""
+PATIENCE: ClientConfig = {"connect_timeout": "10 seconds", "timeout": "120 seconds"}
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _TYPES = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
@@ -47,31 +48,17 @@ _TYPES = {
 
 
 @dataclass(frozen=True, order=True)
-class ObjectPath:
-    """An object, or all that lies below a prefix; written and joined as a path."""
+class Keyed:
+    """What is written and joined as a path, and is none of this machine's."""
 
-    bucket: str
+    root: str
+    """A bucket, or a server with its scheme."""
     key: str
+    """Below it, without a slash at either end."""
 
-    @classmethod
-    def parse(cls, address: str) -> ObjectPath:
-        """The object or prefix of "s3://bucket/key". Raises ArgumentError for what is none."""
-        bucket, _, key = address.removeprefix(SCHEME).partition("/")
-        if "@" in bucket:  # not repeated: it may be a password
-            raise ArgumentError("an address of s3:// holds no login: credentials come from the environment (AWS_*)")
-        if not address.startswith(SCHEME) or not _BUCKET.fullmatch(bucket):
-            raise ArgumentError(f"{address} is no address of an object store: write s3://bucket/prefix")
-        names = key.rstrip("/").split("/") if key.rstrip("/") else []
-        if any(name in ("", ".", "..") or not name.isprintable() or set(name) & set("?#%") for name in names):
-            raise ArgumentError(f"{SCHEME}{bucket}: its key has an empty or an odd part; write s3://bucket/prefix")
-        return cls(bucket, "/".join(names))
-
-    def __str__(self) -> str:
-        return f"{SCHEME}{self.bucket}/{self.key}" if self.key else f"{SCHEME}{self.bucket}"
-
-    def __truediv__(self, name: str | PurePath) -> ObjectPath:
+    def __truediv__(self, name: str | PurePath) -> Self:
         more = name.as_posix() if isinstance(name, PurePath) else name
-        return ObjectPath(self.bucket, f"{self.key}/{more}" if self.key else more)
+        return replace(self, key=f"{self.key}/{more}" if self.key else more)
 
     @property
     def name(self) -> str:
@@ -84,9 +71,43 @@ class ObjectPath:
         return PurePath(self.name).stem
 
     @property
-    def parent(self) -> ObjectPath:
+    def parent(self) -> Self:
         """The prefix it lies below."""
-        return ObjectPath(self.bucket, self.key.rpartition("/")[0])
+        return replace(self, key=self.key.rpartition("/")[0])
+
+    def is_dir(self) -> bool:
+        """Whether it is taken for many objects, a store: by its name, for nobody asks."""
+        return PurePath(self.name).suffix.lower() not in (".tif", ".tiff")
+
+
+class ObjectPath(Keyed):
+    """An object of S3, or all that lies below a prefix."""
+
+    @property
+    def bucket(self) -> str:
+        """The one it is in."""
+        return self.root
+
+    @classmethod
+    def parse(cls, address: str) -> ObjectPath:
+        """The object or prefix of "s3://bucket/key". Raises ArgumentError for what is none."""
+        bucket, _, key = address.removeprefix(SCHEME).partition("/")
+        if "@" in bucket:  # not repeated: it may be a password
+            raise ArgumentError("an address of s3:// holds no login: credentials come from the environment (AWS_*)")
+        if not address.startswith(SCHEME) or not _BUCKET.fullmatch(bucket):
+            raise ArgumentError(f"{address} is no address of an object store: write s3://bucket/prefix")
+        names = key.rstrip("/").split("/") if key.rstrip("/") else []
+        if not all(map(is_plain, names)):
+            raise ArgumentError(f"{SCHEME}{bucket}: its key has an empty or an odd part; write s3://bucket/prefix")
+        return cls(bucket, "/".join(names))
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.bucket}/{self.key}" if self.key else f"{SCHEME}{self.bucket}"
+
+
+def is_plain(name: str) -> bool:
+    """Whether a part of a key can be written in an address as it is."""
+    return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("?#%")
 
 
 @dataclass(frozen=True)
@@ -100,17 +121,29 @@ class Version:
     """By the server's clock."""
 
 
-def store_of(bucket: str) -> S3Store:
-    """The bucket, as zarr and obstore take it. Raises ArgumentError where it would be asked over plain http."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    return _store(bucket, endpoint, os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes"))
+def access_of(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment says how stores are reached, for a process that is to reach them as well."""
+    return {name: value for name, value in environment.items() if name.startswith("AWS_")}
+
+
+def endpoint() -> str:
+    """The server that the environment names; "" for AWS's own."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def store_of(bucket: str, prefix: str = "") -> S3Store:
+    """The bucket, or what is below a prefix, as zarr and obstore take it.
+
+    Raises ArgumentError where it would be asked over plain http.
+    """
+    return _store(bucket, prefix, endpoint(), os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes"))
 
 
 @lru_cache(maxsize=64)
-def _store(bucket: str, endpoint: str, allow_http: bool) -> S3Store:
+def _store(bucket: str, prefix: str, endpoint: str, allow_http: bool) -> S3Store:
     from obstore.store import S3Store
 
-    options: ClientConfig = {"connect_timeout": "10 seconds", "timeout": "120 seconds"}
+    options: ClientConfig = {**PATIENCE}
     if endpoint.lower().startswith("http://"):
         if not (allow_http or _is_loopback(urlsplit(endpoint).hostname)):
             raise ArgumentError(
@@ -120,7 +153,7 @@ def _store(bucket: str, endpoint: str, allow_http: bool) -> S3Store:
         options["allow_http"] = True
     # One by one, in an order: not all that speak S3 delete many at once, and none says in which.
     more: dict[str, Any] = {"disable_bulk_delete": True} | ({"endpoint": endpoint} if endpoint else {})
-    return S3Store(bucket, client_options=options, retry_config=RETRY, **more)
+    return S3Store(bucket, prefix=prefix or None, client_options=options, retry_config=RETRY, **more)
 
 
 def _is_loopback(host: str | None) -> bool:
@@ -134,7 +167,7 @@ def look(place: ObjectPath, kind: type[RsupError] = OutputError) -> Version | No
     """The object and its version; None where there is none. Raises `kind` where the store does not say."""
     import obstore
 
-    with _answering(place, kind):
+    with answering(place, kind):
         try:
             found = obstore.get(store_of(place.bucket), place.key)
             return Version(bytes(found.bytes()), found.meta["e_tag"] or "", found.meta["last_modified"])
@@ -142,6 +175,18 @@ def look(place: ObjectPath, kind: type[RsupError] = OutputError) -> Version | No
             if _code(error) == "NoSuchBucket":
                 raise
             return None
+
+
+def is_there(place: ObjectPath) -> bool:
+    """Whether there is such an object. Raises OutputError where the store does not say."""
+    import obstore
+
+    with answering(place, OutputError):
+        try:
+            obstore.head(store_of(place.bucket), place.key)
+        except FileNotFoundError:  # a HEAD has no body that would tell a bucket that is not there
+            return False
+        return True
 
 
 def look_all(places: Sequence[ObjectPath]) -> Iterator[Version | None]:
@@ -156,7 +201,7 @@ def put(place: ObjectPath, data: bytes | Path) -> None:
 
     size = data.stat().st_size if isinstance(data, Path) else len(data)
     kind = _TYPES.get(PurePath(place.name).suffix) or mimetypes.guess_type(place.name)[0] or "application/octet-stream"
-    with _answering(place, OutputError):
+    with answering(place, OutputError):
         obstore.put(
             store_of(place.bucket),
             place.key,
@@ -193,7 +238,7 @@ def _is_accepted(place: ObjectPath, data: bytes, mode: Any) -> bool:
     import obstore
     from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-    with _answering(place, OutputError):
+    with answering(place, OutputError):
         try:
             obstore.put(store_of(place.bucket), place.key, data, mode=mode, use_multipart=False)
         except (AlreadyExistsError, PreconditionError):
@@ -217,7 +262,7 @@ def remove(place: ObjectPath) -> None:
     """Delete an object; what is not there is left at that. Raises OutputError."""
     import obstore
 
-    with _answering(place, OutputError):
+    with answering(place, OutputError):
         try:
             obstore.delete(store_of(place.bucket), place.key)
         except FileNotFoundError as error:
@@ -236,7 +281,7 @@ def below(place: ObjectPath, kind: type[RsupError] = OutputError) -> Iterator[tu
     """Every object below a prefix, and its ETag. Raises `kind`."""
     import obstore
 
-    with _answering(place, kind):
+    with answering(place, kind):
         for found in obstore.list(store_of(place.bucket), place.key or None):
             for each in found:
                 yield ObjectPath(place.bucket, each["path"]), each["e_tag"] or ""
@@ -246,7 +291,7 @@ def folders(place: ObjectPath) -> list[str]:
     """Names of the prefixes right below one, sorted. Raises OutputError."""
     import obstore
 
-    with _answering(place, OutputError):
+    with answering(place, OutputError):
         found = obstore.list_with_delimiter(store_of(place.bucket), place.key or None)
         return sorted(ObjectPath(place.bucket, each.rstrip("/")).name for each in found["common_prefixes"])
 
@@ -259,7 +304,7 @@ def _code(error: Exception) -> str:
 
 
 @contextmanager
-def _answering(place: ObjectPath, kind: type[RsupError]) -> Iterator[None]:
+def answering(place: Keyed, kind: type[RsupError]) -> Iterator[None]:
     """What the store refuses in the block becomes a `kind`, in one sentence of our own."""
     from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
@@ -270,7 +315,7 @@ def _answering(place: ObjectPath, kind: type[RsupError]) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:  # a file that is uploaded
             raise kind(f"{place} cannot be written ({error.strerror}): mend that, and run the same command") from None
         if code in ("NoSuchBucket", "status 404"):
-            words = f"there is no bucket {place.bucket}: create it, or correct the address"
+            words = f"there is no bucket {place.root}: create it, or correct the address"
         elif code in _BAD_LOGIN or (isinstance(error, UnauthenticatedError) and not code):
             words = (
                 f"the credentials are refused ({code or 'unauthenticated'}): check AWS_ACCESS_KEY_ID, "

@@ -14,6 +14,8 @@ from . import objects
 from .objects import ObjectPath
 
 ROOT = "zarr.json"
+MARK = ".uploading"
+"""An object in a store that is not whole yet: what else lies there is an upload's own."""
 
 
 def upload(moves: Mapping[Path, ObjectPath]) -> None:
@@ -33,12 +35,16 @@ def upload(moves: Mapping[Path, ObjectPath]) -> None:
         elif fresh not in documents:
             bodies[fresh] = final
     heads |= documents
+    stores = {fresh: final for fresh, final in moves.items() if fresh.is_dir()}
+    for store in stores.values():
+        objects.put(store / MARK, b"")
     for place in reversed(heads.values()):
         objects.remove(place)
-    for fresh, final in moves.items():
-        if fresh.is_dir():
-            wanted = {place for file, place in bodies.items() if file.is_relative_to(fresh)}
-            objects.each(objects.remove, (place for place, _ in objects.below(final) if place not in wanted))
+    for fresh, final in stores.items():
+        wanted = {place for file, place in bodies.items() if file.is_relative_to(fresh)} | {final / MARK}
+        objects.each(objects.remove, (place for place, _ in objects.below(final) if place not in wanted))
     objects.each(lambda body: objects.put(body[1], body[0]), bodies.items())
     for file, place in heads.items():
         objects.put(place, file)
+        if file.parent in stores:
+            objects.remove(place.parent / MARK)

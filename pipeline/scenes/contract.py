@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from affine import Affine
@@ -23,6 +22,7 @@ from rsup.models.sensors import common_name
 from rsup.pipeline.lattice import GSD, Window, window_of
 
 from . import remedies
+from .remote import ScenePath
 
 LONGEST_SIDE = 40_075_017 // GSD
 """Pixels around the equator: no raster of ground has a longer side."""
@@ -35,7 +35,7 @@ CLASSES = "scl"
 """The array of a scene store that is no band but the scene classification."""
 
 
-def check_names(path: Path, names: Sequence[str]) -> tuple[str, ...]:
+def check_names(path: ScenePath, names: Sequence[str]) -> tuple[str, ...]:
     """The common names of bands, in the file's order; two names of one band are refused."""
     known: dict[str, str] = {}
     for name in names:
@@ -49,7 +49,7 @@ def check_names(path: Path, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(known)
 
 
-def check_type(path: Path, band: str, dtype: str, packing: Sequence[Any]) -> None:
+def check_type(path: ScenePath, band: str, dtype: str, packing: Sequence[Any]) -> None:
     """Raise unless a band's numbers are uint16. `packing`: its declared scale and offset, None for none."""
     if dtype == "uint16":
         return
@@ -72,7 +72,7 @@ def check_type(path: Path, band: str, dtype: str, packing: Sequence[Any]) -> Non
     )
 
 
-def check_crs(path: Path, wkt: str | None) -> str:
+def check_crs(path: ScenePath, wkt: str | None) -> str:
     """The CRS as "EPSG:code", or as WKT where it has no code."""
     if not wkt:
         raise SceneError(f"{path} has no CRS; give it its UTM zone, for example {remedies.say_crs(path)}")
@@ -93,7 +93,7 @@ def check_crs(path: Path, wkt: str | None) -> str:
     return f"EPSG:{code}" if code else str(crs.to_wkt())
 
 
-def check_packing(path: Path, band: str, scale: Any, offset: Any, nodata: Any) -> None:
+def check_packing(path: ScenePath, band: str, scale: Any, offset: Any, nodata: Any) -> None:
     """Raise unless the stored numbers are reflectance * 10000 + 1000 with 0 = nodata."""
     try:
         found = (1.0 if scale is None else float(scale), 0.0 if offset is None else float(offset))
@@ -123,7 +123,7 @@ def check_packing(path: Path, band: str, scale: Any, offset: Any, nodata: Any) -
         )
 
 
-def check_chunks(path: Path, band: str, chunk: Sequence[int], shape: Sequence[int], itemsize: int) -> None:
+def check_chunks(path: ScenePath, band: str, chunk: Sequence[int], shape: Sequence[int], itemsize: int) -> None:
     """Raise where a chunk (rows, columns) is too large to hold or so small that reading takes for ever."""
     size = math.prod(map(int, chunk)) * itemsize
     files = math.prod(-(-min(512, length) // part) for length, part in zip(shape, chunk, strict=True))
@@ -135,7 +135,7 @@ def check_chunks(path: Path, band: str, chunk: Sequence[int], shape: Sequence[in
         )
 
 
-def check_size(path: Path, shape: Sequence[int]) -> None:
+def check_size(path: ScenePath, shape: Sequence[int]) -> None:
     """Raise unless a raster of `shape` (rows, columns) has pixels, and no more than fit on the Earth."""
     if min(shape) < 1 or max(shape) > LONGEST_SIDE:
         raise SceneError(
@@ -144,7 +144,7 @@ def check_size(path: Path, shape: Sequence[int]) -> None:
         )
 
 
-def check_window(path: Path, transform: Affine, shape: tuple[int, int], crs: str) -> Window:
+def check_window(path: ScenePath, transform: Affine, shape: tuple[int, int], crs: str) -> Window:
     """The lattice window of a raster of `shape` (rows, columns), which lies on the Earth."""
     if not all(map(math.isfinite, transform[:6])):
         raise SceneError(

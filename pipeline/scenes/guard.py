@@ -13,6 +13,8 @@ import zarr
 
 from rsup.models.base.errors import SceneError
 
+from .remote import ScenePath, is_there, main_object
+
 _DOCUMENTS = ("zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata")
 LARGEST_DOCUMENT = 64 * 2**20
 """Bytes of a metadata document: some thousand items fit in."""
@@ -25,7 +27,9 @@ CODECS = {
 """What may stand between a chunk's file and its numbers. Others (a pickle, say) run what the file tells them to."""
 
 
-def files_of(path: Path, array: zarr.Array[Any], index: tuple[slice, ...]) -> Iterator[tuple[Path, tuple[slice, ...]]]:
+def files_of(
+    path: ScenePath, array: zarr.Array[Any], index: tuple[slice, ...]
+) -> Iterator[tuple[ScenePath, tuple[slice, ...]]]:
     """The files that hold the chunks of a part of an array, with the part of the array that each covers."""
     sizes = array.shards or array.chunks
     axes = [range(part.start // size, -(-part.stop // size)) for part, size in zip(index, sizes, strict=True)]
@@ -34,8 +38,12 @@ def files_of(path: Path, array: zarr.Array[Any], index: tuple[slice, ...]) -> It
         yield path / array.path / array.metadata.encode_chunk_key(place), covered
 
 
-def check_inside(path: Path, file: Path, *, absent_is_lost: bool = False) -> None:
+def check_inside(path: ScenePath, file: ScenePath, *, absent_is_lost: bool = False) -> None:
     """Raise where a store's file is a pipe, a device or a link that leads elsewhere, or lost."""
+    if not (isinstance(path, Path) and isinstance(file, Path)):
+        if absent_is_lost and not is_there(file):
+            raise SceneError(f"{file} is lost; fetch the scene anew, or copy it from where it is whole")
+        return
     try:
         found = file.stat()
         elsewhere = not file.resolve().is_relative_to(path.resolve())
@@ -51,12 +59,16 @@ def check_inside(path: Path, file: Path, *, absent_is_lost: bool = False) -> Non
         raise SceneError(f"{file} is no file; fetch the scene anew, or copy it from where it is whole")
 
 
-def check_documents(path: Path) -> None:
+def check_documents(path: ScenePath) -> None:
     """Raise where a metadata document cannot be read, is none, or is huge, before zarr opens it.
 
     zarr reads the root's at once and reports the first that fails; asyncio prints what else failed as tracebacks where
     the program ends right then.
     """
+    if not isinstance(path, Path):
+        if main_object(path).size > LARGEST_DOCUMENT:
+            raise SceneError(f"{path} is larger than any metadata; it is no scene store of rsup's or xarray's")
+        return
     try:
         for file in _documents(path):
             check_inside(path, file)
@@ -78,7 +90,7 @@ def _documents(path: Path) -> Iterator[Path]:
             yield from (entry / name for name in _DOCUMENTS)
 
 
-def check_codecs(path: Path, array: zarr.Array[Any]) -> None:
+def check_codecs(path: ScenePath, array: zarr.Array[Any]) -> None:
     """Raise SceneError where an array of the store `path` needs a codec that is none of CODECS: some run code."""
     described: Any = array.metadata.to_dict()
     if array.metadata.zarr_format == 2:

@@ -20,6 +20,7 @@ from . import remedies
 from . import store as store_scene
 from . import tiff as tiff_scene
 from .attributes import SceneAttributes, interval
+from .remote import ScenePath, main_object
 from .scene import Scene
 
 LOOK = (4, 128)
@@ -30,24 +31,13 @@ DOUBTED = 0.95
 """Share of negative reflectances from which a scene is doubted: water and shadow have many, none has nearly all."""
 
 
-def open_scene(path: str | Path) -> Scene:
+def open_scene(path: str | ScenePath) -> Scene:
     """Open a Zarr store or GeoTIFF, check it against the scene contract line by line, and take a coarse look at it.
 
     Raises SceneError, naming the broken line and the remedy.
     """
-    path = Path(path)
-    try:
-        found = path.stat()
-        if stat.S_ISREG(found.st_mode):
-            path.open("rb").close()
-    except FileNotFoundError:
-        raise SceneError(f"{path} does not exist: give a scene store made by `rsup fetch`, or a GeoTIFF") from None
-    except (OSError, ValueError) as error:
-        words = getattr(error, "strerror", None) or error
-        raise SceneError(f"{path} cannot be opened ({words}): check its name and who may read it") from error
-    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-        raise SceneError(f"{path} is a pipe or a device; give a scene store made by `rsup fetch`, or a GeoTIFF")
-    is_store = stat.S_ISDIR(found.st_mode)
+    path = Path(path) if isinstance(path, str) else path
+    is_store = _is_store(path) if isinstance(path, Path) else main_object(path) and path.is_dir()
     described = (store_scene if is_store else tiff_scene).describe(path)
     try:
         words = {key: value for key, value in described.words.items() if key != "aoi" or is_store}
@@ -72,7 +62,23 @@ def open_scene(path: str | Path) -> Scene:
     return _looked_at(scene)
 
 
-def _aoi(path: Path, bounds: list[float] | None, window: Window) -> Window:
+def _is_store(path: Path) -> bool:
+    """Whether it is a folder. Raises SceneError for what is neither that nor a file that can be read."""
+    try:
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode):
+            path.open("rb").close()
+    except FileNotFoundError:
+        raise SceneError(f"{path} does not exist: give a scene store made by `rsup fetch`, or a GeoTIFF") from None
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise SceneError(f"{path} cannot be opened ({words}): check its name and who may read it") from error
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise SceneError(f"{path} is a pipe or a device; give a scene store made by `rsup fetch`, or a GeoTIFF")
+    return stat.S_ISDIR(found.st_mode)
+
+
+def _aoi(path: ScenePath, bounds: list[float] | None, window: Window) -> Window:
     if bounds is None:
         return window
     west, south, east, north = bounds
@@ -85,10 +91,14 @@ def _aoi(path: Path, bounds: list[float] | None, window: Window) -> Window:
     return aoi
 
 
-def _since_launch(path: Path) -> tuple[datetime, datetime] | None:
+def _since_launch(path: ScenePath) -> tuple[datetime, datetime] | None:
     """From any sensor's first light to the file's last change: the scene is no younger. None for a clock set back."""
-    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
-    changed = datetime.fromtimestamp(int(max(file.stat().st_mtime for file in files)), UTC)
+    if isinstance(path, Path):
+        files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+        seconds = max(file.stat().st_mtime for file in files)
+    else:
+        seconds = main_object(path).modified.timestamp()
+    changed = datetime.fromtimestamp(int(seconds), UTC)
     return (first_light(), changed) if changed > first_light() else None
 
 

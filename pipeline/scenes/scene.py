@@ -20,16 +20,18 @@ from rsup.models.base.errors import SceneError
 from rsup.models.base.radiometry import DN_MIN, NODATA
 from rsup.pipeline.lattice import Window
 
+from . import remote
 from . import store as store_scene
 from . import tiff as tiff_scene
 from .contract import reason
+from .remote import ScenePath
 
 
 class _Reader(Protocol):
     """store_scene or tiff_scene."""
 
-    def read(self, path: Path, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]: ...
-    def lost(self, path: Path, layer: Any, rows: slice, cols: slice, where: NDArray[np.bool_]) -> str | None: ...
+    def read(self, path: ScenePath, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]: ...
+    def lost(self, path: ScenePath, layer: Any, rows: slice, cols: slice, where: NDArray[np.bool_]) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Pixels:
 class Scene:
     """A scene on disk; cheap to copy and to pickle, safe to read from many threads."""
 
-    path: Path
+    path: ScenePath
     crs: str
     """"EPSG:32633", or WKT where the CRS has no EPSG code."""
     window: Window
@@ -147,6 +149,8 @@ class Scene:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the names, sizes and times of its files: changes with pixels and metadata."""
+        if not isinstance(self.path, Path):
+            return remote.fingerprint(self.path)
         files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
         digest = hashlib.sha256()
         for file in files:

@@ -35,6 +35,7 @@ from .contract import (
     reason,
 )
 from .guard import check_codecs, check_documents, check_inside, files_of
+from .remote import ScenePath, answered, is_complete, is_there, opened
 
 SOURCE = "source"
 """The array that says which item each pixel came from: 1 + index of the item, 0 = none or many."""
@@ -64,12 +65,15 @@ class Description:
     """Attributes or tags, as they are."""
 
 
-def describe(path: Path) -> Description:
+def describe(path: ScenePath) -> Description:
     """Read a store's metadata and check it line by line. Raises SceneError with the broken line and its remedy."""
     check_documents(path)
     try:
-        group = zarr.open_group(path, mode="r")
-        arrays = dict(group.arrays())
+        with answered(path):
+            group = zarr.open_group(opened(path), mode="r")
+            arrays = dict(group.arrays())
+    except SceneError:
+        raise
     except Exception as error:  # zarr raises many kinds for a folder that is no store
         raise SceneError(f"{path} is not a readable Zarr group: {reason(error)}") from error
     try:
@@ -80,7 +84,7 @@ def describe(path: Path) -> Description:
         raise SceneError(f"{path}: its metadata cannot be understood ({reason(error)}); write it anew") from error
 
 
-def _describe(path: Path, words: Mapping[str, Any], arrays: Mapping[str, zarr.Array[Any]]) -> Description:
+def _describe(path: ScenePath, words: Mapping[str, Any], arrays: Mapping[str, zarr.Array[Any]]) -> Description:
     planes = {name: array for name, array in arrays.items() if array.ndim == 2}
     classes = next((name for name in planes if common_name(name) == CLASSES), None)
     rasters = {name: array for name, array in planes.items() if name not in (classes, SOURCE)}
@@ -121,13 +125,15 @@ def _describe(path: Path, words: Mapping[str, Any], arrays: Mapping[str, zarr.Ar
     )
 
 
-def read(path: Path, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]:
+def read(path: ScenePath, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]:
     """Numbers [layer, y, x] of some arrays. Raises SceneError for a chunk that is damaged, lost or elsewhere."""
-    group = zarr.open_group(path, mode="r")
+    with answered(path):
+        group = zarr.open_group(opened(path), mode="r")
     planes = []
     for name in layers:
         try:
-            planes.append(_window(path, _array(group, name), (rows, cols)))
+            with answered(path):
+                planes.append(_window(path, _array(group, name), (rows, cols)))
         except SceneError:
             raise
         except Exception as error:  # every codec has errors of its own
@@ -135,19 +141,21 @@ def read(path: Path, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray
     return np.stack(planes)
 
 
-def lost(path: Path, layer: Any, rows: slice, cols: slice, where: NDArray[np.bool_]) -> str | None:
+def lost(path: ScenePath, layer: Any, rows: slice, cols: slice, where: NDArray[np.bool_]) -> str | None:
     """The chunk's file that is absent at one of the pixels `where` [y, x] of a window; None where all are there."""
-    array = _array(zarr.open_group(path, mode="r"), layer)
+    with answered(path):
+        array = _array(zarr.open_group(opened(path), mode="r"), layer)
     for file, (across, along) in files_of(path, array, (rows, cols)):
         part = where[max(0, across.start - rows.start) : across.stop - rows.start]
-        if part[:, max(0, along.start - cols.start) : along.stop - cols.start].any() and not file.exists():
-            return str(file.relative_to(path))
+        if part[:, max(0, along.start - cols.start) : along.stop - cols.start].any() and not is_there(file):
+            return str(file).removeprefix(f"{path}/")
     return None
 
 
-def _window(path: Path, array: zarr.Array[Any], index: tuple[slice, ...]) -> NDArray[Any]:
+def _window(path: ScenePath, array: zarr.Array[Any], index: tuple[slice, ...]) -> NDArray[Any]:
     check_codecs(path, array)
-    complete = array.ndim == 2 and (path / COMPLETE).exists()
+    mark = path / COMPLETE
+    complete = array.ndim == 2 and (mark.exists() if isinstance(mark, Path) else is_complete(mark))
     for file, _ in files_of(path, array, index):
         check_inside(path, file, absent_is_lost=complete)
     return np.asarray(array[index])
@@ -201,7 +209,7 @@ def _grid_mapping(arrays: Mapping[str, zarr.Array[Any]], rasters: Mapping[str, z
     return None
 
 
-def _affine(path: Path, arrays: Mapping[str, zarr.Array[Any]], height: int, width: int) -> Affine:
+def _affine(path: ScenePath, arrays: Mapping[str, zarr.Array[Any]], height: int, width: int) -> Affine:
     """Pixel-to-CRS affine: from `x` and `y`, which stay right when a store is cut; else from GeoTransform."""
     if min(height, width) > 1 and "x" in arrays and "y" in arrays:
         (dx, west), (dy, north) = (_axis(path, arrays[name], size) for name, size in (("x", width), ("y", height)))
@@ -217,7 +225,7 @@ def _affine(path: Path, arrays: Mapping[str, zarr.Array[Any]], height: int, widt
     return Affine.from_gdal(west, dx, row_rotation, north, column_rotation, dy)
 
 
-def _axis(path: Path, array: zarr.Array[Any], size: int) -> tuple[float, float]:
+def _axis(path: ScenePath, array: zarr.Array[Any], size: int) -> tuple[float, float]:
     """Step and outer edge of the first pixel along one axis, from the centres of `size` pixels."""
     centres = np.empty(0)
     if array.shape == (size,):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,13 +31,14 @@ from .contract import (
     check_window,
     reason,
 )
+from .remote import ScenePath, dataset
 from .store import Description
 
 DRIVER = "GTiff"
 """Also of cloud-optimised GeoTIFFs."""
 
 
-def describe(path: Path) -> Description:
+def describe(path: ScenePath) -> Description:
     """Read a GeoTIFF's header and check it line by line. Raises SceneError with the broken line and its remedy."""
     try:
         with warnings.catch_warnings():
@@ -51,13 +51,13 @@ def describe(path: Path) -> Description:
         ) from error
 
 
-def read(path: Path, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]:
+def read(path: ScenePath, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]:
     """Numbers [layer, y, x] of some bands, counted from 1."""
     with _open(path) as source:
         return np.asarray(source.read(list(layers), window=RasterWindow.from_slices(rows, cols)))
 
 
-def lost(path: Path, layer: Any, rows: slice, cols: slice, where: NDArray[np.bool_]) -> str | None:
+def lost(path: ScenePath, layer: Any, rows: slice, cols: slice, where: NDArray[np.bool_]) -> str | None:
     """The block that is absent at one of the pixels `where` [y, x] of a window; None where all are there."""
     with _open(path) as source:
         tall, wide = source.block_shapes[layer - 1]
@@ -69,11 +69,11 @@ def lost(path: Path, layer: Any, rows: slice, cols: slice, where: NDArray[np.boo
     return None
 
 
-def _open(path: Path) -> rasterio.DatasetReader:
-    return rasterio.open(path, driver=DRIVER)
+def _open(path: ScenePath) -> rasterio.DatasetReader:
+    return dataset(path, DRIVER)
 
 
-def _describe(path: Path, source: rasterio.DatasetReader) -> Description:
+def _describe(path: ScenePath, source: rasterio.DatasetReader) -> Description:
     names: tuple[str, ...] = source.descriptions
     if not all(names) or len(set(names)) < len(names):
         raise SceneError(

@@ -21,6 +21,7 @@ from distributed import Client, Nanny, Scheduler, Security, SpecCluster, Worker
 from distributed.utils import get_mp_context
 
 from rsup.models.base.errors import OutputError, RsupError
+from rsup.pipeline.places.objects import access_of
 
 from .memory import WORKER_ENVIRONMENT
 from .pool import Pool
@@ -73,7 +74,8 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
                         "silence_logs": logging.CRITICAL,
                         "worker_class": _Worker,
                         "death_timeout": STARTING,
-                        "env": {} if pin is None else {"CUDA_VISIBLE_DEVICES": pin},
+                        # What they fork from may have been started before a store's credentials were set.
+                        "env": access_of(os.environ) | ({} if pin is None else {"CUDA_VISIBLE_DEVICES": pin}),
                     },
                 }
                 for index, pin in enumerate(pool.pins)
