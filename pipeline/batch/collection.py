@@ -14,12 +14,12 @@ from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
 from rsup.models.sensors import sensor_of
 from rsup.pipeline.places import objects
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Place, read_all
 from rsup.pipeline.scenes.attributes import moment
 
-from .holding import alone
 from .job import Job
+from .leases.holding import alone
 from .units import Unit
 
 FILE = "collection.json"

@@ -20,7 +20,7 @@ from rsup.models.base.regular import read_at_most
 from rsup.models.base.settings import Config, first_problem
 from rsup.models.sensors import DEFAULT
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Output
 from rsup.pipeline.places.scratch import scratch
 from rsup.pipeline.scenes.scene import Scene

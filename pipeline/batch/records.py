@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import writing
 from rsup.pipeline.places import objects
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Place, read, read_all, remove, write
 from rsup.pipeline.public import printable, public_text
 
-from .holding import alone
+from .leases.holding import alone
 
 JOB = "job.json"
 RECORD = "unit.json"

@@ -20,7 +20,7 @@ from rsup.pipeline.jobs import fetch
 from rsup.pipeline.jobs.publishing import Publication, clear, own
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.ledger import Ledger
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Place
 from rsup.pipeline.places.scratch import leave_scratch, own_scratch
 from rsup.pipeline.places.upload import upload
@@ -29,8 +29,8 @@ from rsup.pipeline.sources.stac.items import ItemReference
 
 from .catalogue import Catalogue
 from .collection import join, write_collection
-from .holding import Held, acquire, alone, sweep
 from .job import Job
+from .leases.holding import Held, acquire, alone, sweep
 from .records import (
     RECORD,
     Record,

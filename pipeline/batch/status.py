@@ -10,8 +10,8 @@ from typing import Any
 
 from rsup.pipeline.places.place import folders
 
-from .holding import leased
 from .job import Job
+from .leases.holding import leased
 from .records import check, forget_failure, said_of
 from .units import Unit, of_days, units_of
 

@@ -19,7 +19,7 @@ from rsup.models.base.progress import Progress, show_progress
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.places import place as places
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Place
 from rsup.pipeline.scenes.writer import SceneWriter, create_scene
 from rsup.pipeline.sources.assets import InspectedItem, quiet

@@ -18,7 +18,7 @@ from rsup.models.base.progress import say, show_progress
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.places import objects
 from rsup.pipeline.places import place as places
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Place
 from rsup.pipeline.places.scratch import leave_scratch, own_scratch, scratch
 from rsup.pipeline.places.upload import MARK, ROOT, upload

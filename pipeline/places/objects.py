@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import mimetypes
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from rsup.models.base.errors import ArgumentError, OutputError, RsupError
+
+from .address import ObjectPath
+from .refusals import answering, code_of
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Store
 
 T = TypeVar("T")
-SCHEME = "s3://"
 AT_ONCE = 16
 """Requests in flight where many objects are read or written."""
 PART = 8 << 20
@@ -39,75 +39,11 @@ RETRY: RetryConfig = {
 }
 """Of answers like 503, and of servers that do not answer."""
 PATIENCE: ClientConfig = {"connect_timeout": "10 seconds", "timeout": "120 seconds"}
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _TYPES = {
     ".tif": "image/tiff; application=geotiff; profile=cloud-optimized",
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
 }
-
-
-@dataclass(frozen=True, order=True)
-class Keyed:
-    """What is written and joined as a path, and is none of this machine's."""
-
-    root: str
-    """A bucket, or a server with its scheme."""
-    key: str
-    """Below it, without a slash at either end."""
-
-    def __truediv__(self, name: str | PurePath) -> Self:
-        more = name.as_posix() if isinstance(name, PurePath) else name
-        return replace(self, key=f"{self.key}/{more}" if self.key else more)
-
-    @property
-    def name(self) -> str:
-        """The last part of the key."""
-        return self.key.rpartition("/")[2]
-
-    @property
-    def stem(self) -> str:
-        """The name without its ending."""
-        return PurePath(self.name).stem
-
-    @property
-    def parent(self) -> Self:
-        """The prefix it lies below."""
-        return replace(self, key=self.key.rpartition("/")[0])
-
-    def is_dir(self) -> bool:
-        """Whether it is taken for many objects, a store: by its name, for nobody asks."""
-        return PurePath(self.name).suffix.lower() not in (".tif", ".tiff")
-
-
-class ObjectPath(Keyed):
-    """An object of S3, or all that lies below a prefix."""
-
-    @property
-    def bucket(self) -> str:
-        """The one it is in."""
-        return self.root
-
-    @classmethod
-    def parse(cls, address: str) -> ObjectPath:
-        """The object or prefix of "s3://bucket/key". Raises ArgumentError for what is none."""
-        bucket, _, key = address.removeprefix(SCHEME).partition("/")
-        if "@" in bucket:  # not repeated: it may be a password
-            raise ArgumentError("an address of s3:// holds no login: credentials come from the environment (AWS_*)")
-        if not address.startswith(SCHEME) or not _BUCKET.fullmatch(bucket):
-            raise ArgumentError(f"{address} is no address of an object store: write s3://bucket/prefix")
-        names = key.rstrip("/").split("/") if key.rstrip("/") else []
-        if not all(map(is_plain, names)):
-            raise ArgumentError(f"{SCHEME}{bucket}: its key has an empty or an odd part; write s3://bucket/prefix")
-        return cls(bucket, "/".join(names))
-
-    def __str__(self) -> str:
-        return f"{SCHEME}{self.bucket}/{self.key}" if self.key else f"{SCHEME}{self.bucket}"
-
-
-def is_plain(name: str) -> bool:
-    """Whether a part of a key can be written in an address as it is."""
-    return name not in ("", ".", "..") and name.isprintable() and not set(name) & set("?#%")
 
 
 @dataclass(frozen=True)
@@ -172,7 +108,7 @@ def look(place: ObjectPath, kind: type[RsupError] = OutputError) -> Version | No
             found = obstore.get(store_of(place.bucket), place.key)
             return Version(bytes(found.bytes()), found.meta["e_tag"] or "", found.meta["last_modified"])
         except FileNotFoundError as error:
-            if _code(error) == "NoSuchBucket":
+            if code_of(error) == "NoSuchBucket":
                 raise
             return None
 
@@ -244,7 +180,7 @@ def _is_accepted(place: ObjectPath, data: bytes, mode: Any) -> bool:
         except (AlreadyExistsError, PreconditionError):
             return False
         except FileNotFoundError as error:  # there is nothing to replace any more
-            if _code(error) == "NoSuchBucket":
+            if code_of(error) == "NoSuchBucket":
                 raise
             return False
         return True
@@ -266,7 +202,7 @@ def remove(place: ObjectPath) -> None:
         try:
             obstore.delete(store_of(place.bucket), place.key)
         except FileNotFoundError as error:
-            if _code(error) == "NoSuchBucket":
+            if code_of(error) == "NoSuchBucket":
                 raise
 
 
@@ -294,45 +230,3 @@ def folders(place: ObjectPath) -> list[str]:
     with answering(place, OutputError):
         found = obstore.list_with_delimiter(store_of(place.bucket), place.key or None)
         return sorted(ObjectPath(place.bucket, each.rstrip("/")).name for each in found["common_prefixes"])
-
-
-def _code(error: Exception) -> str:
-    """What the server calls its refusal ("NoSuchBucket"), or "" where it says nothing; no other word of it."""
-    found = re.search(r"<Code>([A-Za-z0-9.]{1,60})</Code>", str(error))
-    status = re.search(r"status code: (\d{3})\b", str(error))
-    return found[1] if found else f"status {status[1]}" if status else ""
-
-
-@contextmanager
-def answering(place: Keyed, kind: type[RsupError]) -> Iterator[None]:
-    """What the store refuses in the block becomes a `kind`, in one sentence of our own."""
-    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-
-    try:
-        yield
-    except (BaseError, OSError) as error:
-        code, said = _code(error), str(error)
-        if isinstance(error, OSError) and error.strerror:  # a file that is uploaded
-            raise kind(f"{place} cannot be written ({error.strerror}): mend that, and run the same command") from None
-        if code in ("NoSuchBucket", "status 404"):
-            words = f"there is no bucket {place.root}: create it, or correct the address"
-        elif code in _BAD_LOGIN or (isinstance(error, UnauthenticatedError) and not code):
-            words = (
-                f"the credentials are refused ({code or 'unauthenticated'}): check AWS_ACCESS_KEY_ID, "
-                "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
-            )
-        elif isinstance(error, PermissionDeniedError | UnauthenticatedError) or code in ("AccessDenied", "status 403"):
-            words = f"access is denied ({code or 'denied'}): let these credentials read, write, list and delete there"
-        elif "169.254.169.254" in said or "credential" in said.lower():
-            words = "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a role"
-        elif not code:
-            words = "the object store does not answer: check AWS_ENDPOINT_URL and the network, and run it again"
-        else:
-            words = f"the object store refuses ({code}): try again later; the same command then goes on"
-        raise kind(f"{place}: {words}") from None
-
-
-_BAD_LOGIN = (
-    "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "InvalidClientTokenId",
-    "AuthorizationHeaderMalformed", "RequestTimeTooSkewed",
-)  # fmt: skip

@@ -17,7 +17,7 @@ from rsup.models.base.errors import ArgumentError, OutputError
 from rsup.models.base.files import writing
 
 from . import objects
-from .objects import SCHEME, ObjectPath
+from .address import SCHEME, ObjectPath
 
 Place: TypeAlias = Path | ObjectPath
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from . import objects
-from .objects import ObjectPath
+from .address import ObjectPath
 
 ROOT = "zarr.json"
 MARK = ".uploading"

@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 
 from rsup.models.base.errors import ArgumentError, RsupError
 
-from .objects import PATIENCE, RETRY, SCHEME, Keyed, ObjectPath, answering, is_plain, store_of
+from .address import SCHEME, Keyed, ObjectPath, is_plain
+from .objects import PATIENCE, RETRY, store_of
+from .refusals import answering
 
 if TYPE_CHECKING:
     from obstore.store import HTTPStore, S3Store

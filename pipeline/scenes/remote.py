@@ -18,7 +18,8 @@ import rasterio
 
 from rsup.models.base.errors import SceneError
 from rsup.pipeline.places import objects
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
+from rsup.pipeline.places.refusals import answering
 from rsup.pipeline.places.web import Head, Remote, WebPath, head, reading
 
 DOCUMENT = "zarr.json"
@@ -44,7 +45,7 @@ def answered(path: ScenePath) -> Iterator[None]:
     except BaseError as error:
         if isinstance(path, Path):
             raise
-        with objects.answering(path, SceneError):
+        with answering(path, SceneError):
             raise error
 
 

@@ -13,7 +13,7 @@ from archives import Made, WriteJob
 from kills import KILLED, was_killed
 
 from rsup.pipeline.batch.job import Job, load_job
-from rsup.pipeline.batch.lease import FOLDER, acquire
+from rsup.pipeline.batch.leases.folder import FOLDER, acquire
 from rsup.pipeline.batch.run import run
 from rsup.pipeline.batch.status import STATES, retry, status
 

@@ -8,7 +8,7 @@ import time
 from archives import WriteJob
 
 from rsup.pipeline.batch.job import load_job
-from rsup.pipeline.batch.lease import acquire
+from rsup.pipeline.batch.leases.folder import acquire
 from rsup.pipeline.batch.records import claim, write_failure
 from rsup.pipeline.batch.status import retry, status
 

@@ -15,7 +15,7 @@ from rsup.pipeline.jobs import storing
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
 from rsup.pipeline.places import objects
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.upload import upload
 from rsup.pipeline.scenes.scene import Scene
 
@@ -39,6 +39,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_from_a_bucket_into_a_bucket(scene: Scene, bucket: Bucket, tmp_path: Path) -> None:
     upload({scene.path: ObjectPath(bucket.name, "in/scene.zarr")})
     request, output = asked(ObjectPath(bucket.name, "in/scene.zarr")), ObjectPath(bucket.name, "out")
@@ -69,6 +70,7 @@ def test_what_others_have_put_there_stays(scene: Scene, bucket: Bucket) -> None:
     assert bucket.objects() == {"out/scene_x4.zarr/thesis.txt": b"years of work"}
 
 
+@pytest.mark.slow
 def test_an_upload_that_is_stopped_anywhere_goes_on(
     scene: Scene, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 from buckets import Bucket
 
+from rsup.models.base.errors import OutputError
 from rsup.pipeline.places import objects
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
+from rsup.pipeline.places.refusals import answering
 from rsup.pipeline.places.upload import upload
 
 LARGE = """
 import sys
 from pathlib import Path
-from rsup.pipeline.places.objects import ObjectPath, put
+from rsup.pipeline.places.address import ObjectPath
+from rsup.pipeline.places.objects import put
 put(ObjectPath(sys.argv[1], "large.tif"), Path(sys.argv[2]))
 """
 
@@ -89,8 +92,8 @@ def test_what_a_store_does_not_allow_is_said_with_its_code_alone(
             "Generic S3 error: status code: 403 Forbidden: <Error><Code>" + code + "</Code>"
             "<AWSAccessKeyId>AKIDSECRET</AWSAccessKeyId><StringToSign>signed</StringToSign></Error>"
         )
-        with pytest.raises(objects.OutputError, match=words) as caught:
-            with objects.answering(ObjectPath("b", "k"), objects.OutputError):
+        with pytest.raises(OutputError, match=words) as caught:
+            with answering(ObjectPath("b", "k"), OutputError):
                 raise objects_error(said)
         assert "AKIDSECRET" not in str(caught.value) and "signed" not in str(caught.value)
 

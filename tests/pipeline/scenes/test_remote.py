@@ -12,7 +12,7 @@ from strangers import WINDOW, numbers, store, tiff
 
 from rsup.models.base.errors import ArgumentError, SceneError
 from rsup.pipeline.demo.servers import serve_assets
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.upload import upload
 from rsup.pipeline.places.web import scene_place
 from rsup.pipeline.scenes.opening import open_scene

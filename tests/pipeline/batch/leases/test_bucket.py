@@ -14,13 +14,13 @@ from archives import Made, WriteJob
 from buckets import KEY, SECRET, Bucket
 
 from rsup.models.base.errors import OutputError
-from rsup.pipeline.batch import lease as leases
-from rsup.pipeline.batch import object_lease
-from rsup.pipeline.batch.holding import acquire, leased, sweep
 from rsup.pipeline.batch.job import Job, load_job
+from rsup.pipeline.batch.leases import bucket as leases_of_a_bucket
+from rsup.pipeline.batch.leases import folder as leases
+from rsup.pipeline.batch.leases.holding import acquire, leased, sweep
 from rsup.pipeline.batch.run import run
 from rsup.pipeline.batch.status import STATES, retry, status
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
 
 ALL = (1, 1)
 
@@ -161,8 +161,8 @@ def test_one_holder_at_a_time(bucket: Bucket) -> None:
 
 CHILD = """
 import sys, time
-from rsup.pipeline.batch.holding import acquire
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.batch.leases.holding import acquire
+from rsup.pipeline.places.address import ObjectPath
 bucket, name, go = sys.argv[1:]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -208,7 +208,7 @@ def test_of_many_processes_one_gets_it_and_a_killed_one_s_is_taken_over(
     for each in children:
         each.communicate()
     # Here the process is known to be gone; elsewhere, only its age tells.
-    monkeypatch.setattr(object_lease, "_machine", lambda: "elsewhere")
+    monkeypatch.setattr(leases_of_a_bucket, "_machine", lambda: "elsewhere")
     assert acquire(output, "unit") is None
     monkeypatch.setattr(leases, "STALE", 2.0)
     until, lease = time.monotonic() + 30, None
@@ -233,7 +233,7 @@ def test_a_lease_that_is_beaten_is_not_taken_over_and_a_lost_one_not_renewed(
         time.sleep(1)
         assert bucket.get("archive/.leases/unit.json") != before and held.held()
         with monkeypatch.context() as patch:
-            patch.setattr(object_lease, "_machine", lambda: "elsewhere")
+            patch.setattr(leases_of_a_bucket, "_machine", lambda: "elsewhere")
             patch.setattr(leases, "STALE", 3.0)
             time.sleep(4)
             assert acquire(output, "unit") is None

@@ -20,9 +20,10 @@ import psutil
 
 from rsup.models.base.errors import OutputError, RsupError
 from rsup.pipeline.places import objects
-from rsup.pipeline.places.objects import ObjectPath, Version
+from rsup.pipeline.places.address import ObjectPath
+from rsup.pipeline.places.objects import Version
 
-from . import lease as local
+from . import folder as local
 
 CLOCK = "clock"
 """An object that is written to read the time of day off it."""

@@ -5,34 +5,34 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeAlias
 
-from rsup.pipeline.places.objects import ObjectPath
+from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Place
 
-from . import lease, object_lease
-from .lease import Lease
-from .object_lease import ObjectLease
+from . import bucket, folder
+from .bucket import ObjectLease
+from .folder import Lease
 
 Held: TypeAlias = Lease | ObjectLease
 
 
 def acquire(output: Place, name: str) -> Held | None:
     """The lease of the unit `name`, or None where another runner has it. Raises OutputError."""
-    return object_lease.acquire(output, name) if isinstance(output, ObjectPath) else lease.acquire(output, name)
+    return bucket.acquire(output, name) if isinstance(output, ObjectPath) else folder.acquire(output, name)
 
 
 def leased(output: Place) -> set[str]:
     """Names of the units that some runner works on. Raises OutputError where a store does not say."""
-    return object_lease.leased(output) if isinstance(output, ObjectPath) else lease.leased(output)
+    return bucket.leased(output) if isinstance(output, ObjectPath) else folder.leased(output)
 
 
 def sweep(output: Place) -> None:
     """Remove the leases of the dead, whose units need nothing any more. Raises OutputError."""
     if isinstance(output, ObjectPath):
-        object_lease.sweep(output)
+        bucket.sweep(output)
     else:
-        lease.sweep(output)
+        folder.sweep(output)
 
 
 def alone(output: Place) -> AbstractContextManager[None]:
     """While the block runs, no other process of this machine is in one of the same folder; no store needs that."""
-    return nullcontext() if isinstance(output, ObjectPath) else lease.alone(output)
+    return nullcontext() if isinstance(output, ObjectPath) else folder.alone(output)

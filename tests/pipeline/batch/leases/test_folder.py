@@ -7,8 +7,8 @@ import os
 import time
 from pathlib import Path
 
-from rsup.pipeline.batch import lease as leases
-from rsup.pipeline.batch.lease import FOLDER, acquire, leased
+from rsup.pipeline.batch.leases import folder as leases
+from rsup.pipeline.batch.leases.folder import FOLDER, acquire, leased
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Who works on a unit: leases, in a folder or in a bucket."""
