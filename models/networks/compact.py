@@ -73,12 +73,12 @@ class CompactConfig(Config):
         return StudentConfig(norm="pixel", groups=1, **{name: getattr(self, name) for name in shared})
 
     def grows_from(self, known: CompactConfig) -> bool:
-        """Whether a student of these settings can start from one of `known`, which may have fewer bands, queries where
-        these have none, and no second head.
+        """Whether a student of these settings can start from one of `known`, which may have fewer bands and fewer
+        channels at output size, queries where these have none, and no second head.
         """
-        same = {name: getattr(self, name) for name in ("bands", "local", "uncertainty")}
-        grows = known.bands <= self.bands and known.local <= self.local and known.uncertainty <= self.uncertainty
-        return grows and known.model_copy(update=same) == self
+        may_grow = ("bands", "shuffled", "local", "uncertainty")
+        grows = all(getattr(known, name) <= getattr(self, name) for name in may_grow)
+        return grows and known.model_copy(update={name: getattr(self, name) for name in may_grow}) == self
 
     @property
     def multiple(self) -> int:
@@ -111,9 +111,10 @@ class CompactStudent(nn.Module):
     def adopt(self, known: CompactStudent) -> None:
         """Start from what a student knows whose settings `grows_from` accepts.
 
-        Bands that it lacks come in with weight 0 and go out as its first. Of what sees the whole image, a local student
-        leaves the queries and keeps the gates as they are for an image of nothing. A second head stays as it is where
-        it has none. Raises ValueError for other settings.
+        Bands that it lacks come in with weight 0 and go out as its first. Channels at output size that it lacks stay as
+        they were drawn, and count with weight 0. Of what sees the whole image, a local student leaves the queries and
+        keeps the gates as they are for an image of nothing. A second head stays as it is where it has none. Raises
+        ValueError for other settings.
         """
         if not self.config.grows_from(known.config):
             raise ValueError("a student of other widths, or of more bands")
@@ -122,6 +123,10 @@ class CompactStudent(nn.Module):
         theirs["encoder.weight"] = F.pad(theirs["encoder.weight"], (0, 0, 0, 0, 0, more))
         for name in ("last.weight", "last.bias"):
             theirs[name] = torch.cat([theirs[name], theirs[name][:1].expand(more, *theirs[name].shape[1:])])
+        wider = self.config.shuffled - known.config.shuffled
+        theirs["last.weight"] = F.pad(theirs["last.weight"], (0, 0, 0, 0, 0, wider))
+        for name in ("shuffle.0.weight", "shuffle.0.bias"):
+            theirs[name] = torch.cat([theirs[name], self.state_dict()[name][len(theirs[name]) :]])
         for name, gate in self.named_modules():
             if isinstance(gate, FixedGate) and not known.config.local:
                 theirs[f"{name}.level"] = level_of(known.get_submodule(name))

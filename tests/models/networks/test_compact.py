@@ -241,6 +241,18 @@ def test_a_student_grows_a_band_and_a_second_head() -> None:
     assert deviation.shape == image.shape and deviation.min() > 0
 
 
+def test_channels_at_output_size_that_a_student_grows_change_nothing_and_learn() -> None:
+    torch.manual_seed(1)
+    known = tiny(4)
+    torch.nn.init.normal_(known.last.weight, std=0.1)
+    student = grown(known.config.model_copy(update={"shuffled": known.config.shuffled + 4}), known)
+    low = torch.rand(1, 3, 16, 16) * 2 - 1
+    torch.testing.assert_close(student(low), known(low))
+    student(low).square().mean().backward()
+    gradient = student.last.weight.grad
+    assert gradient is not None and (gradient[:, -4:].abs().sum((0, 2, 3)) > 0).all()
+
+
 def test_untrained_the_second_head_says_how_much_the_surroundings_differ() -> None:
     """On a checkerboard of 2000 and 3000, 13 of the 25 pixels around each are like it: their mean is 480 off."""
     config = CompactConfig(scale=4, local=True, uncertainty=True, channels=(16, 32), deep_channels=32)
