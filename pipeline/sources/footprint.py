@@ -132,6 +132,18 @@ class Footprint:
         near = shapely.box(box.west - SLACK, box.south - SLACK, box.east + SLACK, box.north + SLACK)
         return bool(shapely.make_valid(turned).intersects(near))
 
+    def around(self) -> Box | None:
+        """The smallest box around its vertices, its west from 0 to 360; None where it is as wide as half the globe."""
+        import shapely
+
+        points = shapely.get_coordinates(self._polygon)
+        lons = np.sort(points[:, 0] % 360)
+        gaps = np.diff(lons, append=lons[0] + 360)
+        widest = int(np.argmax(gaps))
+        west, width = float(lons[(widest + 1) % len(lons)]), float(360 - gaps[widest])
+        south, north = float(points[:, 1].min()), float(points[:, 1].max())
+        return None if width >= 180 else Box(west, south, west + width, north)
+
     def part_of(self, box: Box) -> Box:
         """The rectangle around it, cut to the box; the whole box where they do not meet but touch."""
         turned = self._turned_to(box)
