@@ -14,14 +14,15 @@ from .records import FAILURE, RECORD, WORK, check, failure_of, forget_failure, r
 from .units import Unit
 
 STATES = ("done", "stale", "empty", "failed", "running", "waiting")
-"""Of a unit. Stale: done, and begun anew; whether there are new items, only a catalogue can tell."""
+"""Of a unit. Stale: done, and begun anew or of another model; of new items only a catalogue knows."""
 
 
 class States:
     """The states of units in the folder `output`, as they are when each is asked for."""
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
+    def __init__(self, output: Path, model: str) -> None:
+        """`model`: SHA-256 of the job's."""
+        self.output, self.model = output, model
         self._running = leased(output)
 
     def of(self, unit: Unit) -> tuple[str, tuple[str, ...]]:
@@ -37,14 +38,14 @@ class States:
             return "failed", failure.sources
         if record is None:
             return "waiting", ()
-        begun = record.state == "done" and os.path.lexists(folder / WORK)
-        return "stale" if begun else record.state, record.sources
+        stale = record.state == "done" and (record.model != self.model or os.path.lexists(folder / WORK))
+        return "stale" if stale else record.state, record.sources
 
 
 def status(job: Job) -> dict[str, Any]:
     """Counts of units by state, and why those failed that did. Raises OutputError for another job's output."""
     check(job.output, job.identity())
-    known, count, reasons = States(job.output), Counter[str](), []
+    known, count, reasons = States(job.output, job.upscale_plan.model.sha256), Counter[str](), []
     for folder, name in _folders(job):
         state, _ = known.at(folder, name)
         count[state] += 1

@@ -168,7 +168,8 @@ def test_another_job_s_output_is_left_alone(command: Callable[..., Any], write_j
     for changes, words in (
         ({"cells": 128}, r"belongs to another job \(cells differ\)"),
         ({"dates": "2024-05-02/2024-06-30", "keep_scenes": True}, r"\(first_day, keep_scenes differ\)"),
-        ({"upscale": UPSCALE | {"model": "bicubic"}}, r"\(upscale differ\)"),
+        ({"upscale": UPSCALE | {"model": "bicubic"}}, r"was made with another model \(SHA-256 .*--renew"),
+        ({"upscale": UPSCALE | {"model": "bicubic", "chunk": 64}}, r"\(upscale differ\)"),
     ):
         with pytest.raises(OutputError, match=words):
             command(load_job(write_job(**changes)))
