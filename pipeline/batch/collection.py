@@ -18,10 +18,10 @@ from rsup.models.base.files import write_whole, writing
 from rsup.models.sensors import sensor_of
 from rsup.pipeline.scenes.attributes import moment
 
+from .formats.vrt import Image, image_of, vrt_of
 from .job import Job
 from .lease import alone
 from .units import Unit
-from .vrt import Image, image_of, vrt_of
 
 FILE = "collection.json"
 VRTS = {"cog": ".vrt", "uncertainty": "_uncertainty.vrt"}

@@ -45,12 +45,16 @@ def run_batch(
     _complain(result)
 
 
-def batch_status(job: JobFile, as_json: Json = False) -> None:
+def batch_status(
+    job: JobFile,
+    page: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a map of the units as well.")] = None,
+    as_json: Json = False,
+) -> None:
     """How far a job has come, by what lies in its output."""
     from rsup.pipeline.batch.job import load_job
     from rsup.pipeline.batch.status import status as run
 
-    print_result(run(load_job(job)), as_json)
+    print_result(run(load_job(job), page), as_json)
 
 
 def retry_batch(job: JobFile, as_json: Json = False) -> None:

@@ -1,4 +1,4 @@
-"""Which of many footprints may touch a box: the footprints in, an index out, so that no box is held against them all."""
+"""Which of many footprints may touch a box: footprints in, an index out, so that no box is held against them all."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.windows import Window, from_bounds
 
-from rsup.pipeline.batch.vrt import Image, image_of, vrt_of
+from rsup.pipeline.batch.formats.vrt import Image, image_of, vrt_of
 from rsup.pipeline.lattice import Window as Cell
 from rsup.pipeline.mosaics.stac_item import stac_item
 
