@@ -66,7 +66,8 @@ def status(job: Job, page: Path | None = None) -> dict[str, Any]:
     model, (first, last) = job.upscale_plan.model, job.days
     summary = (
         f"{len(units):,} units: {len(job.places):,} cells of {job.places[0].window.width * GSD / 1000:g} km, from "
-        f"{first} to {last} by {job.interval}, at {GSD / job.upscale.scale:g} m with {model.name} ({model.sha256[:12]})."
+        f"{first} to {last} by {job.interval}, at {GSD / job.upscale.scale:g} m with {model.name} "
+        f"({model.sha256[:12]})."
     )
     squares = [Square(cell.name, cell.crs, cell.window.bounds) for cell in job.places]
     write_map(page, job.output, summary, squares, units, STATES, f"_x{job.upscale.scale}.html")

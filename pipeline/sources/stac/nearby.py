@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import shapely
 
-from rsup.pipeline.sources.footprint import SLACK, Box, Footprint
+from rsup.pipeline.sources.footprint import Box, Footprint, around
 
 
 class Nearby:
@@ -25,6 +25,5 @@ class Nearby:
 
     def around(self, box: Box) -> list[int]:
         """Numbers, in order, of those that may come within SLACK of the box: all that do, and few more."""
-        near = shapely.box(box.west - SLACK, box.south - SLACK, box.east + SLACK, box.north + SLACK)
-        found = self._numbers[self._tree.query(near) % max(1, len(self._numbers))]
+        found = self._numbers[self._tree.query(around(box)) % max(1, len(self._numbers))]
         return sorted({*self._everywhere, *found.tolist()})
