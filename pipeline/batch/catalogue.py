@@ -55,7 +55,7 @@ class Catalogue:
         return self._listing
 
     def _query(self, cell: Cell, interval: Interval) -> Query:
-        """About one cell. A cell's ground is worked out once, for all intervals, and an interval's time for all cells."""
+        """About one cell: its ground is worked out once for all intervals, and an interval's time for all cells."""
         if (cell, interval) not in self._queries:
             request = self.job.fetch_request(cell.box, cell.crs, interval, self.job.output)
             self._queries[cell, interval] = query_of(request, cell.window)

@@ -72,7 +72,7 @@ class Job(Config):
     bbox: tuple[float, float, float, float] | None = None
     """West, south, east, north in degrees; west > east crosses the antimeridian."""
     area: Path | None = None
-    """A GeoJSON file of polygons, in the place of `bbox`."""
+    """A GeoJSON file or a GeoPackage of polygons, in the place of `bbox`."""
     dates: str
     """As fetch's --date, with both ends."""
     interval: str = "month"
@@ -93,7 +93,9 @@ class Job(Config):
     @model_validator(mode="after")
     def _one_area(self) -> Self:
         if (self.bbox is None) == (self.area is None):
-            raise ValueError("give the ground either as bbox = [west, south, east, north] or as area = a GeoJSON file")
+            raise ValueError(
+                "give the ground either as bbox = [west, south, east, north] or as area = a GeoJSON or GeoPackage file"
+            )
         return self
 
     @cached_property

@@ -53,7 +53,7 @@ def _state(unit: Unit, known: States, catalogue: Catalogue) -> str:
 
 
 def _each(job: Job, *, timed: bool) -> dict[str, float]:
-    """What one unit takes: bytes before compression, and, `timed`, seconds in the network where this machine runs it."""
+    """What one unit takes: bytes before compression; `timed`, seconds in the network, where this machine runs it."""
     plan = job.upscale_plan
     stored = job.places[0].window.grow(MARGIN)
     expected = {

@@ -114,4 +114,4 @@ def test_ten_thousand_units_are_a_page_of_a_megabyte(write_job: WriteJob, tmp_pa
     claim(job.output, job.identity())
     start = time.process_time()
     assert status(job, tmp_path / "map.html")["units"] > 10_000
-    assert time.process_time() - start < 10 and (tmp_path / "map.html").stat().st_size < 2**20
+    assert time.process_time() - start < 20 and (tmp_path / "map.html").stat().st_size < 2**20
