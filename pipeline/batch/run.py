@@ -43,6 +43,8 @@ from .units import Unit, share
 LEDGER = "ledger.jsonl"
 """Of an attempt, in its folder: for which items it was begun, and how far its outputs are published."""
 BEGUN = "begun"
+VERSION = version("rsup")
+"""Asked for once: it is read from a file."""
 
 
 def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def _make(
 ) -> str:
     """Fetch, upscale and publish; "empty" where no pixel is left of the items."""
     work, ledger = publication.ledger.path.parent, publication.ledger
-    begun = {"rsup": version("rsup"), "items": [item.id for item in items], "model": wanted.model}
+    begun = {"rsup": VERSION, "items": [item.id for item in items], "model": wanted.model}
     if not (ledger.belongs_to(begun) and BEGUN in ledger.done()):
         for path in work.iterdir():  # what an attempt with other items left
             if path != ledger.path:
