@@ -39,7 +39,6 @@ ELSEWHERE = {
         "batch/area": "batch/test_cells",
         "batch/catalogue": "integration/test_batch",
         "batch/collection": "integration/test_batch, batch/test_run",
-        "batch/plan": "integration/test_batch",
         "batch/records": "batch/test_job, batch/test_status",
         "cf": "mosaics/test_store, scenes/test_scene",
         "cli/batch": "integration/test_batch",

@@ -46,6 +46,12 @@ class Cell:
     window: Window
     """On the lattice of `crs`."""
 
+    @property
+    def zone(self) -> str:
+        """Number and hemisphere of its UTM zone, "33N"."""
+        number, northern = _zone(self.crs)
+        return f"{number:02}{'N' if northern else 'S'}"
+
     @cached_property
     def box(self) -> Box:
         """The smallest box in degrees around it."""
@@ -98,9 +104,8 @@ def _zone(crs: str) -> tuple[int, bool]:
 
 
 def _corner(window: Window, crs: str) -> str:
-    number, northern = _zone(crs)
     west, south, _, _ = window.bounds
-    return f"{number:02}{'N' if northern else 'S'}-E{west}-N{south}"
+    return f"{Cell('', crs, window).zone}-E{west}-N{south}"
 
 
 def _mgrs(window: Window, crs: str) -> str:

@@ -1,9 +1,12 @@
-"""The archive as a static STAC collection: the mosaics' own items in, `collection.json` that leads to them out."""
+"""The archive as a static STAC collection: the mosaics' own items in, `collection.json` that leads to them out.
+
+Beside it, a virtual raster over the mosaics of each interval and zone, which are assets of the collection.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,14 @@ from rsup.models.base.files import write_whole, writing
 from rsup.models.sensors import sensor_of
 from rsup.pipeline.scenes.attributes import moment
 
+from .formats.vrt import Image, image_of, vrt_of
 from .job import Job
 from .lease import alone
 from .units import Unit
 
 FILE = "collection.json"
+VRTS = {"cog": ".vrt", "uncertainty": "_uncertainty.vrt"}
+"""How the VRT over an asset of the items ends."""
 
 
 def join(item: Path, job: Job) -> None:
@@ -35,18 +41,37 @@ def join(item: Path, job: Job) -> None:
 
 
 def write_collection(job: Job, units: list[Unit]) -> Path | None:
-    """Write the collection of the finished units' items; None where there is none yet. Raises OutputError."""
+    """Write the collection of the finished units' items, and the VRTs of its intervals; None where there is none yet.
+
+    Raises OutputError.
+    """
     path = job.output / FILE
     with writing(path, OutputError), alone(job.output):  # of two runners that end, the later one writes what both did
-        items = {}
+        items, images = dict[str, dict[str, Any]](), defaultdict[str, list[Image]](list)
         for unit in units:
             place = unit.path / f"{unit.name}_x{job.upscale.scale}.json"
             if (job.output / place).is_file():
-                items[place.as_posix()] = json.loads((job.output / place).read_bytes())
+                item = json.loads((job.output / place).read_bytes())
+                items[place.as_posix()] = {key: item[key] for key in ("bbox", "properties")}
+                for kind, ending in VRTS.items():
+                    if kind in item["assets"]:
+                        name = f"{unit.interval.name}/{unit.cell.zone}_x{job.upscale.scale}{ending}"
+                        images[name].append(image_of(item, kind, unit.cell.name))
         if not items:
             return None
-        write_whole(path, (json.dumps(_collection(job, items), indent=2, ensure_ascii=False) + "\n").encode())
+        for name, shown in images.items():
+            write_whole(job.output / name, vrt_of(shown))
+        said = _collection(job, items) | {"assets": {name: _asset(name) for name in sorted(images)}}
+        write_whole(path, (json.dumps(said, indent=2, ensure_ascii=False) + "\n").encode())
     return path
+
+
+def _asset(name: str) -> dict[str, Any]:
+    """Of a VRT, by its path below the collection."""
+    interval, file = name.split("/")
+    title = f"Mosaics of {interval}, zone {file.partition('_')[0]}, as one virtual raster"
+    uncertain = ["uncertainty"] if name.endswith(VRTS["uncertainty"]) else []
+    return {"href": f"./{name}", "type": "application/xml", "title": title, "roles": ["data", "virtual", *uncertain]}
 
 
 def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:

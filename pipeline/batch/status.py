@@ -1,4 +1,4 @@
-"""How far a job has come, by its records alone: no catalogue is asked, nothing is touched; and forgetting failures."""
+"""How far a job has come, by its records alone: no catalogue is asked, no unit is touched; and forgetting failures."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rsup.pipeline.lattice import GSD
+
+from .formats.map_page import Square, Told, write_map
 from .job import Job
 from .lease import leased
 from .records import FAILURE, RECORD, WORK, check, failure_of, forget_failure, record_of
 from .units import Unit
 
 STATES = ("done", "stale", "empty", "failed", "running", "waiting")
-"""Of a unit. Stale: done, and begun anew; whether there are new items, only a catalogue can tell."""
+"""Of a unit. Stale: done, and begun anew or of another model; of new items only a catalogue knows."""
 
 
 class States:
     """The states of units in the folder `output`, as they are when each is asked for."""
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
+    def __init__(self, output: Path, model: str) -> None:
+        """`model`: SHA-256 of the job's."""
+        self.output, self.model = output, model
         self._running = leased(output)
 
     def of(self, unit: Unit) -> tuple[str, tuple[str, ...]]:
@@ -37,25 +41,46 @@ class States:
             return "failed", failure.sources
         if record is None:
             return "waiting", ()
-        begun = record.state == "done" and os.path.lexists(folder / WORK)
-        return "stale" if begun else record.state, record.sources
+        stale = record.state == "done" and (record.model != self.model or os.path.lexists(folder / WORK))
+        return "stale" if stale else record.state, record.sources
 
 
-def status(job: Job) -> dict[str, Any]:
-    """Counts of units by state, and why those failed that did. Raises OutputError for another job's output."""
+def status(job: Job, page: Path | None = None) -> dict[str, Any]:
+    """Counts of units by state, and why those failed that did; the same as a map at `page`, where that is given.
+
+    Raises OutputError for another job's output, and where the page cannot be written.
+    """
     check(job.output, job.identity())
-    known, count, reasons = States(job.output), Counter[str](), []
+    units = list(_survey(job))
+    count = Counter(unit.state for unit in units)
+    said = {
+        "output": str(job.output),
+        "units": len(units),
+        **{state: count[state] for state in STATES},
+        "failures": [
+            {"unit": f"{unit.cell}_{unit.interval}", "reason": unit.reason} for unit in units if unit.state == "failed"
+        ],
+    }
+    if page is None:
+        return said
+    model, (first, last) = job.upscale_plan.model, job.days
+    summary = (
+        f"{len(units):,} units: {len(job.places):,} cells of {job.places[0].window.width * GSD / 1000:g} km, from "
+        f"{first} to {last} by {job.interval}, at {GSD / job.upscale.scale:g} m with {model.name} "
+        f"({model.sha256[:12]})."
+    )
+    squares = [Square(cell.name, cell.crs, cell.window.bounds) for cell in job.places]
+    write_map(page, job.output, summary, squares, units, STATES, f"_x{job.upscale.scale}.html")
+    return said | {"page": str(page)}
+
+
+def _survey(job: Job) -> Iterator[Told]:
+    """Every unit, interval by interval; of acquisitions, those that something is known of."""
+    known = States(job.output, job.upscale_plan.model.sha256)
     for folder, name in _folders(job):
         state, _ = known.at(folder, name)
-        count[state] += 1
-        if state == "failed" and (failure := failure_of(folder)):
-            reasons.append({"unit": name, "reason": failure.reason})
-    return {
-        "output": str(job.output),
-        "units": count.total(),
-        **{state: count[state] for state in STATES},
-        "failures": reasons,
-    }
+        failure = failure_of(folder) if state == "failed" else None
+        yield Told(folder.name, folder.parent.name, state, failure.reason if failure else "")
 
 
 def retry(job: Job) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,5 +123,13 @@ def visible_cards() -> list[str]:
 
 
 def free_memory() -> int:
-    """Bytes that processes may still take: of the machine, of the container this runs in, of a limit set on it."""
-    return int(min(psutil.virtual_memory().available, MEMORY_LIMIT))
+    """Bytes that workers may take: of the machine, of the container this runs in, of a limit set on it.
+
+    What workers that are kept for the next mosaic hold already is theirs to take.
+    """
+    held = 0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            used = child.memory_info()
+            held += used.rss - used.shared
+    return int(min(psutil.virtual_memory().available + held, MEMORY_LIMIT))

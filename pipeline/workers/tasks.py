@@ -57,7 +57,7 @@ def in_flight(client: Client) -> int:
         threads: dict[str, int] = answer(client, client.nthreads)
     except LOST as error:
         raise lost(client) from error
-    return sum(threads.values()) + len(threads)
+    return max(1, sum(threads.values()) + len(threads))  # none is there while the only worker is started again
 
 
 def run(

@@ -49,7 +49,7 @@ class Made:
             self.fetched.append(plan.request.output.stem)
             write_store(plan.request.output, " ".join(names))
 
-    def upscale(self, request: UpscaleRequest) -> None:
+    def upscale(self, request: UpscaleRequest, workers: object) -> None:
         said = (request.scene / "zarr.json").read_text()
         stem = f"{request.scene.stem}_x{request.scale}"
         if (request.output / f"{stem}.zarr").exists():
@@ -58,8 +58,11 @@ class Made:
         properties = {
             "gsd": 2.5, "proj:code": "EPSG:32633", "rsup:scale": 4, "rsup:model_sha256": "0", 
             "rsup:sources": said.split(), "datetime": "2024-05-01T00:00:00Z",
+            "proj:shape": [256, 256], "proj:transform": [2.5, 0, 300000, 0, -2.5, 5900000],
         }  # fmt: skip
-        item = {"id": stem, "bbox": [13, 52, 14, 53], "properties": properties, "links": []}
+        band = {"name": "red", "data_type": "uint16", "nodata": 0, "raster:scale": 1e-4, "raster:offset": -0.1}
+        cog = {"href": f"{stem}.tif", "bands": [band]}
+        item = {"id": stem, "bbox": [13, 52, 14, 53], "properties": properties, "links": [], "assets": {"cog": cog}}
         for ending, content in ((".html", said), (".json", json.dumps(item)), (".tif", said)):
             with replacing(request.output / f"{stem}{ending}") as fresh:
                 fresh.write_text(content)

@@ -17,7 +17,9 @@ from typing import Any
 import psutil
 import pystac
 import pytest
+import rasterio
 from forks import Forks, Rsup
+from rasterio.windows import Window
 
 from rsup.pipeline.batch.catalogue import Catalogue
 from rsup.pipeline.batch.job import load_job
@@ -124,7 +126,7 @@ def undisturbed(
 
 @pytest.mark.slow
 def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: list[Item]) -> None:
-    expected = {"job.json", "collection.json"}
+    expected = {"job.json", "collection.json", *(f"{month}/33N_x4.vrt" for month in MONTHS)}
     for unit in UNITS:
         cell, month = unit.split("_")
         expected |= {
@@ -142,6 +144,14 @@ def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: li
         assert item.id.startswith(f"33N-E{west:.0f}-N{south:.0f}_") and (east - west, north - south) == (640, 640)
         record = json.loads((Path(cog).parent / "unit.json").read_text())
         assert record["state"] == "done" and record["sources"] == sorted(item.properties["rsup:sources"])
+    for month in MONTHS:
+        vrt = collection.assets[f"{month}/33N_x4.vrt"].get_absolute_href()
+        assert vrt is not None
+        with rasterio.open(vrt) as whole:  # the two cells side by side
+            assert (whole.height, whole.width, whole.count) == (256, 512, 3)
+            for cell, first in zip(CELLS, (0, 256), strict=True):
+                with rasterio.open(undisturbed / month / cell / f"{cell}_{month}_x4.tif") as cog:
+                    assert (whole.read(window=Window(first, 0, 256, 256)) == cog.read()).all()
     (extent,) = collection.extent.spatial.bboxes
     boxes = [item.bbox for item in found if item.bbox is not None]
     assert extent == [*map(min, list(zip(*boxes, strict=True))[:2]), *map(max, list(zip(*boxes, strict=True))[2:])]
