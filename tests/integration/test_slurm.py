@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import slurm
 from forks import Rsup
@@ -19,6 +20,7 @@ from places import RECIPES
 from rsup.pipeline.batch.job import load_job
 from rsup.pipeline.batch.status import STATES, status
 from rsup.pipeline.demo.archive import Archive
+from rsup.pipeline.scenes.scene import Scene
 
 pytestmark = [
     pytest.mark.slow,
@@ -102,3 +104,39 @@ def test_an_array_whose_task_is_cancelled_in_the_middle(
     again = cluster.submit("--array=1", f"--chdir={tmp_path}", SLURM / "archive.sbatch", output.with_suffix(".toml"))
     cluster.wait_each(again, {f"{again}_1": "COMPLETED"})
     assert files_of(output) == files_of(undisturbed)
+
+
+def test_a_mosaic_on_the_gpus_of_a_node(
+    cluster: slurm.Slurm, make_scene: Callable[..., Scene], rsup: Rsup, tmp_path: Path
+) -> None:
+    """Which are none here: the recipe starts what this machine has."""
+    scene = make_scene(np.random.default_rng(1).integers(1200, 4000, (3, 96, 96)).astype(np.uint16)).path
+    asked = (scene, "--scale", 4, "--model", "bicubic")
+    job = cluster.submit(f"--chdir={tmp_path}", SLURM / "node.sbatch", *asked, "-o", "mosaic")
+    assert rsup("upscale", *asked, "-o", tmp_path / "direct").returncode == 0
+    cluster.wait(job, "COMPLETED")
+    assert "TresPerNode=gres:gpu:4" in cluster.run("scontrol", "show", "job", job)
+    assert files_of(tmp_path / "mosaic") == files_of(tmp_path / "direct")
+
+
+def test_training_gives_way_and_goes_on(
+    cluster: slurm.Slurm, training_images: Path, rsup: Rsup, tmp_path: Path
+) -> None:
+    """Two processes are pre-empted after a checkpoint, and end with the weights of a run that was left alone."""
+    settings = ("batch=1", "estimator_steps=3", "steps=40", "checkpoint_every=3", "validation_images=1", "loaders=1")
+    asked = ["teacher", "--recipe", RECIPES / "slimdiffsr/smoke-teacher.toml", "--data", training_images]
+    asked += [part for setting in settings for part in ("--set", setting)]
+    room = ("--nodelist=node1", "--ntasks-per-node=2", "--cpus-per-task=1", f"--chdir={tmp_path}")
+    job = cluster.submit(*room, SLURM / "train.sbatch", *asked, "-o", "run")
+    log = tmp_path / f"rsup-train-{job}.log"
+    wait_until(lambda: any((tmp_path / "run/checkpoints").glob("step-*")), cluster)
+    urgent = cluster.submit("--partition=urgent", "--nodelist=node1", "--gpus=4", "--output=/dev/null", "--wrap=true")
+    cluster.wait(urgent, "COMPLETED")
+    assert "stopped at step" in log.read_text()
+    cluster.wait(job, "COMPLETED")
+    assert "Restarts=1" in cluster.run("scontrol", "show", "job", job)
+
+    alone = cluster.submit(*room, SLURM / "train.sbatch", *asked, "-o", "alone")
+    cluster.wait(alone, "COMPLETED")
+    for name in ("weights.safetensors", "validation.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
