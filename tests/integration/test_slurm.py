@@ -123,7 +123,7 @@ def test_training_gives_way_and_goes_on(
     cluster: slurm.Slurm, training_images: Path, rsup: Rsup, tmp_path: Path
 ) -> None:
     """Two processes are pre-empted after a checkpoint, and end with the weights of a run that was left alone."""
-    settings = ("batch=1", "estimator_steps=3", "steps=40", "checkpoint_every=3", "validation_images=1", "loaders=1")
+    settings = ("batch=1", "estimator_steps=1", "steps=24", "checkpoint_every=2", "validation_images=1", "loaders=1")
     asked = ["teacher", "--recipe", RECIPES / "slimdiffsr/smoke-teacher.toml", "--data", training_images]
     asked += [part for setting in settings for part in ("--set", setting)]
     room = ("--nodelist=node1", "--ntasks-per-node=2", "--cpus-per-task=1", f"--chdir={tmp_path}")
