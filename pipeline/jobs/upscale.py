@@ -21,7 +21,7 @@ from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
-from rsup.pipeline.workers import local, standing, tasks
+from rsup.pipeline.workers import local, slurm, standing, tasks
 from rsup.pipeline.workers.memory import give_back_memory
 from rsup.pipeline.workers.model import ModelPlugin, worker_model
 
@@ -156,6 +156,8 @@ def _client(plan: UpscalePlan, ledger: Ledger) -> Iterator[tuple[Client, tuple[s
     request, pool = plan.request, plan.pool
     if request.scheduler is not None:
         connection = standing.remote_client(request.scheduler, plan.security)
+    elif request.cluster is not None:
+        connection = slurm.slurm_client(request.workers or 1, plan.work)
     else:
         assert pool is not None  # make() planned it
         connection = local.local_client(pool, plan.threads())

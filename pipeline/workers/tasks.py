@@ -52,12 +52,16 @@ def common_arithmetic(client: Client, plugin: ModelPlugin) -> str:
 
 
 def in_flight(client: Client) -> int:
-    """Tasks worth handing over: one more than threads a worker, so that no thread waits for the next to arrive."""
+    """Tasks worth handing over: one more than threads a worker, so that no thread waits for the next to arrive.
+
+    Workers of a cluster that was started for the run count before they have come out of a queue.
+    """
     try:
         threads: dict[str, int] = answer(client, client.nthreads)
     except LOST as error:
         raise lost(client) from error
-    return sum(threads.values()) + len(threads)
+    planned = len(threads) if client.cluster is None else len(client.cluster.worker_spec)
+    return (max(threads.values()) + 1) * max(planned, len(threads))
 
 
 def run(

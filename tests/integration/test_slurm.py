@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import slurm
+import zarr
 from forks import Rsup
 from places import RECIPES
 
@@ -140,3 +142,61 @@ def test_training_gives_way_and_goes_on(
     cluster.wait(alone, "COMPLETED")
     for name in ("weights.safetensors", "validation.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+@pytest.fixture
+def jobqueue(cluster: slurm.Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[slurm.Slurm]:
+    """The cluster, for programs that this test starts; Dask's configuration is the recipe."""
+    for name, value in (cluster.environment | {"DASK_CONFIG": str(SLURM)}).items():
+        monkeypatch.setenv(name, value)
+    yield cluster
+
+
+def running(cluster: slurm.Slurm) -> list[str]:
+    """What runs or waits."""
+    return cluster.run("squeue", "--noheader", "--format=%j").split()
+
+
+def test_one_mosaic_by_workers_that_are_jobs(
+    jobqueue: slurm.Slurm, make_scene: Callable[..., Scene], quick_student: Path, rsup: Rsup, tmp_path: Path
+) -> None:
+    """The command is killed in the middle, its jobs end by themselves, and the same command goes on."""
+    scene = make_scene(np.random.default_rng(1).integers(1200, 4000, (3, 256, 256)).astype(np.uint16)).path
+    asked = [scene, "--scale", 4, "--model", quick_student, "--chunk", 64]
+    assert rsup("upscale", *asked, "-o", tmp_path / "here").returncode == 0
+    on_slurm = [*asked, "-o", tmp_path / "jobs", "--cluster", "slurm", "--workers", 2]
+    dry = json.loads(rsup("upscale", *on_slurm, "--dry-run", "--json").stdout)
+    assert dry["workers"] == ["slurm job"] * 2 and not (tmp_path / "jobs").exists()
+
+    ledger = tmp_path / "jobs/.rsup/scene_x4/ledger.jsonl"
+    line = [sys.executable, "-m", "rsup.pipeline.cli", "upscale", *map(str, on_slurm)]
+    with subprocess.Popen(line, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: ledger.exists() and ledger.read_text().count('"done"') > 1, jobqueue)
+        assert running(jobqueue) == ["dask-worker"] * 2
+        process.kill()
+    begun = ledger.read_text().count('"done"')
+    assert begun < 16
+    wait_until(lambda: not running(jobqueue), jobqueue)
+    done = rsup("upscale", *on_slurm, "--json", timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert not running(jobqueue) and not list(tmp_path.glob("jobs/.rsup/*/jobs"))
+    for band in ("red", "green", "blue"):
+        here, jobs = (np.asarray(zarr.open(tmp_path / where / "scene_x4.zarr")[band]) for where in ("here", "jobs"))
+        assert np.abs(here.astype(int) - jobs).max() <= 1
+
+
+def test_jobs_that_slurm_refuses_and_jobs_that_end(
+    jobqueue: slurm.Slurm, make_scene: Callable[..., Scene], rsup: Rsup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = make_scene(np.full((3, 64, 64), 2000, np.uint16)).path
+    asked = ("upscale", scene, "--scale", 4, "--model", "nearest", "-o", tmp_path / "jobs", "--cluster", "slurm")
+    with monkeypatch.context() as patch:
+        patch.setenv("DASK_JOBQUEUE__SLURM__QUEUE", "nowhere")
+        done = rsup(*asked)
+        assert done.returncode == 2 and "invalid partition specified: nowhere" in done.stderr, done.stderr
+    monkeypatch.setenv("DASK_JOBQUEUE__SLURM__JOB_SCRIPT_PROLOGUE", "['echo no such module >&2', 'exit 1']")
+    done = rsup(*asked)
+    assert done.returncode == 7 and "ended before a worker came" in done.stderr, done.stderr
+    (log,) = tmp_path.glob("jobs/.rsup/scene_x4/jobs/*.err")
+    assert "no such module" in log.read_text() and str(log.parent) in done.stderr
+    assert not running(jobqueue) and rsup(*asked, "--device", "cpu").returncode == 2
