@@ -30,6 +30,7 @@ pytestmark = [
     pytest.mark.skipif(bool(slurm.lacking()), reason=f"{', '.join(slurm.lacking())} not installed"),
 ]
 
+PROGRAM = [sys.executable, "-m", "rsup.pipeline.cli"]
 SLURM = RECIPES / "cluster/slurm"
 
 
@@ -152,6 +153,12 @@ def jobqueue(cluster: slurm.Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield cluster
 
 
+def in_jobs(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """`rsup upscale --cluster slurm` in a process that reads Dask's configuration."""
+    line = [*PROGRAM, "upscale", *map(str, arguments), "--cluster", "slurm"]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=400)
+
+
 def running(cluster: slurm.Slurm) -> list[str]:
     """What runs or waits."""
     return cluster.run("squeue", "--noheader", "--format=%j").split()
@@ -164,12 +171,12 @@ def test_one_mosaic_by_workers_that_are_jobs(
     scene = make_scene(np.random.default_rng(1).integers(1200, 4000, (3, 256, 256)).astype(np.uint16)).path
     asked = [scene, "--scale", 4, "--model", quick_student, "--chunk", 64]
     assert rsup("upscale", *asked, "-o", tmp_path / "here").returncode == 0
-    on_slurm = [*asked, "-o", tmp_path / "jobs", "--cluster", "slurm", "--workers", 2]
-    dry = json.loads(rsup("upscale", *on_slurm, "--dry-run", "--json").stdout)
+    on_slurm = [*asked, "-o", tmp_path / "jobs", "--workers", 2]
+    dry = json.loads(in_jobs(*on_slurm, "--dry-run", "--json").stdout)
     assert dry["workers"] == ["slurm job"] * 2 and not (tmp_path / "jobs").exists()
 
     ledger = tmp_path / "jobs/.rsup/scene_x4/ledger.jsonl"
-    line = [sys.executable, "-m", "rsup.pipeline.cli", "upscale", *map(str, on_slurm)]
+    line = [*PROGRAM, "upscale", *map(str, on_slurm), "--cluster", "slurm"]
     with subprocess.Popen(line, stderr=subprocess.DEVNULL) as process:
         wait_until(lambda: ledger.exists() and ledger.read_text().count('"done"') > 1, jobqueue)
         assert running(jobqueue) == ["dask-worker"] * 2
@@ -177,7 +184,7 @@ def test_one_mosaic_by_workers_that_are_jobs(
     begun = ledger.read_text().count('"done"')
     assert begun < 16
     wait_until(lambda: not running(jobqueue), jobqueue)
-    done = rsup("upscale", *on_slurm, "--json", timeout=400)
+    done = in_jobs(*on_slurm)
     assert done.returncode == 0, done.stderr
     assert not running(jobqueue) and not list(tmp_path.glob("jobs/.rsup/*/jobs"))
     for band in ("red", "green", "blue"):
@@ -186,17 +193,17 @@ def test_one_mosaic_by_workers_that_are_jobs(
 
 
 def test_jobs_that_slurm_refuses_and_jobs_that_end(
-    jobqueue: slurm.Slurm, make_scene: Callable[..., Scene], rsup: Rsup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobqueue: slurm.Slurm, make_scene: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = make_scene(np.full((3, 64, 64), 2000, np.uint16)).path
-    asked = ("upscale", scene, "--scale", 4, "--model", "nearest", "-o", tmp_path / "jobs", "--cluster", "slurm")
+    asked = (scene, "--scale", 4, "--model", "nearest", "-o", tmp_path / "jobs")
     with monkeypatch.context() as patch:
         patch.setenv("DASK_JOBQUEUE__SLURM__QUEUE", "nowhere")
-        done = rsup(*asked)
+        done = in_jobs(*asked)
         assert done.returncode == 2 and "invalid partition specified: nowhere" in done.stderr, done.stderr
     monkeypatch.setenv("DASK_JOBQUEUE__SLURM__JOB_SCRIPT_PROLOGUE", "['echo no such module >&2', 'exit 1']")
-    done = rsup(*asked)
+    done = in_jobs(*asked)
     assert done.returncode == 7 and "ended before a worker came" in done.stderr, done.stderr
     (log,) = tmp_path.glob("jobs/.rsup/scene_x4/jobs/*.err")
     assert "no such module" in log.read_text() and str(log.parent) in done.stderr
-    assert not running(jobqueue) and rsup(*asked, "--device", "cpu").returncode == 2
+    assert not running(jobqueue) and in_jobs(*asked, "--device", "cpu").returncode == 2
