@@ -59,6 +59,7 @@ ELSEWHERE = {
         "sources/retry": "sources/test_assets, sources/test_asset_file",
         "sources/stac/io": "sources/stac/test_search, sources/stac/test_catalog",
         "sources/stac/items": "sources/stac/test_catalog",
+        "workers/closed": "workers/test_local",
         "workers/memory": "benchmarks/memory.py",
     },
 }

@@ -21,7 +21,7 @@ from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
-from rsup.pipeline.workers import local, standing, tasks
+from rsup.pipeline.workers import local, slurm, standing, tasks
 from rsup.pipeline.workers.memory import give_back_memory
 from rsup.pipeline.workers.model import ModelPlugin, worker_model
 
@@ -158,6 +158,8 @@ def _client(plan: UpscalePlan, ledger: Ledger, workers: Workers) -> Iterator[tup
     request, pool = plan.request, plan.pool
     if request.scheduler is not None:
         connection: AbstractContextManager[Client] = standing.remote_client(request.scheduler, plan.security)
+    elif request.cluster is not None:
+        connection = slurm.slurm_client(request.workers or 1, plan.work)
     else:
         assert pool is not None  # make() planned it
         connection = workers(pool, plan.threads())

@@ -21,7 +21,7 @@ from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.passes import false_colour, passes, tiling_of
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.scene import Scene
-from rsup.pipeline.workers import standing
+from rsup.pipeline.workers import slurm, standing
 from rsup.pipeline.workers.model import is_network
 from rsup.pipeline.workers.pool import Pool
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 SCALES = (4, 8)
 CONSISTENCIES = ("sensor", "mean")
+CLUSTERS = ("slurm",)
 PACKED = 4
 """Times smaller than its pixels no mosaic with ground in most of it becomes; its COG comes on top."""
 
@@ -51,6 +52,8 @@ class UpscaleRequest:
     device: str = "auto"
     workers: int | None = None
     scheduler: str | None = None
+    cluster: str | None = None
+    """One of CLUSTERS: what workers are started on, in the place of this machine."""
     tls_ca: Path | None = None
     """In PEM, for a scheduler behind tls://: the authority both sides trust, and this side's certificate and key."""
     tls_cert: Path | None = None
@@ -72,7 +75,7 @@ class UpscalePlan:
     scene: Scene
     model: ModelDescriptor
     pool: Pool | None
-    """The workers of this machine; None where a scheduler has them."""
+    """The workers of this machine; None where a cluster has them."""
     security: Security | None
     """What is shown to that scheduler."""
 
@@ -101,9 +104,11 @@ class UpscalePlan:
         if unfit := [band for band in request.bands if not mosaic.is_name(band)]:
             raise ArgumentError(f"--bands {unfit[0]}: no array of a mosaic can be called that; rename it in the scene")
         pool, security, tls = None, None, (request.tls_ca, request.tls_cert, request.tls_key)
-        if request.scheduler is None:
-            if any(tls):
-                raise ArgumentError("--tls-ca, --tls-cert and --tls-key are for a cluster that --scheduler names")
+        if request.scheduler is None and any(tls):
+            raise ArgumentError("--tls-ca, --tls-cert and --tls-key are for a cluster that --scheduler names")
+        if request.cluster is not None:
+            _check_cluster(request)
+        elif request.scheduler is None:
             pool = Pool.plan(request.device, request.workers)
         elif request.workers is not None or request.device != "auto":
             raise ArgumentError("--scheduler names a cluster that stands already; leave out --workers and --device")
@@ -221,6 +226,17 @@ class UpscalePlan:
         return {kind: self.name + ending for kind, ending in (endings | {"zarr": ".zarr"}).items()}
 
 
+def _check_cluster(request: UpscaleRequest) -> None:
+    """Raise ArgumentError where workers cannot be started as --cluster says."""
+    if request.cluster not in CLUSTERS:
+        raise ArgumentError(f"--cluster {request.cluster}: choose {' or '.join(CLUSTERS)}")
+    if request.scheduler is not None or request.device != "auto":
+        raise ArgumentError(
+            "--cluster starts workers, each on the device that its job has; leave out --scheduler and --device"
+        )
+    slurm.check_slurm(request.workers, request.output.resolve())
+
+
 def _check_uncertainty(request: UpscaleRequest, model: ModelDescriptor) -> None:
     """Raise ArgumentError where nothing says how far the mosaic that is asked for may be off."""
     if not model.uncertainty:
@@ -243,7 +259,7 @@ def forecast(plan: UpscalePlan) -> dict[str, Any]:
     """Where the work would run, and the seconds the network would take by the time one tile takes here."""
     request, pool = plan.request, plan.pool
     if pool is None:
-        return {"workers": request.scheduler}
+        return {"workers": request.scheduler or [f"{request.cluster} job"] * (request.workers or 1)}
     import torch
 
     model = load(request.model, request.scale, pool.device, pool.cores)
