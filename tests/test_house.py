@@ -59,6 +59,8 @@ ELSEWHERE = {
         "sources/retry": "sources/test_assets, sources/test_asset_file",
         "sources/stac/io": "sources/stac/test_search, sources/stac/test_catalog",
         "sources/stac/items": "sources/stac/test_catalog",
+        "look": "mosaics/test_page, batch/formats/test_map_page",
+        "release": "cli/test_process",
         "workers/closed": "workers/test_local",
         "workers/memory": "benchmarks/memory.py",
     },

@@ -25,7 +25,7 @@ def plan(job: Job) -> dict[str, Any]:
     check(job.output, job.identity())
     catalogue = Catalogue(job)
     units = catalogue.units()
-    known = States(job.output, job.upscale_plan.model.sha256)
+    known = States(job)
     states = {unit: _state(unit, known, catalogue) for unit in units}
     count = Counter(states.values())
     to_do = count["waiting"] + count["stale"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from rsup.pipeline.jobs import fetch
 from rsup.pipeline.jobs.publishing import Publication, clear, own
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.ledger import Ledger
+from rsup.pipeline.release import VERSION
 from rsup.pipeline.sources.stac.catalog import NothingFoundError
 from rsup.pipeline.sources.stac.items import ItemReference
 from rsup.pipeline.workers.kept import Kept, Workers
@@ -43,8 +43,6 @@ from .units import Unit, share
 LEDGER = "ledger.jsonl"
 """Of an attempt, in its folder: for which items it was begun, and how far its outputs are published."""
 BEGUN = "begun"
-VERSION = version("rsup")
-"""Asked for once: it is read from a file."""
 
 
 def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, Any]:

@@ -21,12 +21,11 @@ STATES = ("done", "stale", "empty", "failed", "running", "waiting")
 
 
 class States:
-    """The states of units in the folder `output`, as they are when each is asked for."""
+    """The states of a job's units, as they are when each is asked for."""
 
-    def __init__(self, output: Path, model: str) -> None:
-        """`model`: SHA-256 of the job's."""
-        self.output, self.model = output, model
-        self._running = leased(output)
+    def __init__(self, job: Job) -> None:
+        self.output, self.model = job.output, job.upscale_plan.model.sha256
+        self._running = leased(job.output)
 
     def of(self, unit: Unit) -> tuple[str, tuple[str, ...]]:
         """State, and the ids of the items that led to it."""
@@ -76,7 +75,7 @@ def status(job: Job, page: Path | None = None) -> dict[str, Any]:
 
 def _survey(job: Job) -> Iterator[Told]:
     """Every unit, interval by interval; of acquisitions, those that something is known of."""
-    known = States(job.output, job.upscale_plan.model.sha256)
+    known = States(job)
     for folder, name in _folders(job):
         state, _ = known.at(folder, name)
         failure = failure_of(folder) if state == "failed" else None

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from .archive import Archive, make_archive
 from .run import claim
 from .servers import HOST, PYTHON, published, serve_assets, serve_stac
 
-JUNE, MAY = ("20240612", "2024-06-12T"), ("20240512", "2024-05-12T")
-"""A day as ids and as times have it."""
+JUNE, MAY = date(2024, 6, 12), date(2024, 5, 12)
 PATIENCE = 600.0
 """Seconds in which three units are done on any machine."""
 
@@ -56,7 +56,7 @@ def run_session(folder: Path) -> dict[str, Any]:
     shutil.rmtree(output, ignore_errors=True)  # made from a catalogue at another port
     with serve_assets(archive.root) as assets:
         collections, items = published(archive.root, assets)
-        may = [_moved(item) for item in items if JUNE[0] in item["id"]]
+        may = [moved(item, JUNE, MAY) for item in items if f"{JUNE:%Y%m%d}" in item["id"]]
         with serve_stac(collections, [*items, *may]) as catalog:
             job.write_text(_job(archive, output, catalog))
             _rsup("plan", job)
@@ -85,13 +85,11 @@ def _job(archive: Archive, output: Path, catalog: str) -> str:
     )
 
 
-def _moved(item: dict[str, Any]) -> dict[str, Any]:
-    """The item of June as one of May; its files are the same."""
-    text = json.dumps(item | {"assets": {}})
-    for old, new in zip(JUNE, MAY, strict=True):
-        text = text.replace(old, new)
-    moved: dict[str, Any] = json.loads(text)
-    return moved | {"assets": item["assets"]}
+def moved(item: dict[str, Any], old: date, new: date) -> dict[str, Any]:
+    """An item of one day as if it had been sensed on another; its files are the same."""
+    text = json.dumps(item | {"assets": {}}).replace(f"{old:%Y%m%d}", f"{new:%Y%m%d}").replace(f"{old}T", f"{new}T")
+    said: dict[str, Any] = json.loads(text)
+    return said | {"assets": item["assets"]}
 
 
 def _command(command: str, job: Path, *options: str) -> dict[str, Any]:

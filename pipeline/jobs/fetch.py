@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rsup.models.base.files import aside, write_whole
 from rsup.models.base.progress import Progress, show_progress
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
+from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.writer import SceneWriter, create_scene
 from rsup.pipeline.sources.assets import InspectedItem, quiet
 from rsup.pipeline.sources.chunks import COUNTS, counts_of, fill, inspect_all
@@ -198,7 +198,7 @@ def _fingerprint(plan: FetchPlan) -> dict[str, Any]:
         for key in ("public_catalog", "collection", "bands", "composite", "mask_clouds", "utm", "offset", "chunk")
     }
     described = {
-        "rsup": version("rsup"),
+        "rsup": VERSION,
         **asked,
         "aoi": plan.aoi.bounds,
         "items": [item.id for item in plan.items],
@@ -242,7 +242,7 @@ def _open_store(
         for each in items
     ]
     attributes = {
-        "software": f"rsup {version('rsup')}",
+        "software": f"rsup {VERSION}",
         "catalog": request.public_catalog,
         "composite": request.composite,
         "mask_clouds": request.mask_clouds,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from rsup.pipeline.mosaics import cog, overviews, page, stac_item
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
 from rsup.pipeline.public import printable
+from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.workers import local, slurm, standing, tasks
 from rsup.pipeline.workers.memory import give_back_memory
@@ -258,6 +258,6 @@ def _provenance(plan: UpscalePlan) -> dict[str, Any]:
         "model_sha256": plan.model.sha256,
         "scale": plan.request.scale,
         "held_by": plan.request.consistency,
-        "software": f"rsup {version('rsup')}",
+        "software": f"rsup {VERSION}",
         "items": [{key: value for key, value in item.items() if key != "href"} for item in plan.sources],
     }

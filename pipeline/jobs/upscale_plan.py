@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from rsup.pipeline.environment import check_libraries
 from rsup.pipeline.lattice import Chunk, Window, chunks, count_chunks
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.passes import false_colour, passes, tiling_of
+from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.workers import slurm, standing
@@ -176,7 +176,7 @@ class UpscalePlan:
             "consistency": self.request.consistency,
             **({"uncertainty": True} if self.request.uncertainty else {}),
             "lattice": [tiling.size, tiling.halo, tiling.overlap, "linear"],  # how tiles blend
-            "version": version("rsup"),
+            "version": VERSION,
         }
 
     def task_bytes(self) -> int:

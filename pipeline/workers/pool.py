@@ -54,8 +54,7 @@ class Pool:
         """`device` is auto, cpu, cuda (every visible card) or cuda:N; `workers` None means one a card, or one CPU
         worker that has all cores. Raises ArgumentError where the machine lacks what is asked for.
         """
-        if workers is not None and workers < 1:
-            raise ArgumentError(f"--workers {workers}: at least one worker is needed")
+        check_count(workers)
         cores = len(os.sched_getaffinity(0))
         cards = [] if device == "cpu" else visible_cards()
         if device == "cpu" or (device == "auto" and not cards):
@@ -120,6 +119,12 @@ def visible_cards() -> list[str]:
     count = torch.cuda.device_count()
     named = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
     return named[:count] if named else [str(index) for index in range(count)]
+
+
+def check_count(workers: int | None) -> None:
+    """Raise ArgumentError where fewer workers than one are asked for."""
+    if workers is not None and workers < 1:
+        raise ArgumentError(f"--workers {workers}: at least one worker is needed")
 
 
 def free_memory() -> int:

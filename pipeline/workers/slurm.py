@@ -24,6 +24,7 @@ from rsup.models.base.errors import ArgumentError, ChunkError
 from rsup.models.base.progress import say
 
 from .closed import ClosedScheduler, ClosedWorker
+from .pool import check_count
 from .standing import check_versions
 from .vigil import ATTEMPTS, LOOK, hushed
 
@@ -36,8 +37,7 @@ PATIENCE = 60.0
 
 def check_slurm(jobs: int | None, shared: Path) -> None:
     """Raise ArgumentError where jobs of Slurm cannot be started from here; `shared`: a folder that they will see."""
-    if jobs is not None and jobs < 1:
-        raise ArgumentError(f"--workers {jobs}: at least one worker is needed")
+    check_count(jobs)
     if find_spec("dask_jobqueue") is None:
         raise ArgumentError("--cluster slurm starts its workers by dask-jobqueue: install rsup[slurm]")
     if shutil.which("sbatch") is None:

@@ -14,11 +14,11 @@ from distributed.comm.core import connect
 from distributed.exceptions import WorkerStartTimeoutError
 
 from rsup.models.base.errors import ArgumentError
+from rsup.pipeline.release import VERSION
 
 from . import vigil
 from .vigil import CLOSING, LOST, answer, hushed
 
-VERSION = version("rsup")
 """What workers must have as well."""
 
 CONNECTING = 10.0

@@ -63,9 +63,9 @@ def in_flight(client: Client) -> int:
         threads: dict[str, int] = answer(client, client.nthreads)
     except LOST as error:
         raise lost(client) from error
-    planned = len(threads) if client.cluster is None else len(client.cluster.worker_spec)
+    to_come = 0 if client.cluster is None else max(0, len(client.cluster.worker_spec) - len(threads))
     # None is there while the only worker is started again.
-    return (max(threads.values(), default=0) + 1) * max(planned, len(threads), 1)
+    return max(1, sum(threads.values()) + len(threads) + to_come * (max(threads.values(), default=0) + 1))
 
 
 def run(

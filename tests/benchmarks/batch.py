@@ -27,6 +27,7 @@ from rsup.pipeline.batch.job import load_job
 from rsup.pipeline.batch.records import Record, claim, write_record
 from rsup.pipeline.demo.archive import make_archive
 from rsup.pipeline.demo.servers import published, serve_assets, serve_stac
+from rsup.pipeline.demo.session import JUNE, moved
 from rsup.pipeline.workers.local import local_client
 
 SIDE = 1.0
@@ -137,10 +138,10 @@ def work(folder: Path, units: str = "200", model: str = "nearest") -> None:
     first = date(2005, 1, 1)
     with serve_assets(archive.root) as assets:
         collections, items = published(archive.root, assets)
-        june = [each for each in items if "20240612" in each["id"]]
+        june = [each for each in items if f"{JUNE:%Y%m%d}" in each["id"]]
         months = [date(first.year + n // 12, 1 + n % 12, 12) for n in range(count)]
-        moved = [moved_to(each, day) for day in months for each in june]
-        with serve_stac(collections, moved) as catalog:
+        sensed = [moved(each, JUNE, day) for day in months for each in june]
+        with serve_stac(collections, sensed) as catalog:
             west, south, east, north = archive.bbox
             middle = [(west + east) / 2, (south + north) / 2]
             box = [*middle, middle[0] + 1e-4, middle[1] + 1e-4]
@@ -156,13 +157,6 @@ def work(folder: Path, units: str = "200", model: str = "nearest") -> None:
             )  # fmt: skip
             running.Kept.__call__ = lambda _, pool, threads: local_client(pool, threads)  # type: ignore[method-assign]
             timed(f"{len(few)} units, workers started for each", lambda: running.run(again, (1, 1)))
-
-
-def moved_to(item: dict[str, Any], day: date) -> dict[str, Any]:
-    """The item as if it had been sensed on another day; its files are the same."""
-    text = json.dumps(item | {"assets": {}}).replace("20240612", f"{day:%Y%m%d}").replace("2024-06-12T", f"{day}T")
-    moved: dict[str, Any] = json.loads(text)
-    return moved | {"assets": item["assets"]}
 
 
 def timed(what: str, run: Callable[[], dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -73,3 +74,21 @@ def write_store(path: Path, said: str) -> None:
     with replacing(path) as fresh:
         fresh.mkdir()
         (fresh / "zarr.json").write_text(said)
+
+
+def write_tables(path: Path, said: dict[str, object], catalog: str) -> Path:
+    """A job of nearest pixels at `path`, in small chunks, from a catalogue; `said` is its first table."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in said.items()]
+    lines += ["[fetch]", f"catalog = {json.dumps(catalog)}", "max_cloud = 30"]
+    lines += ["[upscale]", "scale = 4", 'model = "nearest"', 'device = "cpu"', "chunk = 64"]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def files_of(output: Path) -> dict[str, str]:
+    """Every file, hidden or not, and its hash."""
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(output.rglob("*"))
+        if path.is_file()
+    }

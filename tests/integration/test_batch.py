@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import signal
@@ -11,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import psutil
 import pystac
 import pytest
 import rasterio
+from archives import files_of, write_tables
 from forks import Forks, Rsup
 from rasterio.windows import Window
 
@@ -26,6 +27,7 @@ from rsup.pipeline.batch.job import load_job
 from rsup.pipeline.batch.status import STATES, status
 from rsup.pipeline.demo import servers
 from rsup.pipeline.demo.archive import Archive
+from rsup.pipeline.demo.session import moved
 
 OLD = "S2A_33UUQ_20210618_0_L2A"
 CELLS = ["33N-E309120-N5424000", "33N-E309760-N5424000"]
@@ -43,14 +45,7 @@ def items(archive: Archive, asset_server: str) -> list[Item]:
     """The archive's items of June, and those of one overpass again in May: two months that have items."""
     _, items = servers.published(archive.root, asset_server)
     june = [item for item in items if item["id"] != OLD]
-    return june + [dated(item, "0612", "0512") for item in june if "_20240612_" in item["id"]]
-
-
-def dated(item: Item, day: str, new: str) -> Item:
-    """The item as if it had been sensed on another day of 2024; its files are the same."""
-    text = json.dumps(item).replace(f"2024-{day[:2]}-{day[2:]}T", f"2024-{new[:2]}-{new[2:]}T")
-    moved: Item = json.loads(text.replace(f"2024{day}", f"2024{new}"))
-    return moved | {"assets": item["assets"]}
+    return june + [moved(item, date(2024, 6, 12), date(2024, 5, 12)) for item in june if "_20240612_" in item["id"]]
 
 
 @pytest.fixture(scope="module")
@@ -80,21 +75,7 @@ def write_job(archive: Archive, catalog: str, folder: Path, output: str, **chang
         "interval": "month",
         "cells": 64,
     } | changes
-    lines = [f"{key} = {json.dumps(value)}" for key, value in said.items()]
-    lines += ["[fetch]", f"catalog = {json.dumps(catalog)}", "max_cloud = 30"]
-    lines += ["[upscale]", "scale = 4", 'model = "nearest"', 'device = "cpu"', "chunk = 64"]
-    path = folder / f"{output}.toml"
-    path.write_text("\n".join(lines))
-    return path
-
-
-def files_of(output: Path) -> dict[str, str]:
-    """Every file, hidden or not, and its hash."""
-    return {
-        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(output.rglob("*"))
-        if path.is_file()
-    }
+    return write_tables(folder / f"{output}.toml", said, catalog)
 
 
 def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -166,7 +147,9 @@ def test_a_new_item_makes_its_units_stale_and_no_others(
     undisturbed: Path, serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path: Path
 ) -> None:
     shutil.copytree(undisturbed, tmp_path / "archive")
-    new = dated(next(item for item in items if item["id"] == "S2A_33UUQ_20240617_0_L2A"), "0617", "0517")
+    new = moved(
+        next(item for item in items if item["id"] == "S2A_33UUQ_20240617_0_L2A"), date(2024, 6, 17), date(2024, 5, 17)
+    )
     with serve(items) as catalog:
         job = write_job(archive, catalog, tmp_path, "archive")
         assert counts(told(rsup("batch", "run", job, "--json"))) == {"already_done": 4}
@@ -243,7 +226,9 @@ def test_ground_and_months_without_items_are_empty_until_there_are_some(
         before = files_of(tmp_path / "cloudy")
         assert counts(told(rsup("batch", "run", job, "--json"))) == {"empty": 4} == counts(status(load_job(job)))
         assert files_of(tmp_path / "cloudy") == before
-    later = dated(next(item for item in items if item["id"] == "S2A_33UUQ_20240617_0_L2A"), "0617", "0717")
+    later = moved(
+        next(item for item in items if item["id"] == "S2A_33UUQ_20240617_0_L2A"), date(2024, 6, 17), date(2024, 7, 17)
+    )
     with serve([*items, later]):
         assert counts(told(rsup("batch", "plan", job, "--json"))) == {"stale": 2, "empty": 2}
 

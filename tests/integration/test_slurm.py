@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import slurm
 import zarr
+from archives import files_of, write_tables
 from forks import Rsup
 from places import RECIPES
 
@@ -47,28 +47,14 @@ def write_job(archive: Archive, catalog: str, output: Path) -> Path:
     """A job of two cells on each of two days, beside its output."""
     west, south, east, north = archive.bbox
     middle = south + 0.55 * (north - south)
-    said = {
+    said: dict[str, object] = {
         "output": str(output),
         "bbox": [west, middle, east, middle + 1e-4],
         "dates": "2024-06-12/2024-06-15",
         "interval": "acquisition",
         "cells": 64,
     }
-    lines = [f"{key} = {json.dumps(value)}" for key, value in said.items()]
-    lines += ["[fetch]", f"catalog = {json.dumps(catalog)}", "max_cloud = 30"]
-    lines += ["[upscale]", "scale = 4", 'model = "nearest"', 'device = "cpu"', "chunk = 64"]
-    path = output.with_suffix(".toml")
-    path.write_text("\n".join(lines))
-    return path
-
-
-def files_of(output: Path) -> dict[str, str]:
-    """Every file, hidden or not, and its hash."""
-    return {
-        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(output.rglob("*"))
-        if path.is_file()
-    }
+    return write_tables(output.with_suffix(".toml"), said, catalog)
 
 
 def wait_until(what: Callable[[], Any], cluster: slurm.Slurm, seconds: float = 120) -> None:

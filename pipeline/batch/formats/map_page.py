@@ -12,9 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 from urllib.parse import quote
 
@@ -24,9 +22,10 @@ from pyproj import Transformer
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
+from rsup.pipeline.look import template
 from rsup.pipeline.public import printable
 
-PAGE = Template(files(__package__).joinpath("map_page.html").read_text(encoding="utf-8"))
+PAGE = template(__package__, "map_page.html")
 MARK = b'<meta name="generator" content="rsup batch status">'
 """What says, near its beginning, that a file is such a page and may be replaced by one."""
 SPAN = 10_000

@@ -143,7 +143,6 @@ def test_one_band_stands_in_for_all_or_the_first_for_the_last() -> None:
 
 
 def test_bands_come_in_every_order_together_with_their_truth() -> None:
-    """The darkest ground is in every place, whose response and noise it then has: that of a pair made of it there."""
     high = torch.stack([torch.full((16, 16), level) for level in (0.2, 0.4, 0.6, 0.8)]).expand(60, -1, -1, -1)
     sensor = SensorDegradation(bands=("red", "green", "blue", "nir"), noise_level=(0, 0))
     settings = RadiometryConfig(kind="reflectance", span=(0.4, 0.4), permuted=1.0)
