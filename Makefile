@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help install demo check test test-all train-default clean
+.PHONY: help install demo demo-batch check test test-all train-default clean
 
 help:
 	@echo "make demo    set up, then run the main job on a made scene, offline"
+	@echo "make demo-batch   the same for an archive: 12 units, killed once in the middle, finished, with a map"
 	@echo "make test    set up, then run the tests but for the slow ones (8 minutes on 2 cores)"
 	@echo "make test-all    run the slow ones too, as continuous integration does"
 	@echo "make check   set up, then lint, type-check and check the layering"
@@ -24,6 +25,9 @@ install: $(VENV)/installed
 
 demo: install
 	$(BIN)/rsup demo --output demo
+
+demo-batch: install
+	$(BIN)/python -m rsup.pipeline.demo.session demo-batch
 
 check: install
 	$(BIN)/ruff check .
@@ -52,4 +56,4 @@ train-default: install
 	done
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo demo-batch

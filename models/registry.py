@@ -179,11 +179,22 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a weights file; of a shipped one, what it was when it was shipped, or ModelError."""
     found = sha256(path)
     if path.resolve().parent == SHIPPED.resolve():
-        sums = SHIPPED / DIGESTS
-        lines = sums.read_text().splitlines() if sums.is_file() else []
-        if f"{found}  {path.name}" not in lines:
+        if _sums().get(path.name) != found:
             raise ModelError(f"{path} is not the file that comes with rsup: install rsup again")
     return found
+
+
+def shipped_file(digest: str) -> Path | None:
+    """The file of the student of that SHA-256 among those that come with rsup, if it is there."""
+    found = (SHIPPED / name for name, shipped in _sums().items() if shipped == digest)
+    return next(filter(Path.is_file, found), None)
+
+
+def _sums() -> dict[str, str]:
+    """SHA-256 of the files that come with rsup, by name, as they were when they were shipped."""
+    sums = SHIPPED / DIGESTS
+    lines = sums.read_text().splitlines() if sums.is_file() else []
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
 def _shipped() -> dict[str, Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .base.errors import ModelError
-from .registry import ModelDescriptor, descriptor_of, list_models
+from .registry import ModelDescriptor, descriptor_of, list_models, shipped_file
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,7 @@ __all__ = [
     "descriptor_of",
     "list_models",
     "load",
+    "shipped_file",
 ]
 
 CUDA_BATCH = 4
@@ -178,8 +179,8 @@ def load(
 
 
 def _identity(descriptor: ModelDescriptor) -> ModelDescriptor:
-    """What of a descriptor decides the numbers: where the file lies does not, its header is under its digest."""
-    return replace(descriptor, path=None, header=None, licence="")
+    """What of a descriptor decides the numbers: what the file is called does not, its header is under its digest."""
+    return replace(descriptor, name="", path=None, header=None, licence="")
 
 
 def reduced_precision(device: torch.device) -> torch.dtype | None:

@@ -40,7 +40,6 @@ ELSEWHERE = {
         "batch/catalogue": "integration/test_batch",
         "batch/collection": "integration/test_batch, batch/test_run",
         "batch/leases/holding": "batch/leases/test_folder, batch/leases/test_bucket",
-        "batch/plan": "integration/test_batch",
         "batch/records": "batch/test_job, batch/test_status",
         "cf": "mosaics/test_store, scenes/test_scene",
         "cli/batch": "integration/test_batch",
@@ -66,6 +65,9 @@ ELSEWHERE = {
         "sources/retry": "sources/test_assets, sources/test_asset_file",
         "sources/stac/io": "sources/stac/test_search, sources/stac/test_catalog",
         "sources/stac/items": "sources/stac/test_catalog",
+        "look": "mosaics/test_page, batch/formats/test_map_page",
+        "release": "cli/test_process",
+        "workers/closed": "workers/test_local",
         "workers/memory": "benchmarks/memory.py",
     },
 }

@@ -57,7 +57,7 @@ def test_each_command_line_is_understood(line: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_each_option_exists(name: str) -> None:
     text = (ROOT / name).read_text()
-    other_tools = {"--strict", "--nproc-per-node"}  # mypy's, torchrun's
+    other_tools = {"--strict", "--nproc-per-node", "--array"}  # mypy's, torchrun's, sbatch's
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - other_tools
     assert named <= OPTIONS
 

@@ -49,6 +49,10 @@ class Draws:
         """A whole number from `low` to `high`, both included."""
         return int(torch.randint(low, high + 1, (), generator=self._generator).item())
 
+    def order(self, count: int) -> Tensor:
+        """The numbers from 0 to below `count`, each once; every order as often as any other."""
+        return torch.randperm(count, generator=self._generator)
+
     def index(self, weights: Sequence[float]) -> int:
         """A place in `weights`, as often as its weight says; they need not sum to one.
 

@@ -46,6 +46,9 @@ class RadiometryConfig(Config):
     """Share of the images that are given glints (glints.py); for the sensor alone."""
     clouds: Probability = 0.0
     """Share of the images that are given a cloud (clouds.py), over the glints; for the sensor alone."""
+    permuted: Probability = 0.0
+    """Share of the images whose bands are put in an order drawn anew before the sensor sees them: what a network knows
+    of one band then serves the others, and few scenes give many; for the sensor alone."""
     alone: Probability = 0.0
     """Share of the images of which one band stands in for all, or the first for the last, with its noise: so a network
     is given scenes that lack bands."""
@@ -70,6 +73,10 @@ def make_pair(
     )
     if isinstance(degradation, SensorDegradation):
         ground = high01 * span + floor
+        if radiometry.permuted:
+            ground = torch.stack(
+                [each[draws.order(len(each))] if draws.chance(radiometry.permuted) else each for each in ground]
+            )
         for share, add in ((radiometry.glints, glinting), (radiometry.clouds, clouded)):
             ground = torch.stack([add(each, draws) if draws.chance(share) else each for each in ground])
         high01, low = ((each - floor) / span for each in (ground, degradation(ground, scale, generator)))

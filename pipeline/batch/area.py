@@ -1,4 +1,4 @@
-"""The ground of a job: a bbox or a GeoJSON file in; its parts, zone by zone, in metres of that zone, out."""
+"""The ground of a job: a bbox, a GeoJSON or a GeoPackage in; its parts, zone by zone, in metres of that zone, out."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from rsup.models.base.errors import ArgumentError
 from rsup.models.base.regular import read_at_most
 from rsup.pipeline.sources.footprint import Box, utm_of
 
+from .formats import geopackage
+
 LARGEST = 16 << 20
-"""Bytes of a GeoJSON file: an outline with more detail than pixels of 10 m has been made for something else."""
+"""Bytes of a file: an outline with more detail than pixels of 10 m has been made for something else."""
 STRIP = 3
 """Degrees of longitude in which no zone changes: Norway's and Svalbard's exceptions begin at multiples of 3."""
 BANDS = (-80, 0, 56, 64, 72, 84)
@@ -39,20 +41,34 @@ def of_box(numbers: tuple[float, float, float, float]) -> Any:
 
 
 def of_file(path: Path) -> Any:
-    """The polygons of a GeoJSON file (RFC 7946: degrees) as one; beyond 180 where they lie on both sides of it.
+    """The polygons of a GeoJSON file (RFC 7946: degrees) or a GeoPackage (any CRS) as one, in degrees.
+
+    They go on beyond 180 where they lie on both sides of it.
 
     Raises ArgumentError for any other file.
     """
     try:
         content = read_at_most(path, LARGEST)
     except OSError as error:
-        raise ArgumentError(f"area {path} cannot be read ({error.strerror}): give a GeoJSON file") from None
+        raise ArgumentError(
+            f"area {path} cannot be read ({error.strerror}): give a GeoJSON file or a GeoPackage"
+        ) from None
     if content is None:
         raise ArgumentError(f"area {path} is larger than {LARGEST >> 20} MiB: simplify its outline")
+    if content.startswith(geopackage.MAGIC):
+        try:
+            parts = geopackage.geometries(content, path)
+        except ValueError as error:
+            raise ArgumentError(f"area {path} {error}") from None
+        return _whole([shapely.make_valid(part) for part in parts], path)
     try:
         parts = [shapely.make_valid(shapely.force_2d(shape(part))) for part in _geometries(json.loads(content))]
     except Exception as error:  # of GEOS, and of Python on whatever stands in the place of coordinates
         raise ArgumentError(f"area {path} is no GeoJSON ({type(error).__name__}): give polygons in degrees") from None
+    return _whole(parts, path)
+
+
+def _whole(parts: list[Any], path: Path) -> Any:
     if any(part.geom_type not in ("Polygon", "MultiPolygon") for part in parts) or not parts:
         raise ArgumentError(f"area {path} must hold polygons, and nothing else")
     return _checked(shapely.union_all(parts), path)

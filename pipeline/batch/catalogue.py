@@ -10,9 +10,10 @@ from dataclasses import replace
 from rsup.pipeline.jobs.fetch import MARGIN, query_of
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.sources.footprint import Box, box_of
-from rsup.pipeline.sources.stac.catalog import Listing, NothingFoundError, ask
+from rsup.pipeline.sources.stac.catalog import Listing, NothingFoundError, Query, ask
 from rsup.pipeline.sources.stac.items import ItemReference
 
+from .cells import Cell
 from .job import Job
 from .units import Interval, Unit, of_days, units_of
 
@@ -24,6 +25,7 @@ class Catalogue:
         self.job = job
         self._asked: Interval | None = None
         self._listing: Listing | None = None
+        self._queries: dict[tuple[Cell, Interval], Query] = {}
 
     def units(self) -> list[Unit]:
         """Every unit of the job: those of its intervals, or, of acquisitions, the days on which a cell was sensed."""
@@ -40,19 +42,24 @@ class Catalogue:
 
     def items(self, unit: Unit) -> list[ItemReference]:
         """The items a unit is made of, best first. Raises NothingFoundError where there is none."""
-        job, cell = self.job, unit.cell
-        request = job.fetch_request(cell.box, cell.crs, unit.interval)
-        return self.ask(unit.interval).choose(query_of(request, cell.window))
+        first = self._query(self.job.places[0], unit.interval)
+        query = replace(self._query(unit.cell, self.job.whole_time()), start=first.start, end=first.end)
+        return self.ask(unit.interval).choose(query)
 
     def ask(self, interval: Interval) -> Listing:
         """All items over the job's ground in an interval; the last answer is kept."""
         wanted = self.job.whole_time() if self.job.by_acquisition else interval
         if self._listing is None or self._asked != wanted:
-            cell = self.job.places[0]
-            request = self.job.fetch_request(cell.box, cell.crs, wanted)
-            query = replace(query_of(request, cell.window), box=self._ground(), bbox=str(self._ground()))
-            self._asked, self._listing = wanted, ask(query)
+            query = self._query(self.job.places[0], wanted)
+            self._asked, self._listing = wanted, ask(replace(query, box=self._ground(), bbox=str(self._ground())))
         return self._listing
+
+    def _query(self, cell: Cell, interval: Interval) -> Query:
+        """About one cell: its ground is worked out once for all intervals, and an interval's time for all cells."""
+        if (cell, interval) not in self._queries:
+            request = self.job.fetch_request(cell.box, cell.crs, interval)
+            self._queries[cell, interval] = query_of(request, cell.window)
+        return self._queries[cell, interval]
 
     def _ground(self) -> Box:
         """A box in degrees around every cell and the margin that is fetched with it."""

@@ -46,6 +46,11 @@ class Cell:
     window: Window
     """On the lattice of `crs`."""
 
+    @property
+    def zone(self) -> str:
+        """Number and hemisphere of its UTM zone, "33N"."""
+        return _zone_name(self.crs)
+
     @cached_property
     def box(self) -> Box:
         """The smallest box in degrees around it."""
@@ -97,10 +102,14 @@ def _zone(crs: str) -> tuple[int, bool]:
     return code % 100, code < 32700
 
 
-def _corner(window: Window, crs: str) -> str:
+def _zone_name(crs: str) -> str:
     number, northern = _zone(crs)
+    return f"{number:02}{'N' if northern else 'S'}"
+
+
+def _corner(window: Window, crs: str) -> str:
     west, south, _, _ = window.bounds
-    return f"{number:02}{'N' if northern else 'S'}-E{west}-N{south}"
+    return f"{_zone_name(crs)}-E{west}-N{south}"
 
 
 def _mgrs(window: Window, crs: str) -> str:

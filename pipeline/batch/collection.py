@@ -1,9 +1,12 @@
-"""The archive as a static STAC collection: the mosaics' own items in, `collection.json` that leads to them out."""
+"""The archive as a static STAC collection: the mosaics' own items in, `collection.json` that leads to them out.
+
+Beside it, a virtual raster over the mosaics of each interval and zone, which are assets of the collection.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,14 +18,17 @@ from rsup.models.base.files import write_whole, writing
 from rsup.models.sensors import sensor_of
 from rsup.pipeline.places import objects
 from rsup.pipeline.places.address import ObjectPath
-from rsup.pipeline.places.place import Place, read_all
+from rsup.pipeline.places.place import Place, read_all, write
 from rsup.pipeline.scenes.attributes import moment
 
+from .formats.vrt import Image, image_of, vrt_of
 from .job import Job
 from .leases.holding import alone
 from .units import Unit
 
 FILE = "collection.json"
+VRTS = {"cog": ".vrt", "uncertainty": "_uncertainty.vrt"}
+"""How the VRT over an asset of the items ends."""
 
 
 def join(item: Path, job: Job) -> None:
@@ -38,33 +44,55 @@ def join(item: Path, job: Job) -> None:
 
 
 def write_collection(job: Job, units: list[Unit]) -> Place | None:
-    """Write the collection of the finished units' items; None where there is none yet. Raises OutputError.
+    """Write the collection of the finished units' items, and the VRTs of its intervals; None where there is none yet.
 
-    Of two runners that end, the later one writes what both did.
+    Of two runners that end, the later one writes what both did. Raises OutputError.
     """
     path = job.output / FILE
     if isinstance(path, ObjectPath):
         while True:
             before = objects.look(path)  # ahead of the items: who has written since then has seen more of them
-            if (said := _said(job, units)) is None:
+            if not (files := _files(job, units)):
                 return None
+            said = files.pop(FILE)
+            for name, raster in files.items():
+                write(job.output / name, raster)
             if objects.create(path, said) if before is None else objects.swap(path, before.tag, said):
                 return path
     with writing(path, OutputError), alone(job.output):
-        if (said := _said(job, units)) is None:
-            return None
-        write_whole(path, said)
-    return path
+        for name, said in (files := _files(job, units)).items():
+            write(job.output / name, said)
+    return path if files else None
 
 
-def _said(job: Job, units: list[Unit]) -> bytes | None:
-    """The collection as it is now; None without items."""
+def _files(job: Job, units: list[Unit]) -> dict[str, bytes]:
+    """VRTs, and the collection last, as they are now, by their paths below the output; nothing without items."""
     places = [unit.path / f"{unit.name}_x{job.upscale.scale}.json" for unit in units]
-    found = zip(places, read_all([job.output / place for place in places]), strict=True)
-    items = {place.as_posix(): json.loads(item) for place, item in found if item is not None}
+    found = zip(units, places, read_all([job.output / place for place in places]), strict=True)
+    items, images = dict[str, dict[str, Any]](), defaultdict[str, list[Image]](list)
+    for unit, place, said in found:
+        if said is None:
+            continue
+        item = json.loads(said)
+        items[place.as_posix()] = {key: item[key] for key in ("bbox", "properties")}
+        for kind, ending in VRTS.items():
+            if kind in item["assets"]:
+                name = f"{unit.interval.name}/{unit.cell.zone}_x{job.upscale.scale}{ending}"
+                images[name].append(image_of(item, kind, unit.cell.name))
     if not items:
-        return None
-    return (json.dumps(_collection(job, items), indent=2, ensure_ascii=False) + "\n").encode()
+        return {}
+    collection = _collection(job, items) | {"assets": {name: _asset(name) for name in sorted(images)}}
+    return {name: vrt_of(shown) for name, shown in images.items()} | {
+        FILE: (json.dumps(collection, indent=2, ensure_ascii=False) + "\n").encode()
+    }
+
+
+def _asset(name: str) -> dict[str, Any]:
+    """Of a VRT, by its path below the collection."""
+    interval, file = name.split("/")
+    title = f"Mosaics of {interval}, zone {file.partition('_')[0]}, as one virtual raster"
+    uncertain = ["uncertainty"] if name.endswith(VRTS["uncertainty"]) else []
+    return {"href": f"./{name}", "type": "application/xml", "title": title, "roles": ["data", "virtual", *uncertain]}
 
 
 def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from rsup.models.base.errors import ArgumentError
 from rsup.models.base.regular import read_at_most
 from rsup.models.base.settings import Config, first_problem
-from rsup.models.sensors import DEFAULT
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
 from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Output
@@ -36,36 +35,35 @@ WORK = ".unit"
 LARGEST = 64 << 10
 """Bytes of a job: tomllib takes time that grows with the square of what it is given."""
 Bands = Annotated[tuple[str, ...], Field(min_length=1)]
-RGB = ("red", "green", "blue")
 
 
 class FetchOptions(Config):
-    """The options of `rsup fetch`, but for what the job says of ground, time and output."""
+    """The options of `rsup fetch`, but for what the job says of ground, time and output; the defaults are the same."""
 
-    catalog: str = "earth-search"
-    collection: str = DEFAULT.collections[0]
-    max_cloud: float = 20
-    bands: Bands = RGB
-    composite: str = "first"
-    mask_clouds: bool = False
-    offset: str = "auto"
+    catalog: str = FetchRequest.catalog
+    collection: str = FetchRequest.collection
+    max_cloud: float = FetchRequest.max_cloud
+    bands: Bands = FetchRequest.bands
+    composite: str = FetchRequest.composite
+    mask_clouds: bool = FetchRequest.mask_clouds
+    offset: str = FetchRequest.offset
 
 
 class UpscaleOptions(Config):
-    """The options of `rsup upscale`, but for scene and output."""
+    """The options of `rsup upscale`, but for scene and output; the defaults are the same."""
 
     scale: int
-    model: str = "default"
-    bands: Bands = RGB
-    device: str = "auto"
-    workers: int | None = None
-    scheduler: str | None = None
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    consistency: str = "sensor"
-    uncertainty: bool = False
-    chunk: int = 512
+    model: str = UpscaleRequest.model
+    bands: Bands = UpscaleRequest.bands
+    device: str = UpscaleRequest.device
+    workers: int | None = UpscaleRequest.workers
+    scheduler: str | None = UpscaleRequest.scheduler
+    tls_ca: Path | None = UpscaleRequest.tls_ca
+    tls_cert: Path | None = UpscaleRequest.tls_cert
+    tls_key: Path | None = UpscaleRequest.tls_key
+    consistency: str = UpscaleRequest.consistency
+    uncertainty: bool = UpscaleRequest.uncertainty
+    chunk: int = UpscaleRequest.chunk
 
 
 WHERE_IT_RUNS = {"device", "workers", "scheduler", "tls_ca", "tls_cert", "tls_key"}
@@ -80,7 +78,7 @@ class Job(Config):
     bbox: tuple[float, float, float, float] | None = None
     """West, south, east, north in degrees; west > east crosses the antimeridian."""
     area: Path | None = None
-    """A GeoJSON file of polygons, in the place of `bbox`."""
+    """A GeoJSON file or a GeoPackage of polygons, in the place of `bbox`."""
     dates: str
     """As fetch's --date, with both ends."""
     interval: str = "month"
@@ -101,7 +99,9 @@ class Job(Config):
     @model_validator(mode="after")
     def _one_area(self) -> Self:
         if (self.bbox is None) == (self.area is None):
-            raise ValueError("give the ground either as bbox = [west, south, east, north] or as area = a GeoJSON file")
+            raise ValueError(
+                "give the ground either as bbox = [west, south, east, north] or as area = a GeoJSON or GeoPackage file"
+            )
         return self
 
     @cached_property

@@ -29,7 +29,7 @@ def plan(job: Job) -> dict[str, Any]:
     states = {unit: _state(unit, state, sources, catalogue) for unit, (state, sources, _) in known}
     count = Counter(states.values())
     to_do = count["waiting"] + count["stale"]
-    each = _each(job)
+    each = _each(job, timed=to_do > 0)
     return {
         "output": str(job.output),
         "cells": len(job.places),
@@ -51,13 +51,13 @@ def _state(unit: Unit, state: str, sources: tuple[str, ...], catalogue: Catalogu
     return state if found == set(sources) else "stale"
 
 
-def _each(job: Job) -> dict[str, float]:
-    """What one unit takes: bytes before compression, and seconds in the network where this machine runs it."""
+def _each(job: Job, *, timed: bool) -> dict[str, float]:
+    """What one unit takes: bytes before compression; `timed`, seconds in the network, where this machine runs it."""
     plan = job.upscale_plan
     stored = job.places[0].window.grow(MARGIN)
     expected = {
         "scene_bytes": stored.height * stored.width * (2 * len(job.fetch.bands) + 3),
         "mosaic_bytes": plan.summary()["bytes"],
     }
-    seconds = forecast(plan).get("network_seconds")
+    seconds = forecast(plan).get("network_seconds") if timed else None
     return expected if seconds is None else expected | {"network_seconds": seconds}

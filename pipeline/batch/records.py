@@ -34,6 +34,8 @@ class Record(BaseModel):
     state: Literal["done", "empty"]
     sources: tuple[str, ...]
     """Ids of the items that it was made of, or that have no pixel of it."""
+    model: str | None = None
+    """SHA-256 of the model that a mosaic was made with."""
     newest: str | None = None
     """Of an empty unit: when the last item was sensed that is there and too cloudy."""
 
@@ -47,23 +49,30 @@ class Failure(BaseModel):
     reason: str
 
 
-def claim(output: Place, identity: dict[str, Any]) -> None:
-    """Make `output` the job's. Raises OutputError where it is another's, holds something else or cannot be written."""
+def claim(output: Place, identity: dict[str, Any], *, renew: bool = False) -> None:
+    """Make `output` the job's. Raises OutputError where it is another's, holds something else or cannot be written.
+
+    With `renew`, mosaics of another model are no other job's: they are stale from now on.
+    """
     if isinstance(output, ObjectPath):
-        _claim_prefix(output, identity)
+        _claim_prefix(output, identity, renew=renew)
         return
-    if check(output, identity):
+    if check(output, identity, renew=renew):
         return
     with writing(output, OutputError):
         output.mkdir(parents=True, exist_ok=True)
         with alone(output):
-            if not check(output, identity):
+            if not check(output, identity, renew=renew):
                 write(output / JOB, _bytes(identity))
 
 
-def _claim_prefix(output: ObjectPath, identity: dict[str, Any]) -> None:
-    if not check(output, identity):
-        objects.create(output / JOB, _bytes(identity))
+def _claim_prefix(output: ObjectPath, identity: dict[str, Any], *, renew: bool) -> None:
+    if not check(output, identity, renew=renew):
+        before = objects.look(output / JOB)
+        if before is None:
+            objects.create(output / JOB, _bytes(identity))
+        elif not check(output, identity, renew=renew):
+            objects.swap(output / JOB, before.tag, _bytes(identity))
         check(output, identity)  # another job may have come first
     if not objects.keeps_conditions(output / JOB, _bytes(identity)):
         raise OutputError(
@@ -72,8 +81,11 @@ def _claim_prefix(output: ObjectPath, identity: dict[str, Any]) -> None:
         )
 
 
-def check(output: Place, identity: dict[str, Any]) -> bool:
-    """Whether `output` is the job's already; False where nothing is there. Raises OutputError as `claim`."""
+def check(output: Place, identity: dict[str, Any], *, renew: bool = False) -> bool:
+    """Whether `output` is the job's already; False where nothing is there. Raises OutputError as `claim`.
+
+    False as well, with `renew`, where the model alone is another one.
+    """
     said, there = _found(output)
     if said is None:
         if there:
@@ -85,6 +97,14 @@ def check(output: Place, identity: dict[str, Any]) -> bool:
         theirs = None
     if not isinstance(theirs, dict):
         raise OutputError(f"{output / JOB} is damaged, so nobody knows whose archive it is; choose another output")
+    before, now = _model(theirs), _model(identity)
+    if before != now and _without_model(theirs) == _without_model(identity):
+        if renew:
+            return False
+        raise OutputError(
+            f"{output} was made with another model (SHA-256 {before[:12]}, and {now[:12]} now): `rsup batch run "
+            "--renew` makes its mosaics again with this one; else name the weights of then as model, or another output"
+        )
     if differing := sorted(key for key in theirs.keys() | identity if theirs.get(key) != identity.get(key)):
         raise OutputError(f"{output} belongs to another job ({', '.join(differing)} differ); choose another output")
     return True
@@ -99,6 +119,16 @@ def _found(output: Place) -> tuple[bytes | None, bool]:
         there = output.exists() and not output.is_dir()
         there = there or (output.is_dir() and any(each.name != f".{JOB}.new" for each in output.iterdir()))
         return (output / JOB).read_bytes() if (output / JOB).is_file() else None, there
+
+
+def _model(identity: dict[str, Any]) -> str:
+    upscale = identity.get("upscale")
+    return str(upscale.get("model")) if isinstance(upscale, dict) else ""
+
+
+def _without_model(identity: dict[str, Any]) -> dict[str, Any]:
+    upscale = identity.get("upscale")
+    return identity | {"upscale": upscale | {"model": None} if isinstance(upscale, dict) else upscale}
 
 
 def record_of(folder: Place) -> Record | None:

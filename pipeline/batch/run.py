@@ -10,7 +10,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,10 @@ from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Place
 from rsup.pipeline.places.scratch import leave_scratch, own_scratch
 from rsup.pipeline.places.upload import upload
+from rsup.pipeline.release import VERSION
 from rsup.pipeline.sources.stac.catalog import NothingFoundError
 from rsup.pipeline.sources.stac.items import ItemReference
+from rsup.pipeline.workers.kept import Kept, Workers
 
 from .catalogue import Catalogue
 from .collection import join, write_collection
@@ -48,23 +49,25 @@ LEDGER = "ledger.jsonl"
 BEGUN = "begun"
 
 
-def run(job: Job, part: tuple[int, int]) -> dict[str, Any]:
+def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, Any]:
     """Do what is new of part I of N of a job's units. Returns counts of what became of them, and why any failed.
 
-    A unit that fails is recorded and stops no other. Raises OutputError for another job's output, and CatalogError
-    where the catalogue cannot be asked: that is no unit's fault.
+    With `renew`, mosaics of another model are made again with the job's. A unit that fails is recorded and stops no
+    other. Raises OutputError for another job's output, and CatalogError where the catalogue cannot be asked: that is no
+    unit's fault.
     """
-    claim(job.output, job.identity())
+    claim(job.output, job.identity(), renew=renew)
     catalogue = Catalogue(job)
     units = catalogue.units()
     mine = share(units, part)
     count, failures = Counter[str](), []
     try:
-        for number, unit in enumerate(mine, start=1):
-            outcome = _visit(job, catalogue, unit, f"{unit.name} ({number} of {len(mine)})")
-            count[outcome] += 1
-            if outcome == "failed" and (failure := failure_of(job.output / unit.path)):
-                failures.append({"unit": unit.name, "reason": failure.reason})
+        with Kept() as workers:
+            for number, unit in enumerate(mine, start=1):
+                outcome = _visit(job, catalogue, unit, f"{unit.name} ({number} of {len(mine)})", workers)
+                count[outcome] += 1
+                if outcome == "failed" and (failure := failure_of(job.output / unit.path)):
+                    failures.append({"unit": unit.name, "reason": failure.reason})
     finally:
         sweep(job.output)
         if isinstance(job.output, ObjectPath) and units:
@@ -79,7 +82,7 @@ def run(job: Job, part: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str) -> str:
+def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str, workers: Workers) -> str:
     """Do one unit where there is anything to do; what became of it."""
     folder, work, items, newest = job.output / unit.path, job.work(unit), list[ItemReference](), None
     catalogue.ask(unit.interval)
@@ -92,7 +95,8 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str) -> str:
             if failure_of(folder) is None:
                 write_failure(folder, (), str(error))
         return "failed"
-    wanted = Record(state="done" if items else "empty", sources=_ids(items), newest=newest)
+    model = job.upscale_plan.model.sha256 if items else None
+    wanted = Record(state="done" if items else "empty", sources=_ids(items), model=model, newest=newest)
     if (outcome := _settled(folder, work, wanted)) is not None:
         return outcome
     lease = acquire(job.output, unit.name)
@@ -103,7 +107,7 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str) -> str:
             return outcome
         forget_failure(folder)
         try:
-            return _attempt(job, unit, items, wanted, lease, title)
+            return _attempt(job, unit, items, wanted, lease, title, workers)
         except RsupError as error:
             say(f"{title} failed: {error}")
             write_failure(folder, wanted.sources, str(error))
@@ -130,7 +134,7 @@ def _answers(record: Record | None, wanted: Record) -> str | None:
     if record is None or (record.sources != wanted.sources and (wanted.sources or record.state == "empty")):
         return None
     if record.state == "done":
-        return "already_done"
+        return "already_done" if record.model == wanted.model or not wanted.sources else None
     return "empty" if wanted.sources or record.newest == wanted.newest else None
 
 
@@ -138,10 +142,20 @@ def _news(record: Record | None, wanted: Record) -> str:
     if record is None or record.state == "empty":
         return f"{len(wanted.sources)} items"
     new, gone = len(set(wanted.sources) - set(record.sources)), len(set(record.sources) - set(wanted.sources))
+    if not new and not gone:
+        return "it was made with another model: it is done again"
     return f"{new} items are new and {gone} gone since it was done: it is done again"
 
 
-def _attempt(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, lease: Held, title: str) -> str:
+def _attempt(
+    job: Job,
+    unit: Unit,
+    items: list[ItemReference],
+    wanted: Record,
+    lease: Held,
+    title: str,
+    workers: Workers,
+) -> str:
     """End what a killed runner has begun to publish; then make and publish what is wanted, or record that it is empty.
 
     Raises an RsupError where it cannot be done; what has been computed stays for the next attempt.
@@ -155,7 +169,7 @@ def _attempt(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, l
         outcome = _answers(record_of(folder), wanted)
         if outcome is None and items:
             say(f"{title}: {_news(record_of(folder), wanted)}")
-            outcome = _make(job, unit, items, wanted, ledger)
+            outcome = _make(job, unit, items, wanted, ledger, workers)
         elif outcome is None:
             write_record(folder, wanted)
             outcome = "empty"
@@ -168,10 +182,17 @@ def _attempt(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, l
     return outcome
 
 
-def _make(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, ledger: Ledger) -> str:
+def _make(
+    job: Job,
+    unit: Unit,
+    items: list[ItemReference],
+    wanted: Record,
+    ledger: Ledger,
+    workers: Workers,
+) -> str:
     """Fetch and upscale, up to what is to be published; "empty" where no pixel is left of the items."""
     folder, work = job.output / unit.path, ledger.path.parent
-    begun = {"rsup": version("rsup"), "items": [item.id for item in items]}
+    begun = {"rsup": VERSION, "items": [item.id for item in items], "model": wanted.model}
     if not (ledger.belongs_to(begun) and BEGUN in ledger.done()):
         for path in work.iterdir():  # what an attempt with other items left
             if path != ledger.path:
@@ -187,9 +208,9 @@ def _make(job: Job, unit: Unit, items: list[ItemReference], wanted: Record, ledg
         before = record_of(folder)
         if before is not None and before.state == "done":
             raise  # the mosaic of before stands, and is not what there is now
-        write_record(folder, wanted.model_copy(update={"state": "empty"}))
+        write_record(folder, wanted.model_copy(update={"state": "empty", "model": None}))
         return "empty"
-    upscale(job.upscale_request(scene))
+    upscale(job.upscale_request(scene), workers=workers)
     join(work / f"{unit.name}_x{job.upscale.scale}.json", job)
     write_record(work, wanted)
     return "done"

@@ -1,4 +1,4 @@
-"""How far a job has come, by its records alone: no catalogue is asked, nothing is touched; and forgetting failures."""
+"""How far a job has come, by its records alone: no catalogue is asked, no unit is touched; and forgetting failures."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rsup.pipeline.places.place import folders
+from rsup.pipeline.lattice import GSD
+from rsup.pipeline.places.place import Place, folders
 
+from .formats.map_page import Square, Told, write_map
 from .job import Job
 from .leases.holding import leased
 from .records import check, forget_failure, said_of
 from .units import Unit, of_days, units_of
 
 STATES = ("done", "stale", "empty", "failed", "running", "waiting")
-"""Of a unit. Stale: done, and begun anew; whether there are new items, only a catalogue can tell."""
+"""Of a unit. Stale: done, and begun anew or of another model; of new items only a catalogue knows."""
 
 
 class States:
     """The states of a job's units, as they are when each is asked for."""
 
     def __init__(self, job: Job) -> None:
-        self.job = job
+        self.job, self.model = job, job.upscale_plan.model.sha256
         self._running = leased(job.output)
 
     def of(self, units: Sequence[Unit]) -> Iterator[tuple[str, tuple[str, ...], str]]:
@@ -37,24 +39,39 @@ class States:
             elif record is None:
                 yield "waiting", (), ""
             else:
-                begun = record.state == "done" and os.path.lexists(self.job.work(unit))
-                yield "stale" if begun else record.state, record.sources, ""
+                begun = record.model != self.model or os.path.lexists(self.job.work(unit))
+                yield "stale" if record.state == "done" and begun else record.state, record.sources, ""
 
 
-def status(job: Job) -> dict[str, Any]:
-    """Counts of units by state, and why those failed that did. Raises OutputError for another job's output."""
+def status(job: Job, page: Place | None = None) -> dict[str, Any]:
+    """Counts of units by state, and why those failed that did; the same as a map at `page`, where that is given.
+
+    Raises OutputError for another job's output, and where the page cannot be written.
+    """
     check(job.output, job.identity())
-    units, count, reasons = _units(job), Counter[str](), []
-    for unit, (state, _, reason) in zip(units, States(job).of(units), strict=True):
-        count[state] += 1
-        if state == "failed":
-            reasons.append({"unit": unit.name, "reason": reason})
-    return {
+    units = _units(job)
+    found = zip(units, States(job).of(units), strict=True)
+    told = [Told(unit.cell.name, unit.interval.name, state, reason) for unit, (state, _, reason) in found]
+    count = Counter(unit.state for unit in told)
+    said = {
         "output": str(job.output),
-        "units": count.total(),
+        "units": len(told),
         **{state: count[state] for state in STATES},
-        "failures": reasons,
+        "failures": [
+            {"unit": f"{unit.cell}_{unit.interval}", "reason": unit.reason} for unit in told if unit.state == "failed"
+        ],
     }
+    if page is None:
+        return said
+    model, (first, last) = job.upscale_plan.model, job.days
+    summary = (
+        f"{len(told):,} units: {len(job.places):,} cells of {job.places[0].window.width * GSD / 1000:g} km, from "
+        f"{first} to {last} by {job.interval}, at {GSD / job.upscale.scale:g} m with {model.name} "
+        f"({model.sha256[:12]})."
+    )
+    squares = [Square(cell.name, cell.crs, cell.window.bounds) for cell in job.places]
+    write_map(page, job.output, summary, squares, told, STATES, f"_x{job.upscale.scale}.html")
+    return said | {"page": str(page)}
 
 
 def retry(job: Job) -> dict[str, Any]:

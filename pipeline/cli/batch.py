@@ -31,6 +31,7 @@ def plan_batch(job: JobFile, as_json: Json = False) -> None:
 def run_batch(
     job: JobFile,
     part: Annotated[str, typer.Option(metavar="I/N", help="Of N parts of the units, the I-th alone.")] = "1/1",
+    renew: Annotated[bool, typer.Option("--renew", help="Make mosaics of another model again with the job's.")] = False,
     as_json: Json = False,
 ) -> None:
     """Fetch and upscale what is new of a job; several may run at once, and the same command goes on."""
@@ -39,17 +40,24 @@ def run_batch(
     from rsup.pipeline.batch.units import part_of
 
     share = part_of(part)
-    result = run(load_job(job), share)
+    result = run(load_job(job), share, renew=renew)
     print_result(result, as_json)
     _complain(result)
 
 
-def batch_status(job: JobFile, as_json: Json = False) -> None:
+def batch_status(
+    job: JobFile,
+    page: Annotated[
+        str | None, typer.Option(metavar="FILE.html", help="Write a map of the units as well; here, or on s3://.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """How far a job has come, by what lies in its output."""
     from rsup.pipeline.batch.job import load_job
     from rsup.pipeline.batch.status import status as run
+    from rsup.pipeline.places.place import place_of
 
-    print_result(run(load_job(job)), as_json)
+    print_result(run(load_job(job), None if page is None else place_of(page)), as_json)
 
 
 def retry_batch(job: JobFile, as_json: Json = False) -> None:

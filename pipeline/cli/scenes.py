@@ -74,6 +74,9 @@ def upscale(
     scheduler: Annotated[
         str | None, typer.Option(metavar="URL", help="Use the Dask cluster behind this scheduler.")
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="slurm", help="Start the workers as jobs of Slurm, --workers of them.")
+    ] = None,
     tls_ca: Annotated[
         Path | None, typer.Option(help="For tls:// schedulers, in PEM: whom both sides trust.", readable=False)
     ] = None,
@@ -106,6 +109,7 @@ def upscale(
         device=device,
         workers=workers,
         scheduler=scheduler,
+        cluster=cluster,
         tls_ca=tls_ca,
         tls_cert=tls_cert,
         tls_key=tls_key,

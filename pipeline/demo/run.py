@@ -42,7 +42,7 @@ def run_demo(output: Path, *, scale: int = 8, size: int = 256, seed: int = 0) ->
     if not 0 <= seed < SEEDS:
         raise ArgumentError(f"--seed {seed}: choose a whole number from 0 to {SEEDS - 1}")
     began = time.monotonic()
-    _claim(output)
+    claim(output)
     archive = make_archive(output / "archive", seed, size)
     scene = output / "scene.zarr"
     with serve_archive(archive.root) as (catalog, _):
@@ -67,7 +67,7 @@ def run_demo(output: Path, *, scale: int = 8, size: int = 256, seed: int = 0) ->
     }
 
 
-def _claim(output: Path) -> None:
+def claim(output: Path) -> None:
     """Make `output` the demonstration's own, empty but for outputs that fetch and upscale replace themselves."""
     marker = output / _MARKER
     try:

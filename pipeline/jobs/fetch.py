@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.places import place as places
 from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Place
+from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.writer import SceneWriter, create_scene
 from rsup.pipeline.sources.assets import InspectedItem, quiet
 from rsup.pipeline.sources.chunks import COUNTS, counts_of, fill, inspect_all
@@ -201,7 +201,7 @@ def fingerprint_of(plan: FetchPlan) -> dict[str, Any]:
         for key in ("public_catalog", "collection", "bands", "composite", "mask_clouds", "utm", "offset", "chunk")
     }
     described = {
-        "rsup": version("rsup"),
+        "rsup": VERSION,
         **asked,
         "aoi": plan.aoi.bounds,
         "items": [item.id for item in plan.items],
@@ -246,7 +246,7 @@ def _open_store(
         for each in items
     ]
     attributes = {
-        "software": f"rsup {version('rsup')}",
+        "software": f"rsup {VERSION}",
         "catalog": request.public_catalog,
         "composite": request.composite,
         "mask_clouds": request.mask_clouds,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,9 @@ from rsup.pipeline.mosaics import cog, overviews, page, stac_item
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
 from rsup.pipeline.public import printable
+from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.scene import Scene
-from rsup.pipeline.workers import local, standing, tasks
+from rsup.pipeline.workers import local, slurm, standing, tasks
 from rsup.pipeline.workers.memory import give_back_memory
 from rsup.pipeline.workers.model import ModelPlugin, worker_model
 
@@ -32,17 +32,19 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from rsup.models.sensors.response import Response
+    from rsup.pipeline.workers.kept import Workers
 
 
 ARITHMETIC = "arithmetic"
 """The record that says what the chunks were computed in."""
 
 
-def upscale(request: UpscaleRequest, *, dry_run: bool = False) -> dict[str, Any]:
+def upscale(request: UpscaleRequest, *, dry_run: bool = False, workers: Workers = local.local_client) -> dict[str, Any]:
     """Super-resolve a scene into a published mosaic; a rerun goes on where an earlier one stopped.
 
-    Returns the plan's summary, what was done and the consistency figures. Raises an RsupError where it could not be
-    done; ChunkError where some chunks failed three times, after all others are done.
+    `workers` gives those of this machine. Returns the plan's summary, what was done and the consistency figures.
+    Raises an RsupError where it could not be done; ChunkError where some chunks failed three times, after all others
+    are done.
     """
     start = time.monotonic()
     plan = UpscalePlan.make(request)
@@ -51,7 +53,7 @@ def upscale(request: UpscaleRequest, *, dry_run: bool = False) -> dict[str, Any]
     if plan.false_colour:
         say(f"{', '.join(plan.false_colour)}: in false colour through a network made for {', '.join(plan.model.bands)}")
     try:
-        figures = _carry_out(plan)
+        figures = _carry_out(plan, workers)
     except OSError as error:  # of no output: who writes one says which
         helps = remedy(error) or "mend that"
         raise RsupError(
@@ -63,7 +65,7 @@ def upscale(request: UpscaleRequest, *, dry_run: bool = False) -> dict[str, Any]
     return plan.summary() | {"already_done": False, "consistency": figures, "seconds": seconds}
 
 
-def _carry_out(plan: UpscalePlan) -> dict[str, float] | None:
+def _carry_out(plan: UpscalePlan, workers: Workers) -> dict[str, float] | None:
     """Compute and publish what is not there yet; the consistency figures, or None where all was."""
     request = plan.request
     for folder in (plan.work.parent, plan.work):
@@ -88,7 +90,7 @@ def _carry_out(plan: UpscalePlan) -> dict[str, float] | None:
                 if path != ledger.path:
                     clear(path)
         if "finished" not in ledger.done():
-            _compute(plan, ledger)
+            _compute(plan, ledger, workers)
             ledger.record("finished", "done", figures=_finish(plan))
         publication.publish()
         return ledger.info("finished").figures
@@ -110,7 +112,7 @@ def _refuse_leftover(plan: UpscalePlan) -> None:
         )
 
 
-def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
+def _compute(plan: UpscalePlan, ledger: Ledger, workers: Workers) -> None:
     """Every chunk that is not done yet, on the workers."""
     request, scene = plan.request, plan.scene
     store = plan.work / f"{plan.name}.zarr"
@@ -124,7 +126,7 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
     if done == total:
         return
     pending = (chunk for chunk in plan.chunks() if chunk.key not in finished)
-    with _client(plan, ledger) as (client, held), show_progress("upscale", "chunks") as progress:
+    with _client(plan, ledger, workers) as (client, held), show_progress("upscale", "chunks") as progress:
         responses = plan.responses if request.consistency == "sensor" else None
         task = partial(_chunk_task, scene, store, request.bands, plan.planes, responses, held)
         progress(done, total)
@@ -148,17 +150,19 @@ def _compute(plan: UpscalePlan, ledger: Ledger) -> None:
 
 
 @contextmanager
-def _client(plan: UpscalePlan, ledger: Ledger) -> Iterator[tuple[Client, tuple[str, str]]]:
+def _client(plan: UpscalePlan, ledger: Ledger, workers: Workers) -> Iterator[tuple[Client, tuple[str, str]]]:
     """Workers that hold the network: under which name, and in which arithmetic all of them compute.
 
     A run that goes on keeps the arithmetic it was begun in: chunks in bfloat16 and in float32 are up to 4 DN apart.
     """
     request, pool = plan.request, plan.pool
     if request.scheduler is not None:
-        connection = standing.remote_client(request.scheduler, plan.security)
+        connection: AbstractContextManager[Client] = standing.remote_client(request.scheduler, plan.security)
+    elif request.cluster is not None:
+        connection = slurm.slurm_client(request.workers or 1, plan.work)
     else:
         assert pool is not None  # make() planned it
-        connection = local.local_client(pool, plan.threads())
+        connection = workers(pool, plan.threads())
     plugin = ModelPlugin(sha256(str(plan.work).encode()).hexdigest()[:16], plan.model, pool)
     with connection as client, tasks.holding(client, plugin):
         arithmetic = ledger.settled(ARITHMETIC)
@@ -254,6 +258,6 @@ def _provenance(plan: UpscalePlan) -> dict[str, Any]:
         "model_sha256": plan.model.sha256,
         "scale": plan.request.scale,
         "held_by": plan.request.consistency,
-        "software": f"rsup {version('rsup')}",
+        "software": f"rsup {VERSION}",
         "items": [{key: value for key, value in item.items() if key != "href"} for item in plan.sources],
     }

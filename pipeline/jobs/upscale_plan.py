@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +18,11 @@ from rsup.pipeline.environment import check_libraries
 from rsup.pipeline.lattice import Chunk, Window, chunks, count_chunks
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.passes import false_colour, passes, tiling_of
+from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.remote import ScenePath
 from rsup.pipeline.scenes.scene import Scene
-from rsup.pipeline.workers import standing
+from rsup.pipeline.workers import slurm, standing
 from rsup.pipeline.workers.model import is_network
 from rsup.pipeline.workers.pool import Pool
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 SCALES = (4, 8)
 CONSISTENCIES = ("sensor", "mean")
+CLUSTERS = ("slurm",)
 PACKED = 4
 """Times smaller than its pixels no mosaic with ground in most of it becomes; its COG comes on top."""
 
@@ -52,6 +53,8 @@ class UpscaleRequest:
     device: str = "auto"
     workers: int | None = None
     scheduler: str | None = None
+    cluster: str | None = None
+    """One of CLUSTERS: what workers are started on, in the place of this machine."""
     tls_ca: Path | None = None
     """In PEM, for a scheduler behind tls://: the authority both sides trust, and this side's certificate and key."""
     tls_cert: Path | None = None
@@ -73,7 +76,7 @@ class UpscalePlan:
     scene: Scene
     model: ModelDescriptor
     pool: Pool | None
-    """The workers of this machine; None where a scheduler has them."""
+    """The workers of this machine; None where a cluster has them."""
     security: Security | None
     """What is shown to that scheduler."""
 
@@ -102,9 +105,11 @@ class UpscalePlan:
         if unfit := [band for band in request.bands if not mosaic.is_name(band)]:
             raise ArgumentError(f"--bands {unfit[0]}: no array of a mosaic can be called that; rename it in the scene")
         pool, security, tls = None, None, (request.tls_ca, request.tls_cert, request.tls_key)
-        if request.scheduler is None:
-            if any(tls):
-                raise ArgumentError("--tls-ca, --tls-cert and --tls-key are for a cluster that --scheduler names")
+        if request.scheduler is None and any(tls):
+            raise ArgumentError("--tls-ca, --tls-cert and --tls-key are for a cluster that --scheduler names")
+        if request.cluster is not None:
+            _check_cluster(request)
+        elif request.scheduler is None:
             pool = Pool.plan(request.device, request.workers)
         elif request.workers is not None or request.device != "auto":
             raise ArgumentError("--scheduler names a cluster that stands already; leave out --workers and --device")
@@ -172,7 +177,7 @@ class UpscalePlan:
             "consistency": self.request.consistency,
             **({"uncertainty": True} if self.request.uncertainty else {}),
             "lattice": [tiling.size, tiling.halo, tiling.overlap, "linear"],  # how tiles blend
-            "version": version("rsup"),
+            "version": VERSION,
         }
 
     def task_bytes(self) -> int:
@@ -226,6 +231,17 @@ def _resolved(scene: ScenePath) -> ScenePath:
     return scene.resolve() if isinstance(scene, Path) else scene
 
 
+def _check_cluster(request: UpscaleRequest) -> None:
+    """Raise ArgumentError where workers cannot be started as --cluster says."""
+    if request.cluster not in CLUSTERS:
+        raise ArgumentError(f"--cluster {request.cluster}: choose {' or '.join(CLUSTERS)}")
+    if request.scheduler is not None or request.device != "auto":
+        raise ArgumentError(
+            "--cluster starts workers, each on the device that its job has; leave out --scheduler and --device"
+        )
+    slurm.check_slurm(request.workers, request.output.resolve())
+
+
 def _check_uncertainty(request: UpscaleRequest, model: ModelDescriptor) -> None:
     """Raise ArgumentError where nothing says how far the mosaic that is asked for may be off."""
     if not model.uncertainty:
@@ -248,7 +264,7 @@ def forecast(plan: UpscalePlan) -> dict[str, Any]:
     """Where the work would run, and the seconds the network would take by the time one tile takes here."""
     request, pool = plan.request, plan.pool
     if pool is None:
-        return {"workers": request.scheduler}
+        return {"workers": request.scheduler or [f"{request.cluster} job"] * (request.workers or 1)}
     import torch
 
     model = load(request.model, request.scale, pool.device, pool.cores)

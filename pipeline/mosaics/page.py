@@ -10,7 +10,6 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -21,6 +20,7 @@ from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
 from rsup.models.base.radiometry import SCALE_FACTOR
 from rsup.models.sensors import sensor_of_items
+from rsup.pipeline.look import template
 from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.scene import Scene
 
@@ -56,7 +56,7 @@ HELD_BY = {
     "mean": "block means: the mean of the fine pixels is the scene's pixel",
 }
 
-PAGE = Template(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+PAGE = template(__package__, "page.html")
 
 COMPARE = Template("""<figure>
 <div class="pair" style="aspect-ratio: $width / $height; max-width: calc(85vh * $width / $height)">

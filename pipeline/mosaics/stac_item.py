@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from rsup.models.sensors import first_light, sensor_of_items
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.outline import ring_in_degrees
 from rsup.pipeline.public import printable, public_address
+from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.attributes import moment
 
 from .store import uncertainty_of
@@ -224,7 +224,7 @@ def _processing(
     return {
         "processing:level": "L4",  # a model's output, by the levels the extension refers to
         "processing:lineage": lineage,
-        "processing:software": {"rsup": version("rsup")},
+        "processing:software": {"rsup": VERSION},
     }
 
 

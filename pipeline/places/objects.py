@@ -125,6 +125,19 @@ def is_there(place: ObjectPath) -> bool:
         return True
 
 
+def beginning(place: ObjectPath, length: int) -> bytes | None:
+    """The first bytes of an object, so many or all; None where there is none. Raises OutputError."""
+    import obstore
+
+    with answering(place, OutputError):
+        try:
+            store = store_of(place.bucket)
+            size = obstore.head(store, place.key)["size"]
+            return bytes(obstore.get_range(store, place.key, start=0, length=min(length, size))) if size else b""
+        except FileNotFoundError:
+            return None
+
+
 def look_all(places: Sequence[ObjectPath]) -> Iterator[Version | None]:
     """As `look`, of many at once, in their order."""
     with ThreadPoolExecutor(AT_ONCE) as pool:

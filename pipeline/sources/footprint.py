@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,14 @@ def box_of(window: Window, crs: str) -> Box:
     return Box(float(lons.min()), float(lats.min()), float(lons.max()), float(lats.max()))
 
 
+@lru_cache(maxsize=16)
+def around(box: Box) -> Any:
+    """The box and SLACK, as a polygon: one box is asked about of many footprints."""
+    import shapely
+
+    return shapely.box(box.west - SLACK, box.south - SLACK, box.east + SLACK, box.north + SLACK)
+
+
 class Footprint:
     """The ground an item covers, as its GeoJSON geometry says; checked, so that nothing asked of it fails."""
 
@@ -117,6 +126,9 @@ class Footprint:
         if not np.isfinite(points).all() or np.abs(points[:, 0]).max() > 720 or np.abs(points[:, 1]).max() > 90:
             raise ValueError("is not in degrees")
         self._polygon = found
+        self._lons = points[:, 0]
+        self._turned: tuple[float, float, Any] = 0.0, 0.0, None
+        """As it was turned last, and between which middles of boxes that is so."""
 
     def touches(self, box: Box) -> bool:
         """Whether it comes within SLACK of the box, on either side of the antimeridian.
@@ -129,8 +141,19 @@ class Footprint:
         turned = self._turned_to(box)
         if turned is None:
             return False  # it lies on the far side, torn apart by the turn
-        near = shapely.box(box.west - SLACK, box.south - SLACK, box.east + SLACK, box.north + SLACK)
-        return bool(shapely.make_valid(turned).intersects(near))
+        return bool(shapely.intersects(turned, around(box)))
+
+    def around(self) -> Box | None:
+        """The smallest box around its vertices, its west from 0 to 360; None where it is as wide as half the globe."""
+        import shapely
+
+        points = shapely.get_coordinates(self._polygon)
+        lons = np.sort(points[:, 0] % 360)
+        gaps = np.diff(lons, append=lons[0] + 360)
+        widest = int(np.argmax(gaps))
+        west, width = float(lons[(widest + 1) % len(lons)]), float(360 - gaps[widest])
+        south, north = float(points[:, 1].min()), float(points[:, 1].max())
+        return None if width >= 180 else Box(west, south, west + width, north)
 
     def part_of(self, box: Box) -> Box:
         """The rectangle around it, cut to the box; the whole box where they do not meet but touch."""
@@ -140,15 +163,20 @@ class Footprint:
         return Box(*part) if part[0] < part[2] and part[1] < part[3] else box
 
     def _turned_to(self, box: Box) -> Any:
-        """The polygon on the turn of the globe nearest the box; None where that tears it apart."""
+        """The polygon, made valid, on the turn of the globe nearest the box; None where that tears it apart."""
         import shapely
 
         middle = box.centre[0]
-        turned = shapely.transform(
-            self._polygon, lambda points: points + [[360, 0]] * np.round((middle - points[:, :1]) / 360)
-        )
-        west, _, east, _ = turned.bounds
-        return None if east - west > 180 else turned
+        low, high, turned = self._turned
+        if not low < middle < high:  # seldom: neighbouring cells ask one after another
+            turns = np.round((middle - self._lons) / 360)
+            turned = shapely.transform(self._polygon, lambda points: points + [[360, 0]] * turns[:, None])
+            west, _, east, _ = turned.bounds
+            turned = None if east - west > 180 else shapely.make_valid(turned)
+            shapely.prepare(turned)
+            middles = self._lons + 360 * turns
+            self._turned = float(middles.max()) - 180, float(middles.min()) + 180, turned
+        return turned
 
     def overlap(self, other: Footprint) -> float:
         """The ground both cover as a share of the ground either covers, 0..1."""

@@ -17,12 +17,13 @@ from threading import current_thread, main_thread
 from typing import Any
 
 import dask
-from distributed import Client, Nanny, Scheduler, Security, SpecCluster, Worker
+from distributed import Client, Nanny, Security, SpecCluster
 from distributed.utils import get_mp_context
 
 from rsup.models.base.errors import OutputError, RsupError
 from rsup.pipeline.places.objects import access_of
 
+from .closed import ClosedScheduler, ClosedWorker
 from .memory import WORKER_ENVIRONMENT
 from .pool import Pool
 from .vigil import ATTEMPTS, LOST, hushed
@@ -32,21 +33,6 @@ STARTING = 120.0
 
 PRELOAD = ["rsup.pipeline.workers.model", "rsup.pipeline.mosaics.chunk"]
 """What workers are going to import, torch with it."""
-
-
-class _NoPages:
-    """Neither scheduler nor workers listen for HTTP: Dask's pages show data and code to whoever asks."""
-
-    def start_http_server(self, *_: object, **__: object) -> None:
-        """In the place of the one that listens."""
-
-
-class _Scheduler(_NoPages, Scheduler):
-    pass
-
-
-class _Worker(_NoPages, Worker):
-    pass
 
 
 @contextmanager
@@ -72,7 +58,7 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
                         "nthreads": threads,
                         "memory_limit": None,
                         "silence_logs": logging.CRITICAL,
-                        "worker_class": _Worker,
+                        "worker_class": ClosedWorker,
                         "death_timeout": STARTING,
                         # What they fork from may have been started before a store's credentials were set.
                         "env": access_of(os.environ) | ({} if pin is None else {"CUDA_VISIBLE_DEVICES": pin}),
@@ -100,7 +86,7 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
             get_mp_context().set_forkserver_preload(PRELOAD)  # after Dask's own choice, which it makes once
             if _forking() is None:  # else it is somebody else's as well
                 running.callback(_stop_forking)
-            cluster = _start(specs, {"cls": _Scheduler, "options": options | {"port": 0}}, security)
+            cluster = _start(specs, {"cls": ClosedScheduler, "options": options | {"port": 0}}, security)
             client = running.enter_context(Client(running.enter_context(cluster)))
         yield client
 

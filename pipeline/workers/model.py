@@ -12,6 +12,7 @@ from rsup.models.upscaler import FLOAT32, arithmetic_on, chosen, load
 from rsup.pipeline.environment import settle
 
 from .pool import CACHE_BYTES, Pool
+from .weights import local_weights
 
 if TYPE_CHECKING:
     from rsup.models.upscaler import ModelDescriptor, Upscaler
@@ -27,10 +28,11 @@ class ModelPlugin(WorkerPlugin):
 
     def __init__(self, run: str, model: ModelDescriptor, pool: Pool | None) -> None:
         """`run`: a name no other run on the same workers has. `model`: what every worker must load, to the byte.
-        `pool` None: a cluster that stands already, where each worker takes a card if it sees one.
+        `pool` None: a cluster, where each worker takes a card if it sees one, and weights as `local_weights` has them.
         """
         self.name, self.model = f"rsup-{run}", model
         self.device = pool.device if pool else "auto"
+        self.elsewhere = pool is None
         self.cores = pool.cores if pool else None
 
     def setup(self, worker: Any) -> None:
@@ -41,6 +43,11 @@ class ModelPlugin(WorkerPlugin):
         # On a cluster that stands already, a worker is given as many cores as Dask was told it has.
         self.entitled: int = worker.state.nthreads
         self._upscaler: Upscaler | None = None
+
+    @property
+    def weights(self) -> str:
+        """Under which name the client offers the weights to workers elsewhere."""
+        return f"{self.name}-weights"
 
     def arithmetic(self) -> str:
         """What the network would compute in here; see `rsup.models.upscaler.arithmetic_on`."""
@@ -53,7 +60,8 @@ class ModelPlugin(WorkerPlugin):
                 from rsup.pipeline.mosaics.tiles import TileCache
 
                 model, cores = self.model, self.cores or self.entitled
-                name = model.path or model.name
+                # Another machine has no file of this one's; this one's must be the one that was planned with.
+                name = local_weights(self.weights, model) if self.elsewhere else model.path or model.name
                 device = chosen(self.device)
                 self._upscaler = load(name, model.scale, device, cores, arithmetic=arithmetic, planned=model)
                 if is_network(model):
@@ -62,7 +70,7 @@ class ModelPlugin(WorkerPlugin):
             return self._upscaler
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in ("name", "model", "device", "cores")}
+        return {key: getattr(self, key) for key in ("name", "model", "device", "cores", "elsewhere")}
 
 
 def is_network(model: ModelDescriptor) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +54,7 @@ class Pool:
         """`device` is auto, cpu, cuda (every visible card) or cuda:N; `workers` None means one a card, or one CPU
         worker that has all cores. Raises ArgumentError where the machine lacks what is asked for.
         """
-        if workers is not None and workers < 1:
-            raise ArgumentError(f"--workers {workers}: at least one worker is needed")
+        check_count(workers)
         cores = len(os.sched_getaffinity(0))
         cards = [] if device == "cpu" else visible_cards()
         if device == "cpu" or (device == "auto" and not cards):
@@ -121,6 +121,20 @@ def visible_cards() -> list[str]:
     return named[:count] if named else [str(index) for index in range(count)]
 
 
+def check_count(workers: int | None) -> None:
+    """Raise ArgumentError where fewer workers than one are asked for."""
+    if workers is not None and workers < 1:
+        raise ArgumentError(f"--workers {workers}: at least one worker is needed")
+
+
 def free_memory() -> int:
-    """Bytes that processes may still take: of the machine, of the container this runs in, of a limit set on it."""
-    return int(min(psutil.virtual_memory().available, MEMORY_LIMIT))
+    """Bytes that workers may take: of the machine, of the container this runs in, of a limit set on it.
+
+    What workers that are kept for the next mosaic hold already is theirs to take.
+    """
+    held = 0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            used = child.memory_info()
+            held += used.rss - used.shared
+    return int(min(psutil.virtual_memory().available + held, MEMORY_LIMIT))

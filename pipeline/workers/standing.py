@@ -14,11 +14,11 @@ from distributed.comm.core import connect
 from distributed.exceptions import WorkerStartTimeoutError
 
 from rsup.models.base.errors import ArgumentError
+from rsup.pipeline.release import VERSION
 
 from . import vigil
 from .vigil import CLOSING, LOST, answer, hushed
 
-VERSION = version("rsup")
 """What workers must have as well."""
 
 CONNECTING = 10.0
@@ -86,7 +86,8 @@ def remote_client(address: str, security: Security | None = None) -> Iterator[Cl
         except Exception as error:  # whatever listens there may answer whatever it likes
             raise ArgumentError(f"--scheduler {address}: no Dask scheduler answers there ({error})") from error
         try:
-            _check_workers(client, address)
+            _await_workers(client, address)
+            check_versions(client, f"--scheduler {address}")
             yield client
         finally:
             with suppress(Exception):  # the scheduler may be gone; what matters is already being raised
@@ -106,16 +107,21 @@ async def _greet(address: str, security: Security) -> None:
         raise TimeoutError(f"nothing is said for {CONNECTING:.0f} s") from error
 
 
-def _check_workers(client: Client, address: str) -> None:
+def _await_workers(client: Client, address: str) -> None:
     try:
         answer(client, lambda: client.wait_for_workers(1, timeout=JOINING), JOINING + vigil.LOOK)
-        found = answer(client, lambda: client.run(version, "rsup", on_error="return"))
     except WorkerStartTimeoutError as error:
         raise ArgumentError(f"--scheduler {address}: no worker has joined it within a minute") from error
     except LOST as error:
-        raise ArgumentError(
-            f"--scheduler {address}: it or one of its workers does not answer; start it anew"
-        ) from error
+        raise ArgumentError(f"--scheduler {address}: it does not answer; start it anew") from error
+
+
+def check_versions(client: Client, option: str) -> None:
+    """Raise ArgumentError, which begins with `option`, where a worker lacks this version of rsup or does not answer."""
+    try:
+        found = answer(client, lambda: client.run(version, "rsup", on_error="return"))
+    except LOST as error:
+        raise ArgumentError(f"{option}: one of its workers does not answer; start it anew") from error
     others = sorted({each if isinstance(each, str) else "(none)" for each in found.values()} - {VERSION})
     if others:
-        raise ArgumentError(f"--scheduler {address}: workers have rsup {', '.join(others)}; install {VERSION} there")
+        raise ArgumentError(f"{option}: workers have rsup {', '.join(others)}; install {VERSION} there")

@@ -6,7 +6,7 @@ A cluster that is lost or silent is one ChunkError, not a library's tracebacks, 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -18,6 +18,7 @@ from rsup.models.upscaler import FLOAT32
 from . import vigil
 from .model import ModelPlugin, worker_arithmetic
 from .vigil import ATTEMPTS, CLOSING, LOST, Vigil, answer, lost
+from .weights import offered
 
 LOADING = 300.0
 """Seconds in which every worker must have imported torch, perhaps for the first time and from a slow disk."""
@@ -25,18 +26,20 @@ LOADING = 300.0
 
 @contextmanager
 def holding(client: Client, plugin: ModelPlugin) -> Iterator[None]:
-    """Every worker, also one that joins later, has the plugin; at the end none has. Raises ChunkError where the cluster
-    is lost meanwhile.
+    """Every worker, also one that joins later, has the plugin and can have its weights; at the end none has.
+
+    Raises ChunkError where the cluster is lost meanwhile, ModelError where the weights are not the planned ones.
     """
-    try:
-        answer(client, lambda: client.register_plugin(plugin))
-    except LOST as error:
-        raise lost(client) from error
-    try:
-        yield
-    finally:
-        with suppress(Exception):
-            answer(client, lambda: client.unregister_worker_plugin(plugin.name), CLOSING)
+    with offered(client, plugin.weights, plugin.model) if plugin.elsewhere else nullcontext():
+        try:
+            answer(client, lambda: client.register_plugin(plugin))
+        except LOST as error:
+            raise lost(client) from error
+        try:
+            yield
+        finally:
+            with suppress(Exception):
+                answer(client, lambda: client.unregister_worker_plugin(plugin.name), CLOSING)
 
 
 def common_arithmetic(client: Client, plugin: ModelPlugin) -> str:
@@ -52,12 +55,17 @@ def common_arithmetic(client: Client, plugin: ModelPlugin) -> str:
 
 
 def in_flight(client: Client) -> int:
-    """Tasks worth handing over: one more than threads a worker, so that no thread waits for the next to arrive."""
+    """Tasks worth handing over: one more than threads a worker, so that no thread waits for the next to arrive.
+
+    Workers of a cluster that was started for the run count before they have come out of a queue.
+    """
     try:
         threads: dict[str, int] = answer(client, client.nthreads)
     except LOST as error:
         raise lost(client) from error
-    return sum(threads.values()) + len(threads)
+    to_come = 0 if client.cluster is None else max(0, len(client.cluster.worker_spec) - len(threads))
+    # None is there while the only worker is started again.
+    return max(1, sum(threads.values()) + len(threads) + to_come * (max(threads.values(), default=0) + 1))
 
 
 def run(

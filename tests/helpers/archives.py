@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ class Made:
             self.fetched.append(plan.request.output.stem)
             write_store(plan.request.output, " ".join(names))
 
-    def upscale(self, request: UpscaleRequest) -> None:
+    def upscale(self, request: UpscaleRequest, workers: object) -> None:
         said = (request.scene / "zarr.json").read_text()
         stem = f"{request.scene.stem}_x{request.scale}"
         if (request.output / f"{stem}.zarr").exists():
@@ -58,8 +59,11 @@ class Made:
         properties = {
             "gsd": 2.5, "proj:code": "EPSG:32633", "rsup:scale": 4, "rsup:model_sha256": "0", 
             "rsup:sources": said.split(), "datetime": "2024-05-01T00:00:00Z",
+            "proj:shape": [256, 256], "proj:transform": [2.5, 0, 300000, 0, -2.5, 5900000],
         }  # fmt: skip
-        item = {"id": stem, "bbox": [13, 52, 14, 53], "properties": properties, "links": []}
+        band = {"name": "red", "data_type": "uint16", "nodata": 0, "raster:scale": 1e-4, "raster:offset": -0.1}
+        cog = {"href": f"{stem}.tif", "bands": [band]}
+        item = {"id": stem, "bbox": [13, 52, 14, 53], "properties": properties, "links": [], "assets": {"cog": cog}}
         for ending, content in ((".html", said), (".json", json.dumps(item)), (".tif", said)):
             with replacing(request.output / f"{stem}{ending}") as fresh:
                 fresh.write_text(content)
@@ -70,3 +74,21 @@ def write_store(path: Path, said: str) -> None:
     with replacing(path) as fresh:
         fresh.mkdir()
         (fresh / "zarr.json").write_text(said)
+
+
+def write_tables(path: Path, said: dict[str, object], catalog: str) -> Path:
+    """A job of nearest pixels at `path`, in small chunks, from a catalogue; `said` is its first table."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in said.items()]
+    lines += ["[fetch]", f"catalog = {json.dumps(catalog)}", "max_cloud = 30"]
+    lines += ["[upscale]", "scale = 4", 'model = "nearest"', 'device = "cpu"', "chunk = 64"]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def files_of(output: Path) -> dict[str, str]:
+    """Every file, hidden or not, and its hash."""
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(output.rglob("*"))
+        if path.is_file()
+    }

@@ -12,20 +12,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pystac
 import pytest
+import rasterio
+from archives import files_of, write_tables
 from buckets import KEY, SECRET, Bucket
 from forks import Forks, Rsup
+from rasterio.windows import Window
 
 from rsup.pipeline.batch.catalogue import Catalogue
 from rsup.pipeline.batch.job import load_job
 from rsup.pipeline.batch.status import STATES, status
 from rsup.pipeline.demo import servers
 from rsup.pipeline.demo.archive import Archive
+from rsup.pipeline.demo.session import moved
 
 OLD = "S2A_33UUQ_20210618_0_L2A"
 CELLS = ["33N-E309120-N5424000", "33N-E309760-N5424000"]
@@ -43,14 +48,7 @@ def items(archive: Archive, asset_server: str) -> list[Item]:
     """The archive's items of June, and those of one overpass again in May: two months that have items."""
     _, items = servers.published(archive.root, asset_server)
     june = [item for item in items if item["id"] != OLD]
-    return june + [dated(item, "0612", "0512") for item in june if "_20240612_" in item["id"]]
-
-
-def dated(item: Item, day: str, new: str) -> Item:
-    """The item as if it had been sensed on another day of 2024; its files are the same."""
-    text = json.dumps(item).replace(f"2024-{day[:2]}-{day[2:]}T", f"2024-{new[:2]}-{new[2:]}T")
-    moved: Item = json.loads(text.replace(f"2024{day}", f"2024{new}"))
-    return moved | {"assets": item["assets"]}
+    return june + [moved(item, date(2024, 6, 12), date(2024, 5, 12)) for item in june if "_20240612_" in item["id"]]
 
 
 @pytest.fixture(scope="module")
@@ -80,21 +78,7 @@ def write_job(archive: Archive, catalog: str, folder: Path, output: str, **chang
         "interval": "month",
         "cells": 64,
     } | changes
-    lines = [f"{key} = {json.dumps(value)}" for key, value in said.items()]
-    lines += ["[fetch]", f"catalog = {json.dumps(catalog)}", "max_cloud = 30"]
-    lines += ["[upscale]", "scale = 4", 'model = "nearest"', 'device = "cpu"', "chunk = 64"]
-    path = folder / f"{output.rpartition('/')[2]}.toml"
-    path.write_text("\n".join(lines))
-    return path
-
-
-def files_of(output: Path) -> dict[str, str]:
-    """Every file, hidden or not, and its hash."""
-    return {
-        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(output.rglob("*"))
-        if path.is_file()
-    }
+    return write_tables(folder / f"{output.rpartition('/')[2]}.toml", said, catalog)
 
 
 def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -126,7 +110,7 @@ def undisturbed(
 
 @pytest.mark.slow
 def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: list[Item]) -> None:
-    expected = {"job.json", "collection.json"}
+    expected = {"job.json", "collection.json", *(f"{month}/33N_x4.vrt" for month in MONTHS)}
     for unit in UNITS:
         cell, month = unit.split("_")
         expected |= {
@@ -144,6 +128,14 @@ def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: li
         assert item.id.startswith(f"33N-E{west:.0f}-N{south:.0f}_") and (east - west, north - south) == (640, 640)
         record = json.loads((Path(cog).parent / "unit.json").read_text())
         assert record["state"] == "done" and record["sources"] == sorted(item.properties["rsup:sources"])
+    for month in MONTHS:
+        vrt = collection.assets[f"{month}/33N_x4.vrt"].get_absolute_href()
+        assert vrt is not None
+        with rasterio.open(vrt) as whole:  # the two cells side by side
+            assert (whole.height, whole.width, whole.count) == (256, 512, 3)
+            for cell, first in zip(CELLS, (0, 256), strict=True):
+                with rasterio.open(undisturbed / month / cell / f"{cell}_{month}_x4.tif") as cog:
+                    assert (whole.read(window=Window(first, 0, 256, 256)) == cog.read()).all()
     (extent,) = collection.extent.spatial.bboxes
     boxes = [item.bbox for item in found if item.bbox is not None]
     assert extent == [*map(min, list(zip(*boxes, strict=True))[:2]), *map(max, list(zip(*boxes, strict=True))[2:])]
@@ -158,7 +150,9 @@ def test_a_new_item_makes_its_units_stale_and_no_others(
     undisturbed: Path, serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path: Path
 ) -> None:
     shutil.copytree(undisturbed, tmp_path / "archive")
-    new = dated(next(item for item in items if item["id"] == "S2A_33UUQ_20240617_0_L2A"), "0617", "0517")
+    new = moved(
+        next(item for item in items if item["id"] == "S2A_33UUQ_20240617_0_L2A"), date(2024, 6, 17), date(2024, 5, 17)
+    )
     with serve(items) as catalog:
         job = write_job(archive, catalog, tmp_path, "archive")
         assert counts(told(rsup("batch", "run", job, "--json"))) == {"already_done": 4}
@@ -235,7 +229,9 @@ def test_ground_and_months_without_items_are_empty_until_there_are_some(
         before = files_of(tmp_path / "cloudy")
         assert counts(told(rsup("batch", "run", job, "--json"))) == {"empty": 4} == counts(status(load_job(job)))
         assert files_of(tmp_path / "cloudy") == before
-    later = dated(next(item for item in items if item["id"] == "S2A_33UUQ_20240617_0_L2A"), "0617", "0717")
+    later = moved(
+        next(item for item in items if item["id"] == "S2A_33UUQ_20240617_0_L2A"), date(2024, 6, 17), date(2024, 7, 17)
+    )
     with serve([*items, later]):
         assert counts(told(rsup("batch", "plan", job, "--json"))) == {"stale": 2, "empty": 2}
 

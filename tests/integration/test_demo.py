@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from rsup.pipeline.demo.acquisitions import ACQUISITIONS
 from rsup.pipeline.demo.archive import Archive, make_archive
 from rsup.pipeline.demo.run import run_demo
 from rsup.pipeline.demo.sensor import FINE
+from rsup.pipeline.demo.session import run_session
 
 JUNE = "2024-06-01/2024-06-30"
 (WEST_TILE, EAST_TILE, REPROCESSED, NEXT_ORBIT, HAZIER, NEXT_ZONE, CLOUDY, OLD) = (
@@ -329,3 +331,22 @@ def test_the_demo_runs_the_public_commands_from_fetch_to_page(tmp_path: Path) ->
         assert worse > np.square((red - still)[inner][red[inner] > 0]).mean()
     marked = json.loads((tmp_path / "demo" / "mosaic" / "scene_x4.json").read_text())
     assert marked["type"] == "Feature"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_an_archive_from_end_to_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Planned, killed in the middle, gone on with, and drawn; what was done before the kill is not done again."""
+    said = run_session(tmp_path / "session")
+    told = capfd.readouterr().out
+    assert (said["units"], said["done"]) == (12, 12) and told.count("$ kill -KILL ") == 1
+    before = re.findall(r"^(done|stale|waiting): (\d+)$", told, re.MULTILINE)[3:6]
+    done, stale, waiting = (int(count) for _, count in before)
+    assert done >= 3 and done + stale + waiting == 12
+    assert f"done: {12 - done}\nalready done: {done}\n" in told
+    collection = pystac.Collection.from_file(said["collection"])
+    assert len(list(collection.get_items())) == 12
+    with rasterio.open(said["a_month_in_qgis"]) as month:  # three cells in two rows
+        assert (month.height, month.width) == (2 * 96 * 4, 3 * 96 * 4) and month.read(1).any()
+    page = Path(said["map"]).read_text()
+    assert page.count('"33N-E') == 6 and "<h2>Failures" not in page

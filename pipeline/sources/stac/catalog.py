@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -22,6 +23,7 @@ from rsup.pipeline.sources.footprint import Box
 from .documents import CATALOG_FILE, Asset, Dated, Item, Node, problem
 from .io import CatalogIO, is_web
 from .items import ItemReference, distinct
+from .nearby import Nearby
 from .search import Question, features, resolve
 
 CATALOGS = {
@@ -77,25 +79,38 @@ class Listing:
     root: Path | None
     """The folder that a local catalogue may not leave."""
     candidates: tuple[_Candidate, ...]
+    _read: dict[tuple[str, str, tuple[str, ...]], ItemReference] = field(default_factory=dict, compare=False)
+    """What has been asked for already: neighbouring ground has the same items."""
+
+    @cached_property
+    def _nearby(self) -> Nearby:
+        return Nearby([each.item.geometry for each in self.candidates])
 
     def choose(self, query: Query) -> list[ItemReference]:
         """Distinct items that meet the query, least cloud first, then by date and id.
 
         Raises NothingFoundError where there is none, and CatalogError for one that is not as it must be.
         """
-        listed = [each for each in self.candidates if _is_asked_for(each.item, query)]
+        near = (self.candidates[number] for number in self._nearby.around(query.box))
+        listed = [each for each in near if _is_asked_for(each.item, query)]
         clear = [each for each in listed if (each.item.properties.cloud or 0.0) <= query.max_cloud]
         if not clear:
             cloudy = [each.item for each in listed]
             newest = max((item.moment for item in cloudy), default=None)
             raise NothingFoundError(f"{public_address(query.catalog)} {_nothing_found(query, cloudy)}", newest)
         with _naming(query.catalog):
-            found = [_reference(each, self.root, query) for each in clear]
+            found = [self._reference(each, query) for each in clear]
         unknown_last = 101.0
         return sorted(
             distinct(found),
             key=lambda item: (unknown_last if item.cloud is None else item.cloud, item.datetime, item.id),
         )
+
+    def _reference(self, each: _Candidate, query: Query) -> ItemReference:
+        asked = each.item.id, query.collection, query.bands
+        if asked not in self._read:
+            self._read[asked] = _reference(each, self.root, query)
+        return self._read[asked]
 
 
 def search(query: Query) -> list[ItemReference]:

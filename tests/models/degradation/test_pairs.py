@@ -142,6 +142,17 @@ def test_one_band_stands_in_for_all_or_the_first_for_the_last() -> None:
     assert found == {(0, 0, 0, 0), (1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3), (0, 1, 2, 0)}
 
 
+def test_bands_come_in_every_order_together_with_their_truth() -> None:
+    high = torch.stack([torch.full((16, 16), level) for level in (0.2, 0.4, 0.6, 0.8)]).expand(60, -1, -1, -1)
+    sensor = SensorDegradation(bands=("red", "green", "blue", "nir"), noise_level=(0, 0))
+    settings = RadiometryConfig(kind="reflectance", span=(0.4, 0.4), permuted=1.0)
+    low, truth = make_pair(high, 4, sensor, settings, seeded(0))
+    levels = from_network(truth[..., 8, 8]).sub(1000).div(4000)
+    torch.testing.assert_close(levels.sort(-1).values, torch.tensor([0.2, 0.4, 0.6, 0.8]).expand(60, 4))
+    torch.testing.assert_close(low[..., 2, 2], truth[..., 8, 8], atol=1e-4, rtol=0)
+    assert len({tuple(each) for each in levels.mul(5).round().int().tolist()}) > 15
+
+
 def test_the_published_degradation_makes_a_fourth_band_of_the_first() -> None:
     high = torch.rand((2, 4, 32, 32), generator=seeded(2))
     low, truth = make_pair(high, 4, PublishedDegradation(), PHOTOGRAPH, seeded(0))

@@ -225,13 +225,13 @@ def grown(config: CompactConfig, known: CompactStudent) -> CompactStudent:
 
 
 def test_a_student_grows_a_band_and_a_second_head() -> None:
-    """What it gave of three bands it gives, whatever the fourth shows; that one leaves as the first does."""
+    """What it gave of three equal bands it gives of four; the fourth leaves as the first does."""
     torch.manual_seed(1)
     settings = CompactConfig(scale=4, local=True, channels=(16, 32), deep_channels=32)
     known = CompactStudent(settings).eval()
     torch.nn.init.normal_(known.last.weight, std=0.1)
     student = grown(settings.model_copy(update={"bands": 4, "uncertainty": True}), known)
-    low = torch.rand(1, 4, 16, 16) * 2 - 1
+    low = (torch.rand(1, 1, 16, 16) * 2 - 1).expand(-1, 4, -1, -1)
     with torch.no_grad():
         wanted, bicubic = known(low[:, :3]), interpolator("bicubic", 4)(low)
         (image, deviation), plain = student.with_deviation(low), student(low)
@@ -239,6 +239,18 @@ def test_a_student_grows_a_band_and_a_second_head() -> None:
     torch.testing.assert_close((image - bicubic)[:, 3], (image - bicubic)[:, 0])
     assert torch.equal(image, plain)
     assert deviation.shape == image.shape and deviation.min() > 0
+
+
+def test_channels_at_output_size_that_a_student_grows_change_nothing_and_learn() -> None:
+    torch.manual_seed(1)
+    known = tiny(4)
+    torch.nn.init.normal_(known.last.weight, std=0.1)
+    student = grown(known.config.model_copy(update={"shuffled": known.config.shuffled + 4}), known)
+    low = torch.rand(1, 3, 16, 16) * 2 - 1
+    torch.testing.assert_close(student(low), known(low))
+    student(low).square().mean().backward()
+    gradient = student.last.weight.grad
+    assert gradient is not None and (gradient[:, -4:].abs().sum((0, 2, 3)) > 0).all()
 
 
 def test_untrained_the_second_head_says_how_much_the_surroundings_differ() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsup.models.base.errors import ArgumentError, ModelError, OutputError, RsupError
-from rsup.pipeline.batch.job import load_job
+from rsup.pipeline.batch.job import FetchOptions, UpscaleOptions, load_job
 from rsup.pipeline.batch.plan import plan
 from rsup.pipeline.batch.records import claim
 from rsup.pipeline.batch.run import run
 from rsup.pipeline.batch.status import retry, status
+from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
+from rsup.pipeline.sources.request import FetchRequest
 from rsup.pipeline.workers import pool
 
 UPSCALE = {"scale": 4, "model": "nearest", "device": "cpu"}
@@ -100,6 +104,36 @@ def test_what_is_no_file_of_a_job(tmp_path: Path, write_job: WriteJob) -> None:
         load_job(write_job(upscale={"scale": 4, "model": "missing.safetensors"}))
 
 
+def test_a_job_takes_every_option_of_the_commands_with_its_default() -> None:
+    """But for those that the job gives itself, or that belong to one command alone."""
+    for options, request, others in (
+        (FetchOptions, FetchRequest, {"bbox", "date", "output", "crs", "overwrite", "chunk"}),
+        (UpscaleOptions, UpscaleRequest, {"scene", "output", "overwrite", "cluster"}),
+    ):
+        theirs = {each.name: each for each in fields(request) if each.init and each.name not in others}
+        assert set(options.model_fields) == set(theirs)
+        for name, each in theirs.items():
+            mine = options.model_fields[name]
+            assert mine.is_required() == (each.default is MISSING)
+            assert mine.is_required() or mine.default == each.default
+
+
+RECORDED = (
+    '{"area": [13.0, 52.0, 13.1, 52.1], "cells": 64, "fetch": {"bands": ["red", "green", "blue"], "catalog": '
+    '"earth-search", "collection": "sentinel-2-l2a", "composite": "first", "mask_clouds": false, "max_cloud": 20.0, '
+    '"offset": "auto"}, "first_day": "2024-05-01", "interval": "month", "keep_scenes": false, "upscale": {"bands": '
+    '["red", "green", "blue"], "chunk": 512, "consistency": "sensor", "model": "MODEL", "scale": 4, '
+    '"uncertainty": false}}'
+)
+"""How an earlier version wrote the fingerprint of a job that leaves every default as it is."""
+
+
+def test_archives_of_earlier_versions_are_still_the_job_s(write_job: WriteJob) -> None:
+    job = load_job(write_job(bbox=[13.0, 52.0, 13.1, 52.1], fetch=None, upscale={"scale": 4, "model": "nearest"}))
+    said = json.dumps(job.identity(), sort_keys=True)
+    assert said == RECORDED.replace("MODEL", job.upscale_plan.model.sha256)
+
+
 def test_chunks_that_no_memory_holds_are_refused_before_anything_is_asked(
     write_job: WriteJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +168,8 @@ def test_another_job_s_output_is_left_alone(command: Callable[..., Any], write_j
     for changes, words in (
         ({"cells": 128}, r"belongs to another job \(cells differ\)"),
         ({"dates": "2024-05-02/2024-06-30", "keep_scenes": True}, r"\(first_day, keep_scenes differ\)"),
-        ({"upscale": UPSCALE | {"model": "bicubic"}}, r"\(upscale differ\)"),
+        ({"upscale": UPSCALE | {"model": "bicubic"}}, r"was made with another model \(SHA-256 .*--renew"),
+        ({"upscale": UPSCALE | {"model": "bicubic", "chunk": 64}}, r"\(upscale differ\)"),
     ):
         with pytest.raises(OutputError, match=words):
             command(load_job(write_job(**changes)))

@@ -12,6 +12,7 @@ import pytest
 from archives import Made, WriteJob
 from kills import KILLED, was_killed
 
+from rsup.models.base.errors import OutputError
 from rsup.pipeline.batch.job import Job, load_job
 from rsup.pipeline.batch.leases.folder import FOLDER, acquire
 from rsup.pipeline.batch.run import run
@@ -44,7 +45,8 @@ def test_a_run_does_all_and_the_next_one_nothing(job: Job, made: Made) -> None:
     assert became(run(job, ALL)) == {"done": 2}
     before = files(job.output)
     cell = job.places[0].name
-    assert set(before) == {"job.json", "collection.json"} | {
+    vrts = {f"{month}/{job.places[0].zone}_x4.vrt" for month in ("2024-05", "2024-06")}
+    assert set(before) == {"job.json", "collection.json"} | vrts | {
         f"{month}/{cell}/{name}"
         for month in ("2024-05", "2024-06")
         for name in (
@@ -72,6 +74,39 @@ def test_a_new_item_makes_its_unit_anew_and_no_other(job: Job, made: Made, capsy
     assert made.upscaled[2:] == [f"{job.places[0].name}_2024-05"]
     made.items["2024-05"] = []  # nothing is listed any more: the mosaic stays
     assert became(run(job, ALL)) == {"already_done": 2} and files(job.output) == after
+
+
+def test_another_model_makes_nothing_anew_until_it_is_told_to(
+    write_job: WriteJob, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(load_job(write_job()), ALL)
+    made.items["2024-06"] = []  # and what cannot be made again stays
+    new = load_job(write_job(upscale={"scale": 4, "model": "bicubic", "device": "cpu"}))
+    before = files(new.output)
+    for refused in (lambda: run(new, ALL), lambda: status(new)):
+        with pytest.raises(OutputError, match="was made with another model"):
+            refused()
+    assert files(new.output) == before
+    capsys.readouterr()
+    assert became(run(new, ALL, renew=True)) == {"done": 1, "already_done": 1} and len(made.upscaled) == 3
+    assert "it was made with another model: it is done again" in capsys.readouterr().err
+    assert became(run(new, ALL)) == {"already_done": 2} and counted(new) == {"done": 1, "stale": 1}
+    with pytest.raises(OutputError, match="was made with another model"):
+        run(load_job(write_job()), ALL)
+
+
+def test_a_kill_in_the_middle_of_a_renewal(write_job: WriteJob, made: Made) -> None:
+    """What an attempt with the other model has left is not gone on with."""
+    old = load_job(write_job(dates="2024-05"))
+    made.items["2024-05"] = ["a"]
+    run(old, ALL)
+    new = load_job(write_job(dates="2024-05", upscale={"scale": 4, "model": "bicubic", "device": "cpu"}))
+    made.items["2024-05"] = ["b"]
+    assert killed(lambda: run(old, ALL), old.output, 12)
+    (work,) = old.output.glob("*/*/.unit")
+    assert any(path.suffix == ".zarr" for path in work.iterdir())
+    assert became(run(new, ALL, renew=True)) == {"done": 1} and len(made.fetched) == len(made.upscaled) == 2
+    assert counted(new) == {"done": 1}
 
 
 def test_parts_do_not_meet(job: Job, made: Made) -> None:

@@ -17,7 +17,8 @@ def test_ten_thousand_units_in_no_time(write_job: WriteJob) -> None:
     job = load_job(write_job(bbox=[13.0, 52.0, 16.0, 53.6], cells=512, dates="2024"))
     units = job.units()
     claim(job.output, job.identity())
-    record = json.dumps({"sources": ["S2A_33UUQ_20240612_0_L2A"] * 12, "state": "done"})
+    model = job.upscale_plan.model.sha256
+    record = json.dumps({"model": model, "sources": ["S2A_33UUQ_20240612_0_L2A"] * 12, "state": "done"})
     for unit in units[: len(units) // 2]:
         (job.output / unit.path).mkdir(parents=True)
         (job.output / unit.path / "unit.json").write_text(record)
@@ -32,16 +33,17 @@ def test_every_state_is_told_by_what_lies_there(write_job: WriteJob) -> None:
     job = load_job(write_job(dates="2024"))
     claim(job.output, job.identity())
     folders = [job.output / unit.path for unit in job.units()]
+    done = json.dumps({"state": "done", "sources": ["a"], "model": job.upscale_plan.model.sha256})
     for folder, record in zip(
         folders,
-        ('{"state": "done", "sources": ["a"]}', '{"state": "empty", "sources": []}', "{", '{"state": "odd"}'),
+        (done, '{"state": "empty", "sources": []}', "{", '{"state": "odd"}'),
         strict=False,
     ):
         folder.mkdir(parents=True)
         (folder / "unit.json").write_text(record)
     (folders[4] / ".unit").mkdir(parents=True)
     (folders[5] / ".unit").mkdir(parents=True)
-    (folders[5] / "unit.json").write_text('{"state": "done", "sources": ["a"]}')
+    (folders[5] / "unit.json").write_text(done)
     write_failure(folders[6], ("a",), "item a cannot be read from https://me:secret@example.org/a.tif\x1b[2J")
     lease = acquire(job.output, job.units()[7].name)
     assert lease is not None
@@ -60,7 +62,7 @@ def test_of_acquisitions_those_that_something_is_known_of_are_told(write_job: Wr
     cell = job.places[0].name
     assert status(job)["units"] == 0
     (job.output / "2024-05-12" / cell).mkdir(parents=True)
-    (job.output / "2024-05-12" / cell / "unit.json").write_text('{"state": "done", "sources": ["a"]}')
+    (job.output / "2024-05-12" / cell / "unit.json").write_text('{"state": "empty", "sources": ["a"]}')
     write_failure(job.output / "2024-05-17" / cell, ("b",), "no")
-    assert {key: status(job)[key] for key in ("units", "done", "failed")} == {"units": 2, "done": 1, "failed": 1}
+    assert {key: status(job)[key] for key in ("units", "empty", "failed")} == {"units": 2, "empty": 1, "failed": 1}
     assert retry(job)["forgotten"] == [f"{cell}_2024-05-17"]

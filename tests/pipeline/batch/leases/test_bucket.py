@@ -93,6 +93,35 @@ def test_new_items_empty_units_and_failures_are_as_in_a_folder(job: Job, made: M
     assert json.loads(bucket.get(f"{folder}unit.json"))["sources"] == ["a", "d"]
 
 
+def test_another_model_makes_a_prefix_anew_when_it_is_told_to(
+    job: Job, write_job: WriteJob, made: Made, bucket: Bucket
+) -> None:
+    run(job, ALL)
+    new = load_job(in_bucket(write_job(upscale={"scale": 4, "model": "bicubic", "device": "cpu"}), bucket))
+    before = bucket.objects()
+    with pytest.raises(OutputError, match="was made with another model"):
+        run(new, ALL)
+    assert bucket.objects() == before
+    assert became(run(new, ALL, renew=True)) == {"done": 2} and counted(new) == {"done": 2}
+    with pytest.raises(OutputError, match="was made with another model"):
+        status(job)
+
+
+def test_a_map_in_the_bucket_leads_to_the_pages_there_and_one_on_disk_nowhere(
+    job: Job, made: Made, bucket: Bucket, tmp_path: Path
+) -> None:
+    run(job, ALL)
+    in_the_bucket = ObjectPath.parse(bucket.address("maps/map.html"))
+    for _ in "again":
+        assert status(job, in_the_bucket)["page"] == bucket.address("maps/map.html")
+    assert b'"root":"../archive"' in bucket.get("maps/map.html")
+    status(job, tmp_path / "map.html")
+    assert '"root":null' in (tmp_path / "map.html").read_text()
+    with pytest.raises(OutputError, match="is no map of a job"):
+        status(job, ObjectPath.parse(bucket.address("archive-of-others/thesis.txt")))
+    assert bucket.get("archive-of-others/thesis.txt") == b"years of work"
+
+
 def test_another_job_s_prefix_is_left_alone(job: Job, write_job: WriteJob, made: Made, bucket: Bucket) -> None:
     run(job, ALL)
     before = bucket.objects()
@@ -248,8 +277,8 @@ def test_a_runner_that_has_lost_its_lease_publishes_nothing(
 ) -> None:
     upscale = made.upscale
 
-    def slow(request: Any) -> None:
-        upscale(request)
+    def slow(request: Any, workers: Any) -> None:
+        upscale(request, workers)
         for key in list(bucket.objects("archive/.leases")):
             bucket.put(f"archive/.leases/{key}", b"another's")
 
