@@ -6,6 +6,8 @@ south-western corner: what is straight in one CRS is bent in another, so corners
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from pyproj import Transformer
@@ -30,6 +32,12 @@ def ring_in_degrees(window: Window, crs: str, steps: int) -> Ring:
     """The edge of a window of the lattice of `crs`; the longitude goes on beyond 180 at the antimeridian."""
     west, south, east, north = window.bounds
     x, y = ring((west, south), (east - west, north - south), steps)
-    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+    lon, lat = _to_degrees(crs).transform(x, y)
     lon = lon + 360 * np.round((np.unwrap(lon, period=360) - lon) / 360)  # whole turns, which its sums miss by a hair
     return lon + 360 if lon.min() < -180 else lon, lat
+
+
+@lru_cache(maxsize=120)
+def _to_degrees(crs: str) -> Transformer:
+    """Of a UTM zone: making one takes longer than a ring."""
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)

@@ -161,7 +161,7 @@ class Job(Config):
         """Folder of a unit's unfinished outputs: hidden beside the finished ones, or, of a prefix, on this machine."""
         if isinstance(self.output, ObjectPath):
             return self._scratch / unit.name
-        return self.output / unit.path / WORK
+        return Path(self.output, unit.path, WORK)
 
     @cached_property
     def _scratch(self) -> Path:

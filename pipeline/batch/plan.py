@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 from rsup.pipeline.jobs.fetch import MARGIN
@@ -29,7 +31,7 @@ def plan(job: Job) -> dict[str, Any]:
     states = {unit: _state(unit, state, sources, catalogue) for unit, (state, sources, _) in known}
     count = Counter(states.values())
     to_do = count["waiting"] + count["stale"]
-    each = _each(job, timed=to_do > 0)
+    each = _bytes(job) | (_seconds(job) if to_do else {})
     return {
         "output": str(job.output),
         "cells": len(job.places),
@@ -51,13 +53,17 @@ def _state(unit: Unit, state: str, sources: tuple[str, ...], catalogue: Catalogu
     return state if found == set(sources) else "stale"
 
 
-def _each(job: Job, *, timed: bool) -> dict[str, float]:
-    """What one unit takes: bytes before compression; `timed`, seconds in the network, where this machine runs it."""
-    plan = job.upscale_plan
+def _bytes(job: Job) -> dict[str, float]:
+    """Of one unit's stores, before compression."""
     stored = job.places[0].window.grow(MARGIN)
-    expected = {
+    return {
         "scene_bytes": stored.height * stored.width * (2 * len(job.fetch.bands) + 3),
-        "mosaic_bytes": plan.summary()["bytes"],
+        "mosaic_bytes": job.upscale_plan.summary()["bytes"],
     }
-    seconds = forecast(plan).get("network_seconds") if timed else None
-    return expected if seconds is None else expected | {"network_seconds": seconds}
+
+
+def _seconds(job: Job) -> dict[str, float]:
+    """Of one unit in the network, where this machine runs it."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:  # PyTorch takes more memory than ten thousand units
+        said = other.submit(forecast, job.upscale_plan).result()
+    return {key: said[key] for key in ("network_seconds",) if key in said}

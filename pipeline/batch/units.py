@@ -92,7 +92,7 @@ class Unit:
     @property
     def path(self) -> Path:
         """Its folder, below the job's output."""
-        return Path(self.interval.name) / self.cell.name
+        return Path(self.interval.name, self.cell.name)
 
 
 def units_of(intervals: Sequence[Interval], cells: Sequence[Cell]) -> list[Unit]:

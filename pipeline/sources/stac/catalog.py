@@ -80,7 +80,9 @@ class Listing:
     """The folder that a local catalogue may not leave."""
     candidates: tuple[_Candidate, ...]
     _read: dict[tuple[str, str, tuple[str, ...]], ItemReference] = field(default_factory=dict, compare=False)
-    """What has been asked for already: neighbouring ground has the same items."""
+    """What has been asked for already."""
+    _sorted: dict[tuple[object, ...], list[ItemReference]] = field(default_factory=dict, compare=False)
+    """What has been chosen already: neighbouring ground has the same items."""
 
     @cached_property
     def _nearby(self) -> Nearby:
@@ -91,8 +93,15 @@ class Listing:
 
         Raises NothingFoundError where there is none, and CatalogError for one that is not as it must be.
         """
-        near = (self.candidates[number] for number in self._nearby.around(query.box))
-        listed = [each for each in near if _is_asked_for(each.item, query)]
+        near = self._nearby.around(query.box)
+        listed = tuple(number for number in near if _is_asked_for(self.candidates[number].item, query))
+        asked = listed, query.collection, query.bands, query.max_cloud
+        if asked not in self._sorted:
+            self._sorted[asked] = self._best([self.candidates[number] for number in listed], query)
+        return list(self._sorted[asked])
+
+    def _best(self, listed: list[_Candidate], query: Query) -> list[ItemReference]:
+        """Of those that meet the query, but for their cloud."""
         clear = [each for each in listed if (each.item.properties.cloud or 0.0) <= query.max_cloud]
         if not clear:
             cloudy = [each.item for each in listed]
