@@ -14,7 +14,7 @@ from rsup.pipeline.places.place import Place, folders
 from .formats.map_page import Square, Told, write_map
 from .job import Job
 from .leases.holding import leased
-from .records import check, forget_failure, said_of
+from .records import Failure, Record, check, forget_failure, said_of
 from .units import Unit, of_days, units_of
 
 STATES = ("done", "stale", "empty", "failed", "running", "waiting")
@@ -30,17 +30,19 @@ class States:
 
     def of(self, units: Sequence[Unit]) -> Iterator[tuple[str, tuple[str, ...], str]]:
         """Of each unit its state, the ids of the items that led to it, and, of one that failed, why."""
-        found = said_of([self.job.output / unit.path for unit in units])
-        for unit, (failure, record) in zip(units, found, strict=True):
-            if unit.name in self._running:
-                yield "running", (), ""
-            elif failure is not None:
-                yield "failed", failure.sources, failure.reason
-            elif record is None:
-                yield "waiting", (), ""
-            else:
-                begun = record.model != self.model or os.path.lexists(self.job.work(unit))
-                yield "stale" if record.state == "done" and begun else record.state, record.sources, ""
+        for unit, said in zip(units, said_of([self.job.output / unit.path for unit in units]), strict=True):
+            yield self.at(unit, *said)
+
+    def at(self, unit: Unit, failure: Failure | None, record: Record | None) -> tuple[str, tuple[str, ...], str]:
+        """As `of`, for one whose records have been read."""
+        if unit.name in self._running:
+            return "running", (), ""
+        if failure is not None:
+            return "failed", failure.sources, failure.reason
+        if record is None:
+            return "waiting", (), ""
+        begun = record.model != self.model or os.path.lexists(self.job.work(unit))
+        return "stale" if record.state == "done" and begun else record.state, record.sources, ""
 
 
 def status(job: Job, page: Place | None = None) -> dict[str, Any]:
@@ -49,8 +51,8 @@ def status(job: Job, page: Place | None = None) -> dict[str, Any]:
     Raises OutputError for another job's output, and where the page cannot be written.
     """
     check(job.output, job.identity())
-    units = _units(job)
-    found = zip(units, States(job).of(units), strict=True)
+    states = States(job)
+    found = ((unit, states.at(unit, *said)) for unit, said in _survey(job))
     told = [Told(unit.cell.name, unit.interval.name, state, reason) for unit, (state, _, reason) in found]
     count = Counter(unit.state for unit in told)
     said = {
@@ -77,21 +79,21 @@ def status(job: Job, page: Place | None = None) -> dict[str, Any]:
 def retry(job: Job) -> dict[str, Any]:
     """Forget the failures, so that the next run tries these units again. Raises OutputError."""
     check(job.output, job.identity())
-    units = _units(job)
-    found = zip(units, said_of([job.output / unit.path for unit in units]), strict=True)
-    failed = [unit for unit, (failure, _) in found if failure is not None]
+    failed = [unit for unit, (failure, _) in _survey(job) if failure is not None]
     for unit in failed:
         forget_failure(job.output / unit.path)
     return {"output": str(job.output), "forgotten": [unit.name for unit in failed]}
 
 
-def _units(job: Job) -> list[Unit]:
-    """Every unit; of acquisitions, those that something is known of."""
-    if not job.by_acquisition:
-        return job.units()
-    days = [name for name in folders(job.output) if re.fullmatch(r"\d{4}-\d\d-\d\d", name)]
-    known = {day: set(folders(job.output / day)) for day in days}
-    units = [unit for cell in job.places for unit in units_of(of_days(days), [cell])]
-    units = [unit for unit in units if unit.cell.name in known[unit.interval.name]]
-    found = zip(units, said_of([job.output / unit.path for unit in units]), strict=True)
-    return [unit for unit, said in found if any(said) or os.path.lexists(job.work(unit))]
+def _survey(job: Job) -> Iterator[tuple[Unit, tuple[Failure | None, Record | None]]]:
+    """Every unit and its records; of acquisitions, those that something is known of."""
+    if job.by_acquisition:
+        days = [name for name in folders(job.output) if re.fullmatch(r"\d{4}-\d\d-\d\d", name)]
+        known = {day: set(folders(job.output / day)) for day in days}
+        units = [unit for cell in job.places for unit in units_of(of_days(days), [cell])]
+        units = [unit for unit in units if unit.cell.name in known[unit.interval.name]]
+    else:
+        units = job.units()
+    for unit, said in zip(units, said_of([job.output / unit.path for unit in units]), strict=True):
+        if not job.by_acquisition or any(said) or os.path.lexists(job.work(unit)):
+            yield unit, said

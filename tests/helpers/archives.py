@@ -12,6 +12,7 @@ from typing import Any
 from rsup.models.base.errors import SceneError
 from rsup.models.base.files import replacing
 from rsup.pipeline.batch.job import Job
+from rsup.pipeline.batch.status import STATES, status
 from rsup.pipeline.batch.units import Unit
 from rsup.pipeline.jobs.fetch import NoPixelError
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
@@ -92,3 +93,15 @@ def files_of(output: Path) -> dict[str, str]:
         for path in sorted(output.rglob("*"))
         if path.is_file()
     }
+
+
+def became(result: dict[str, Any]) -> dict[str, int]:
+    """What a run says that units came to, by outcome."""
+    keys = ("done", "already_done", "empty", "failed", "running")
+    return {key: result[key] for key in keys if result[key]}
+
+
+def counted(job: Job) -> dict[str, int]:
+    """Units by state, those that there are."""
+    said = status(job)
+    return {state: said[state] for state in STATES if said[state]}

@@ -9,30 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import Made, WriteJob
+from archives import Made, WriteJob, became, counted
 from kills import KILLED, was_killed
 
 from rsup.models.base.errors import OutputError
 from rsup.pipeline.batch.job import Job, load_job
 from rsup.pipeline.batch.leases.folder import FOLDER, acquire
 from rsup.pipeline.batch.run import run
-from rsup.pipeline.batch.status import STATES, retry, status
+from rsup.pipeline.batch.status import retry, status
 
 ALL = (1, 1)
 
 
 def files(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def became(result: dict[str, Any]) -> dict[str, int]:
-    keys = ("done", "already_done", "empty", "failed", "running")
-    return {key: result[key] for key in keys if result[key]}
-
-
-def counted(job: Job) -> dict[str, int]:
-    said = status(job)
-    return {state: said[state] for state in STATES if said[state]}
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import Made, WriteJob
+from archives import Made, WriteJob, became, counted
 from buckets import KEY, SECRET, Bucket
 
 from rsup.models.base.errors import OutputError
@@ -19,7 +19,7 @@ from rsup.pipeline.batch.leases import bucket as leases_of_a_bucket
 from rsup.pipeline.batch.leases import folder as leases
 from rsup.pipeline.batch.leases.holding import acquire, leased, sweep
 from rsup.pipeline.batch.run import run
-from rsup.pipeline.batch.status import STATES, retry, status
+from rsup.pipeline.batch.status import retry, status
 from rsup.pipeline.places.address import ObjectPath
 
 ALL = (1, 1)
@@ -42,16 +42,6 @@ def in_bucket(job: Path, bucket: Bucket, prefix: str = "archive") -> Path:
     assert lines[0].startswith("output = ")
     job.write_text("\n".join([f'output = "{bucket.address(prefix)}"', *lines[1:]]))
     return job
-
-
-def became(result: dict[str, Any]) -> dict[str, int]:
-    keys = ("done", "already_done", "empty", "failed", "running")
-    return {key: result[key] for key in keys if result[key]}
-
-
-def counted(job: Job) -> dict[str, int]:
-    said = status(job)
-    return {state: said[state] for state in STATES if said[state]}
 
 
 def files(folder: Path) -> dict[str, bytes]:
