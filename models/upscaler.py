@@ -84,7 +84,7 @@ class Upscaler:
         clamped.
 
         With `uncertainty`, for which the descriptor must have one: twice as many channels, in whose second half stand
-        the standard deviations of the product's errors, in stored numbers.
+        how far the product may be off (models/base/intervals.py), in stored numbers.
 
         The result of a tile does not depend on the tiles beside it: on a GPU they pass in batches of one size, the
         last one filled up with copies, on the CPU one by one. Raises ModelError where the GPU has no memory left.
@@ -134,7 +134,7 @@ class Upscaler:
         image = F.pad(image, (0, -image.shape[-1] % multiple, 0, -image.shape[-2] % multiple), mode="replicate")
         image = image.contiguous(memory_format=torch.channels_last)
         if uncertainty:
-            both: tuple[Tensor, Tensor] = self.network.with_deviation(image)  # type: ignore[operator] # a CompactStudent
+            both: tuple[Tensor, Tensor] = self.network.with_uncertainty(image)  # type: ignore[operator] # a CompactStudent
             result = torch.cat(both, 1)
         else:
             result = self.network(image)

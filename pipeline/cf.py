@@ -20,6 +20,7 @@ from zarr.codecs import ZstdCodec
 from zarr.errors import ZarrUserWarning
 
 from rsup.models.base.files import sync
+from rsup.models.base.intervals import MEANING
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 BAND_ATTRIBUTES: dict[str, Any] = {
@@ -32,14 +33,16 @@ BAND_ATTRIBUTES: dict[str, Any] = {
 """What makes the stored numbers reflectance for a reader that knows CF."""
 
 UNCERTAINTY_ATTRIBUTES: dict[str, Any] = {
-    # CF's modifier for one standard deviation; scenes are of level 2A, reflectance at the surface.
+    # CF's modifier for one standard deviation: this holds as much of the errors as one does of Gaussian errors. Scenes
+    # are of level 2A, reflectance at the surface.
     "standard_name": "surface_bidirectional_reflectance standard_error",
+    "comment": MEANING,
     "scale_factor": SCALE_FACTOR,
     "_FillValue": NODATA,
     "units": "1",
     "grid_mapping": "spatial_ref",
 }
-"""The same of numbers that are standard deviations of a band's error: a difference has no offset."""
+"""The same of numbers that say how far a band may be off: a difference has no offset."""
 
 
 def add_array(

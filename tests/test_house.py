@@ -8,6 +8,7 @@ from places import ROOT
 ELSEWHERE = {
     "models": {
         "base/errors": "every sentence and exit code, where it is caused",
+        "base/intervals": "losses/test_terms, benchmarks/calibration.py",
         "base/progress": "pipeline/cli/test_process",
         "base/settings": "the settings of each network, training/test_recipe",
         "data/batches": "data/test_images, training/test_loop",

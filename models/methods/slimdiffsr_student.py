@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from rsup.models.base.errors import RecipeError
+from rsup.models.base.intervals import SHARES
 from rsup.models.base.radiometry import from_network
 from rsup.models.consistency import hold_values
 from rsup.models.losses.distillation import Distillation, FeatureTaps
-from rsup.models.losses.terms import likelihood
+from rsup.models.losses.terms import intervals
 from rsup.models.networks.architectures import ARCHITECTURES
 from rsup.models.networks.compact import CompactConfig, CompactStudent
 from rsup.models.networks.interpolation import interpolator
@@ -113,14 +114,14 @@ class StudentTask(Task):
 
     def _doubts(self, pair: Pair) -> tuple[Tensor, dict[str, Tensor]]:
         """The product's image, and how well the second head knows its error: `loss`, and the shares of pixels that lie
-        within one deviation and within 1.96, which of Gaussian errors are 0.68 and 0.95.
+        within what it says and within WIDER times that.
         """
-        image, deviation = self._doubting().with_deviation(self._input(self.student, pair.low))
+        image, width = self._doubting().with_uncertainty(self._input(self.student, pair.low))
         if pair.responses:
             image = hold_values(image, pair.low, self.recipe.scale, pair.responses)
         off = from_network(image) - from_network(pair.high)
-        within = {f"within_{width:g}": (off.abs() < width * deviation).float().mean() for width in (1, 1.96)}
-        return image, {"loss": likelihood(off, deviation), **within}
+        within = {f"within_{factor:g}": (off.abs() < factor * width).float().mean() for factor in SHARES}
+        return image, {"loss": intervals(off, width), **within}
 
     def _doubting(self) -> CompactStudent:
         assert isinstance(self.student, CompactStudent)  # by the recipe's own check

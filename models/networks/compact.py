@@ -15,18 +15,15 @@ from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from rsup.models.base.radiometry import from_network
 from rsup.models.base.settings import Config, first_problem
 
 from .architectures import check_sides
+from .doubt import Doubt
 from .interpolation import interpolator
 from .precision import full_precision
 from .slimdiffsr.config import StudentConfig
 from .slimdiffsr.operators import FixedGate, level_of
 from .slimdiffsr.unet import SlimUNet
-
-FLAT = 5.0
-"""Stored numbers that the surroundings of a pixel differ by at least."""
 
 _Width = Annotated[int, Field(ge=8, le=1024)]
 _Count = Annotated[int, Field(ge=1, le=64)]
@@ -105,7 +102,7 @@ class CompactStudent(nn.Module):
         self.last = nn.Conv2d(config.shuffled, config.bands, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
-        self.doubt = Doubt(config) if config.uncertainty else None
+        self.doubt = Doubt(width, config.bands, config.scale) if config.uncertainty else None
         self.enlarge = interpolator("bicubic", config.scale)
 
     def adopt(self, known: CompactStudent) -> None:
@@ -138,8 +135,8 @@ class CompactStudent(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return self._image(image, self._features(image))
 
-    def with_deviation(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The image, and the standard deviation of its error, once the sensor holds it to its scene, in stored numbers.
+    def with_uncertainty(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The image, and how far it may be off once the sensor holds it to its scene, in stored numbers.
 
         Both [n, bands, h * scale, w * scale]. The settings must say `uncertainty`.
         """
@@ -164,36 +161,3 @@ class CompactStudent(nn.Module):
         with full_precision(image.device):
             out: Tensor = self.enlarge(image) + self.last(x.to(image.dtype))
         return out
-
-
-class Doubt(nn.Module):
-    """The second head: how far the image may be off, which is by more the more its surroundings differ.
-
-    Features [n, channels, h, w] and the low-resolution image [n, bands, h, w] -> deviations in stored numbers
-    [n, bands, h * scale, w * scale]. Untrained it says the mean difference of the 5 x 5 pixels around. It stays away
-    from output size, where convolutions take most of a student's time.
-    """
-
-    def __init__(self, config: CompactConfig) -> None:
-        super().__init__()
-        self.scale, width = config.scale, config.channels[0] // 2
-        self.first = nn.Conv2d(config.channels[0] + config.bands, width, 3, padding=1)
-        self.last = nn.Conv2d(width, config.bands * config.scale**2, 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        contrast = _contrast(image).log()
-        told = self.last(F.silu(self.first(torch.cat([features, contrast.to(features.dtype)], 1))))
-        shares: Tensor = F.pixel_shuffle(told.float(), self.scale)
-        return (F.interpolate(contrast, scale_factor=self.scale, mode="nearest") + shares).exp()
-
-
-def _contrast(image: Tensor) -> Tensor:
-    """Mean absolute difference of the 5 x 5 pixels around each from their mean, in stored numbers, and FLAT."""
-
-    def around(x: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
-
-    dn = from_network(image)
-    return around((dn - around(dn)).abs()) + FLAT

@@ -82,7 +82,7 @@ class StudentRecipe(RunConfig):
     losses: LossConfig = LossConfig()
     distillation: DistillationConfig = DistillationConfig()
     learns: Literal["image", "uncertainty"] = "image"
-    """`uncertainty` trains a student's second head alone, by the likelihood of what the product's image is off by."""
+    """`uncertainty` trains a student's second head alone, by what the product's image is off by."""
     through: Probability = 0.0
     """Share of the reconstruction losses that is taken behind the step that holds a mosaic to its scene, where a sensor
     made the pair. Behind it alone, a student would leave to that step all that the sensor sees, and with it the telling

@@ -88,7 +88,7 @@ def upscale(
         str, typer.Option(help="What holds the mosaic to its scene: the sensor's response, or block means (mean).")
     ] = "sensor",
     uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Write the standard deviation of the mosaic's error beside it.")
+        bool, typer.Option("--uncertainty", help="Write beside the mosaic how far it may be off.")
     ] = False,
     chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
     overwrite: Overwrite = False,

@@ -62,7 +62,7 @@ class UpscaleRequest:
     consistency: str = "sensor"
     """One of CONSISTENCIES: what holds the mosaic to its scene."""
     uncertainty: bool = False
-    """Whether the standard deviation of the mosaic's error is written beside it."""
+    """Whether it is written beside the mosaic how far it may be off."""
     chunk: int = 512
     """Side of a mosaic chunk, in scene pixels: what one task computes and one file a band holds."""
     overwrite: bool = False

@@ -69,7 +69,7 @@ def _picked(array: zarr.Array[Any]) -> list[tuple[int, int]]:
 
 
 def median_uncertainty(store: Path) -> dict[str, float]:
-    """`uncertainty_median`: median standard deviation of the error of all bands, DN, over the same chunks.
+    """`uncertainty_median`: median of how far any band may be off, DN, over the same chunks.
 
     Nothing where the mosaic says none, or those chunks have no valid pixel.
     """

@@ -59,8 +59,8 @@ def upscale_chunk(
 ) -> NDArray[np.uint16]:
     """Super-resolve one window: stored numbers [band, y, x] at `scale` times the lattice, 0 where the LR pixel is 0.
 
-    With `uncertainty`, for which the model must have one, twice as many planes: the bands, then the standard deviation
-    of each one's error, in stored numbers (no offset), 1 at least and 0 where the LR pixel is 0.
+    With `uncertainty`, for which the model must have one, twice as many planes: the bands, then how far each
+    may be off, in stored numbers (no offset), 1 at least and 0 where the LR pixel is 0.
     `read(bands, window)` gives stored numbers [band, y, x] and 0 beyond the scene; `available` are the bands it has.
     `network_lock` is held while the device works, not while the scene is read. `cache` serves one scene, model and
     consistency.
@@ -94,7 +94,7 @@ def infer(
 ) -> Tensor:
     """The blended tiles of a window, each held to its scene: stored numbers, float32 [plane, y, x], on the device.
 
-    The planes are the bands and, where the passes keep them, the standard deviations of their errors. They may lie
+    The planes are the bands and, where the passes keep them, how far they may be off. They may lie
     beyond 1..65535.
     """
     scale, window = model.descriptor.scale, gathered.window
@@ -105,7 +105,7 @@ def infer(
         targets = [bands.index(band) for _, band in step.outputs]
         if step.uncertainty:
             # By the weights of the pixels: where two tiles overlap their errors are all but the same, so that of the
-            # blend deviates by the mean of both deviations. The root of summed squares is that of independent errors.
+            # blend is as wide as both on average. The root of summed squares is that of independent errors.
             targets += [len(bands) + target for target in targets]
         for tile, tile_sr in finished_tiles(step, gathered.dn, window, gathered.cover, model, consistency, cache):
             common = tile.intersect(window)
@@ -121,7 +121,7 @@ def infer(
 def settle(sr: Tensor, lr: NDArray[np.uint16], scale: int, consistency: Consistency) -> NDArray[np.uint16]:
     """Bring a window [plane, y, x] into the range of numbers, and round; 0 where its scene's numbers are 0.
 
-    `lr` [band, y, x] are these; what follows the bands are the standard deviations of their errors.
+    `lr` [band, y, x] are these; what follows the bands is how far they may be off.
     """
     result = np.empty(sr.shape, np.uint16)
     for plane in range(len(sr)):  # one by one: the temporaries of a plane are as large as the plane

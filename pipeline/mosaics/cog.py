@@ -1,8 +1,8 @@
 """The mosaic as one cloud-optimised GeoTIFF, written by GDAL's COG driver.
 
 In: a finished mosaic store. Out: a tiled, compressed TIFF with overviews that GIS programs and web maps open
-as it is: the store's numbers, scale and offset to reflectance, nodata 0, band names, and where it came from. The
-standard deviations of the bands' errors are such a file of their own. Equal stores give equal bytes.
+as it is: the store's numbers, scale and offset to reflectance, nodata 0, band names, and where it came from. How
+far the bands may be off is such a file of its own. Equal stores give equal bytes.
 """
 
 from __future__ import annotations

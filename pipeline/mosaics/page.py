@@ -18,6 +18,7 @@ import numpy as np
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
+from rsup.models.base.intervals import MEANING
 from rsup.models.base.radiometry import SCALE_FACTOR
 from rsup.models.sensors import sensor_of_items
 from rsup.pipeline.look import template
@@ -45,7 +46,7 @@ FIGURES = {
     "sam_deg": ("The same, spectral angle, mean", "{:.4f}\u00b0"),
     "block_mean_error_mean": ("Block mean against 10 m pixel, mean error", "{:.3f} DN"),
     "block_mean_error_p99": ("Block mean against 10 m pixel, 99th percentile", "{:.3f} DN"),
-    "uncertainty_median": ("Standard deviation of the mosaic's error, as the network has it, median", "{:.0f} DN"),
+    "uncertainty_median": ("How far the mosaic may be off (68 % of its errors), median", "{:.0f} DN"),
     "dark_pixels": ("Pixels that are 0 in a band of the scene, and the darkest value here", "{:,.0f}"),
     "lost_pixels": ("Pixels that came from an item, and are nodata in the scene", "{:,.0f}"),
 }
@@ -145,17 +146,17 @@ def _uncertainty(store: Path, shown: Sequence[str], figures: dict[str, float]) -
     """The map of the bands that are shown, and its key; nothing of a mosaic without one."""
     if not uncertainties_of(store):
         return ""
-    deviations = uncertainty_map(store, list(map(uncertainty_of, shown)))
-    if not np.isfinite(deviations).any():
+    widths = uncertainty_map(store, list(map(uncertainty_of, shown)))
+    if not np.isfinite(widths).any():
         return ""  # what is valid is in bands that are not shown
-    low, high = np.nanpercentile(deviations, (1, 99)).tolist()
-    summary = "One standard deviation of the error of the mosaic, as the network has it."
+    low, high = np.nanpercentile(widths, (1, 99)).tolist()
+    summary = f"How far the mosaic may be off: {MEANING}"
     if (median := figures.get("uncertainty_median")) is not None:
         summary += f" Its median is {median * SCALE_FACTOR:.2g} in reflectance."
-    height, width = deviations.shape
+    height, width = widths.shape
     return UNCERTAINTY.substitute(
         summary=summary,
-        picture=data_uri(shaded(deviations, low, high)),
+        picture=data_uri(shaded(widths, low, high)),
         low=f"{low * SCALE_FACTOR:.2g}",
         high=f"{high * SCALE_FACTOR:.2g}",
         width=width,

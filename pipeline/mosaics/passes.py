@@ -20,7 +20,7 @@ class Pass:
     outputs: tuple[tuple[int, str], ...]
     """(channel, band) pairs that are kept."""
     uncertainty: bool = False
-    """Whether the standard deviations of these channels' errors are kept as well."""
+    """Whether it is kept as well how far these channels may be off."""
 
 
 def tiling_of(descriptor: ModelDescriptor) -> Tiling:

@@ -135,7 +135,7 @@ def details(scene: Scene, store: Path, bands: Sequence[str], stretch: Stretch) -
 
 
 def uncertainty_map(store: Path, names: Sequence[str]) -> NDArray[np.float32]:
-    """Mean of the arrays `names` of standard deviations: DN [y, x], NaN where none is valid.
+    """Mean of the arrays `names`, which say how far bands may be off: DN [y, x], NaN where none is valid.
 
     From the finest level of the pyramid whose longer side is at most OVERVIEW pixels.
     """

@@ -24,6 +24,7 @@ from pystac.utils import datetime_to_str
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
+from rsup.models.base.intervals import MEANING
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.sensors import first_light, sensor_of_items
 from rsup.pipeline.lattice import Window
@@ -55,8 +56,7 @@ ASSETS: dict[str, dict[str, Any]] = {
     },
     "uncertainty": {
         "title": "Uncertainty of the mosaic as cloud-optimised GeoTIFF",
-        "description": "One standard deviation of the error of each band, as the network has it, in reflectance. "
-        "The Zarr store has it as well.",
+        "description": f"How far each band may be off, in reflectance: {MEANING} The Zarr store has it as well.",
         "media_type": "image/tiff; application=geotiff; profile=cloud-optimized",
         "roles": ["data", "uncertainty"],
     },

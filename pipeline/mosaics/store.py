@@ -1,8 +1,8 @@
 """The mosaic store: a multiscale Zarr 3 group that many processes fill, one chunk a task.
 
-In: finished chunks, uint16 [plane, y, x]. Out: one [y, x] array a band at the root, perhaps one more with the standard
-deviations of its errors, and halved copies in the child groups "2", "4", "8", ... down to 512 px, each a CF dataset of
-its own (cf.py). Equal input gives equal bytes, however often and in whatever order chunks are written.
+In: finished chunks, uint16 [plane, y, x]. Out: one [y, x] array a band at the root, perhaps one more that says how far it
+may be off, and halved copies in the child groups "2", "4", "8", ... down to 512 px, each a CF dataset of its own
+(cf.py). Equal input gives equal bytes, however often and in whatever order chunks are written.
 Conventions: zarr-conventions `multiscales`, `spatial` and `proj:` (GeoZarr), version 1, beside CF.
 """
 
@@ -93,8 +93,8 @@ def create_mosaic(
     """Create the store with all its levels, every pixel nodata; nothing happens where this very store exists.
 
     `chunk` is the side of a chunk in lattice pixels, so chunk (i, j) of the store is chunk (i, j) of
-    `grid.chunks(window, chunk)`. `attributes` go to the root. With `uncertainty` each band has a second array, for the
-    standard deviation of its error. The store appears whole or not at all.
+    `grid.chunks(window, chunk)`. `attributes` go to the root. With `uncertainty` each band has a second array, that
+    says how far it may be off. The store appears whole or not at all.
     Raises OutputError where `path` holds something else or cannot be written.
     """
     with writing(path, OutputError):
@@ -131,7 +131,7 @@ def bands_of(path: Path) -> tuple[str, ...]:
 
 
 def uncertainty_of(band: str) -> str:
-    """Name of the array of the standard deviations of a band's errors."""
+    """Name of the array that says how far a band may be off."""
     return f"{band}_uncertainty"
 
 
@@ -186,7 +186,7 @@ def _create(
             beside = {"ancillary_variables": uncertainty_of(band)} if uncertainty else {}
             add_array(group, band, level.shape, chunk * scale, attributes=BAND_ATTRIBUTES | beside)
             if uncertainty:
-                about = UNCERTAINTY_ATTRIBUTES | {"long_name": f"standard deviation of the error of {band}"}
+                about = UNCERTAINTY_ATTRIBUTES | {"long_name": f"uncertainty of {band}"}
                 add_array(group, uncertainty_of(band), level.shape, chunk * scale, attributes=about)
     for level in reversed(levels):  # the root last: its copy holds the children's
         consolidate(path / level.group)

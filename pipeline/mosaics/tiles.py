@@ -77,7 +77,7 @@ def finished_tiles(
     """Every tile of `window` that has a valid pixel, with its output [plane, y, x] in stored numbers, always in the
     same order: sums of float32 depend on theirs.
 
-    The planes are the pass's outputs and, where it keeps them, the standard deviations of their errors.
+    The planes are the pass's outputs and, where it keeps them, how far they may be off.
     """
     tiling = tiling_of(model.descriptor)
     channels, bands = zip(*step.outputs, strict=True)

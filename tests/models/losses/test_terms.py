@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rsup.models.base.intervals import WIDER
 from rsup.models.base.radiometry import to_network
 from rsup.models.losses import adversarial
 from rsup.models.losses import terms as losses
@@ -221,13 +222,28 @@ def test_decibels_are_those_of_each_plane() -> None:
     assert float(losses.decibels(off, truth)) == pytest.approx(wanted, abs=0.01)
 
 
-def test_the_likeliest_deviation_is_the_root_mean_square_of_errors() -> None:
-    errors = 3 * torch.randn(100_000, generator=torch.Generator().manual_seed(0))
-    deviations = torch.linspace(2, 4, 201)
-    found = torch.stack([losses.likelihood(errors, each.expand_as(errors)) for each in deviations])
-    assert float(deviations[found.argmin()]) == pytest.approx(float(errors.square().mean().sqrt()), abs=0.01)
-    gaussian = -torch.distributions.Normal(0, 3).log_prob(errors).mean() - math.log(2 * math.pi) / 2
-    assert float(losses.likelihood(errors, torch.full_like(errors, 3))) == pytest.approx(float(gaussian), rel=1e-5)
+def test_intervals_are_best_where_they_hold_their_shares_of_the_errors() -> None:
+    """One width cannot hold both shares of Gaussian errors; of errors whose quantiles stand as these do it is both."""
+    generator = torch.Generator().manual_seed(0)
+    # |error| = 100 * share ** k has its quantiles at powers: k puts that of 0.95 at WIDER times that of 0.683.
+    k = math.log(WIDER) / math.log(0.95 / 0.683)
+    errors = 100 * torch.rand(100_000, generator=generator) ** k
+    widths = 100 * 0.683**k * torch.linspace(0.8, 1.2, 81)
+    found = torch.stack([losses.intervals(errors, each.expand_as(errors)) for each in widths])
+    best = widths[found.argmin()]
+    assert float((errors < best).float().mean()) == pytest.approx(0.683, abs=0.005)
+    assert float((errors < WIDER * best).float().mean()) == pytest.approx(0.95, abs=0.005)
+
+
+def test_intervals_are_two_pinball_losses() -> None:
+    """A share of what lies over the quantile and the rest of what lies under, of logarithms, written out."""
+    size, width = np.array([1.0, 10.0, 100.0]), 20.0
+    logs = np.log(size + 0.25)
+    wanted = 0.0
+    for share, said in ((0.683, math.log(width)), (0.95, math.log(2.5 * width))):
+        wanted += sum(share * (each - said) if each > said else (1 - share) * (said - each) for each in logs) / 3
+    errors = torch.tensor([-1.0, 10.0, -100.0])
+    assert float(losses.intervals(errors, torch.full((3,), width))) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_decibels_pull_as_hard_on_a_small_error_as_on_a_large_one() -> None:

@@ -123,7 +123,7 @@ def test_the_uncertainty_is_an_asset_with_bands_of_its_own() -> None:
     validate_core(item)
     asset = pystac.Item.from_dict(item).assets["uncertainty"]
     assert asset.href == "town_x8_uncertainty.tif" and asset.roles == ["data", "uncertainty"]
-    assert "one standard deviation of the error" in str(asset.description).lower()
+    assert "68% of the errors lie within it, 95% within 2.5 times it" in str(asset.description)
     bands = asset.extra_fields["bands"]
     assert [band["name"] for band in bands] == ["red_uncertainty", "green_uncertainty", "nir_uncertainty"]
     assert {(b["nodata"], b["data_type"], b["raster:scale"], b["raster:offset"]) for b in bands} == {

@@ -1,0 +1,58 @@
+"""The second head of a compact student: its features and its low-resolution image in, how far its image may be off out.
+
+It stays away from output size, where convolutions take most of a student's time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from rsup.models.base.radiometry import from_network
+
+FLAT = 5.0
+"""Stored numbers that the surroundings of a pixel differ by at least."""
+WIDTH = 32
+"""Channels of its layers."""
+DILATIONS = (1, 2, 4)
+"""Of its 3 x 3 convolutions: together they see 15 x 15 pixels. Whether ground is of small things, as in towns, or of
+large ones decides how much of it a student can know, and takes surroundings to see."""
+
+
+class Doubt(nn.Module):
+    """How far the image may be off, which is by more the more its surroundings differ.
+
+    Features [n, channels, h, w] and the low-resolution image [n, bands, h, w] -> in stored numbers
+    [n, bands, h * scale, w * scale]; models/base/intervals.py says which share of errors lies within. Untrained it
+    says the mean difference of the 5 x 5 pixels around.
+    """
+
+    def __init__(self, channels: int, bands: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        layers: list[nn.Module] = []
+        coming = channels + bands
+        for dilation in DILATIONS:
+            layers += [nn.Conv2d(coming, WIDTH, 3, padding=dilation, dilation=dilation), nn.SiLU()]
+            coming = WIDTH
+        self.surroundings = nn.Sequential(*layers)
+        self.last = nn.Conv2d(WIDTH, bands * scale**2, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor, image: Tensor) -> Tensor:
+        contrast = _contrast(image).log()
+        told = self.last(self.surroundings(torch.cat([features, contrast.to(features.dtype)], 1)))
+        shares: Tensor = F.pixel_shuffle(told.float(), self.scale)
+        return (F.interpolate(contrast, scale_factor=self.scale, mode="nearest") + shares).exp()
+
+
+def _contrast(image: Tensor) -> Tensor:
+    """Mean absolute difference of the 5 x 5 pixels around each from their mean, in stored numbers, and FLAT."""
+
+    def around(x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+
+    dn = from_network(image)
+    return around((dn - around(dn)).abs()) + FLAT
