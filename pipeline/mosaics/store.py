@@ -1,7 +1,7 @@
 """The mosaic store: a multiscale Zarr 3 group that many processes fill, one chunk a task.
 
-In: finished chunks, uint16 [plane, y, x]. Out: one [y, x] array a band at the root, perhaps one more that says how far it
-may be off, and halved copies in the child groups "2", "4", "8", ... down to 512 px, each a CF dataset of its own
+In: finished chunks, uint16 [plane, y, x]. Out: one [y, x] array a band at the root, perhaps one more that says how far
+it may be off, and halved copies in the child groups "2", "4", "8", ... down to 512 px, each a CF dataset of its own
 (cf.py). Equal input gives equal bytes, however often and in whatever order chunks are written.
 Conventions: zarr-conventions `multiscales`, `spatial` and `proj:` (GeoZarr), version 1, beside CF.
 """
