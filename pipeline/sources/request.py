@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from rsup.models.base.errors import ArgumentError
 from rsup.models.sensors import DEFAULT, sensor_of
@@ -16,6 +15,7 @@ from rsup.pipeline.public import public_address
 
 from .footprint import Box, utm_of
 from .stac.documents import CATALOG_FILE
+from .stac.interval import interval
 
 Composite = Literal["first", "median"]
 
@@ -27,7 +27,7 @@ class FetchRequest:
     bbox: tuple[float, ...]
     """West, south, east, north in degrees; west > east crosses the antimeridian."""
     date: str
-    """YYYY, YYYY-MM, YYYY-MM-DD, or two of them with a slash; `..` leaves an end open. UTC, ends included."""
+    """A date or time, or two of them with a slash; `..` leaves an end open (stac/interval.py)."""
     output: Path
     catalog: str = "earth-search"
     collection: str = DEFAULT.collections[0]
@@ -56,7 +56,7 @@ class FetchRequest:
 
         settle("box", Box.of(tuple(self.bbox)))
         settle("utm", utm_of(self.box) if self.crs is None else _utm(self.crs))
-        start, end = _interval(self.date)
+        start, end = interval(self.date)
         settle("start", start)
         settle("end", end)
         settle("bands", tuple(self.sensor.common_name(band) or band for band in self.bands))
@@ -99,33 +99,3 @@ def _utm(crs: str) -> str:
     if not match or not 1 <= int(match.group(2)) <= 60:
         raise ArgumentError(f"--crs {crs}: give a UTM zone on WGS 84, EPSG:32601-32660 or EPSG:32701-32760")
     return f"EPSG:{match.group(1)}{match.group(2)}"
-
-
-def _interval(text: str) -> tuple[datetime | None, datetime | None]:
-    """First and last moment of a date or a range of dates."""
-    parts = text.strip().split("/")
-    if len(parts) > 2:
-        raise ArgumentError(f"--date {text}: give one date, or two with a slash between")
-    first, last = parts[0], parts[-1]
-    if first in ("", "..") and last in ("", ".."):
-        raise ArgumentError(f"--date {text}: at least one end must be a date")
-    start = None if first in ("", "..") else _span(first, text)[0]
-    end = None if last in ("", "..") else _span(last, text)[1]
-    if start and end and start > end:
-        raise ArgumentError(f"--date {text} is reversed: it ends before it starts")
-    return start, end
-
-
-def _span(date: str, text: str) -> tuple[datetime, datetime]:
-    """First and last second of a year, month or day."""
-    match = re.fullmatch(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?", date.strip())
-    try:
-        if not match:
-            raise ValueError
-        year, month, day = (int(part) if part else None for part in match.groups())
-        last_month = month or 12
-        last_day = day or calendar.monthrange(cast(int, year), last_month)[1]
-        start = datetime(cast(int, year), month or 1, day or 1, tzinfo=UTC)
-        return start, datetime(cast(int, year), last_month, last_day, 23, 59, 59, 999999, tzinfo=UTC)
-    except ValueError:  # of the calendar as well: no 31st of June
-        raise ArgumentError(f"--date {text}: {date!r} is no date; write YYYY, YYYY-MM or YYYY-MM-DD") from None
