@@ -92,6 +92,8 @@ class NumberRule:
     """In words, for the scene's attributes."""
     by_user: bool = False
     """Decided by --offset, against whatever is declared."""
+    overrules: bool = False
+    """What is declared, or the dark pixels, say otherwise with one voice."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,10 @@ from .options import DryRun, Json, Overwrite, names, numbers, print_result
 
 def fetch(
     bbox: Annotated[str, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")],
-    date: Annotated[str, typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, or a range with a slash.")],
+    date: Annotated[
+        str,
+        typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, 2024-06-01T10:00Z, or a range with a slash."),
+    ],
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="PATH", help="The scene store to write, here or on s3://.")
     ] = "scene.zarr",
@@ -28,7 +31,13 @@ def fetch(
     composite: Annotated[str, typer.Option(help="first (least cloud wins) or median.")] = "first",
     mask_clouds: Annotated[bool, typer.Option("--mask-clouds", help="Drop cloud and shadow pixels by SCL.")] = False,
     crs: Annotated[str | None, typer.Option(help="Output UTM zone, as EPSG:32633; default: the bbox centre's.")] = None,
-    offset: Annotated[str, typer.Option(help="auto, or 0 or -1000 to overrule each item's evidence.")] = "auto",
+    offset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[ID=]VALUE", help="0 or -1000 to overrule the evidence of one item, or of all; repeatable."
+        ),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop where an item lacks something.")] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -49,7 +58,8 @@ def fetch(
         composite=composite,
         mask_clouds=mask_clouds,
         crs=crs,
-        offset=offset,
+        offset=",".join(offset or ["auto"]),
+        strict=strict,
         overwrite=overwrite,
     )
     print_result(run(request, place_of(output), dry_run=dry_run), as_json)

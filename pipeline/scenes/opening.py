@@ -53,7 +53,10 @@ def open_scene(path: str | ScenePath) -> Scene:
         described.window,
         aoi,
         described.bands,
-        {"items": [item.model_dump(exclude_none=True) for item in attributes.items]},
+        {
+            "items": [item.model_dump(exclude_none=True) for item in attributes.items],
+            "left_out": [item.model_dump(exclude_none=True) for item in attributes.left_out],
+        },
         described.layers,
         described.classes,
         described.origin,

@@ -60,7 +60,7 @@ class Scene:
     bands: tuple[str, ...]
     """Common names, whatever the file calls them."""
     attributes: dict[str, Any] = field(compare=False)
-    """`items` (ids, hrefs, dates, baselines, offsets), as far as they are understood."""
+    """`items` (ids, hrefs, dates, baselines, offsets) and `left_out` (ids, reasons), as far as they are understood."""
     layers: tuple[str | int, ...]
     """What the file calls its bands: names of arrays, or numbers of a TIFF's bands."""
     classes: str | int | None

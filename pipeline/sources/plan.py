@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rsup.pipeline.lattice import Chunk, Window, chunks, count_chunks
 
 from .footprint import box_of, window_in
 from .request import FetchRequest
-from .stac.items import ItemReference
+from .stac.items import ItemReference, LeftOut
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,14 @@ class FetchPlan:
     """All that is stored: `aoi` and the margin."""
     items: tuple[ItemReference, ...]
     """Best first."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What answers the request as well, and lacks what is needed."""
+
+    def without(self, gone: Sequence[LeftOut]) -> FetchPlan:
+        """The same but for items that turned out to lack something."""
+        names = {each.id for each in gone}
+        kept = tuple(item for item in self.items if item.id not in names)
+        return replace(self, items=kept, left_out=(*self.left_out, *gone))
 
     def chunks(self) -> Iterator[Chunk]:
         """Every chunk of the scene."""
@@ -68,4 +76,5 @@ class FetchPlan:
                 {key: getattr(item, key) for key in ("id", "datetime", "cloud", "tile", "baseline")}
                 for item in self.items
             ],
+            "left_out": [each.to_dict() for each in self.left_out],
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +42,10 @@ class FetchRequest:
     crs: str | None = None
     """Output UTM zone as "EPSG:32633"; None for that of the bbox's centre."""
     offset: str = "auto"
-    """`auto`, or one of the sensor's for all items, whatever they say."""
+    """`auto`: by each item's evidence. Else one of the sensor's for all items, whatever they say, and `ID=VALUE` for
+    one of them; separated by commas."""
+    strict: bool = False
+    """Whether an item that lacks something ends the run; else it is left out."""
     overwrite: bool = False
     chunk: int = 1024
     """Side of a chunk of the store, in pixels."""
@@ -49,6 +53,8 @@ class FetchRequest:
     utm: str = field(init=False, compare=False)
     start: datetime | None = field(init=False, compare=False)
     end: datetime | None = field(init=False, compare=False)
+    offsets: dict[str | None, int] = field(init=False, compare=False)
+    """What `offset` says of items by their ids, and under None of all others."""
 
     def __post_init__(self) -> None:
         def settle(name: str, value: object) -> None:
@@ -68,9 +74,7 @@ class FetchRequest:
             raise ArgumentError(f"--bands {','.join(self.bands)} names a band twice")
         if self.composite not in ("first", "median"):
             raise ArgumentError(f"--composite {self.composite}: choose first or median")
-        offsets = [str(offset) for offset in self.sensor.offsets]
-        if self.offset not in ("auto", *offsets):
-            raise ArgumentError(f"--offset {self.offset}: choose auto, {' or '.join(offsets)}")
+        settle("offsets", _offsets(self.offset, self.sensor))
         if not 0 <= self.max_cloud <= 100:
             raise ArgumentError(f"--max-cloud {self.max_cloud:g} is no percentage: choose 0 to 100")
         if not 64 <= self.chunk <= 8192:
@@ -88,10 +92,33 @@ class FetchRequest:
         """Whose collection it is."""
         return sensor_of(self.collection)
 
-    @property
-    def wanted_offset(self) -> int | None:
-        """`offset` as a number; None for auto."""
-        return None if self.offset == "auto" else int(self.offset)
+    def wanted_offset(self, item_id: str) -> int | None:
+        """What the user decided of an item; None where its evidence decides."""
+        return self.offsets.get(item_id, self.offsets.get(None))
+
+    def check_offsets(self, items: Iterable[str]) -> None:
+        """Raise ArgumentError where `offset` speaks of an item that is none of those found."""
+        if unknown := sorted({name for name in self.offsets if name is not None} - set(items)):
+            raise ArgumentError(
+                f"--offset {unknown[0]}=...: no item of that id is found; --dry-run lists those that are"
+            )
+
+
+def _offsets(text: str, sensor: Sensor) -> dict[str | None, int]:
+    """By item id; under None for all the others. Raises ArgumentError."""
+    known = {str(offset): offset for offset in sensor.offsets}
+    made: dict[str | None, int] = {}
+    for part in (part.strip() for part in text.split(",")):
+        name, found, value = part.rpartition("=")
+        key = name.strip() if found else None
+        if part == "auto" and key not in made:
+            continue
+        if value.strip() not in known or key == "":
+            raise ArgumentError(f"--offset {part}: choose auto, {' or '.join(known)}, or ID=VALUE for one item")
+        if key in made:
+            raise ArgumentError(f"--offset {part}: decides twice of {'the same item' if key else 'all items'}")
+        made[key] = known[value.strip()]
+    return made
 
 
 def _utm(crs: str) -> str:

@@ -39,6 +39,8 @@ def interval(text: str) -> tuple[datetime | None, datetime | None]:
     first, last = parts[0], parts[-1]
     if first in OPEN and last in OPEN:
         raise ArgumentError(f"--date {text}: at least one end must be a date")
+    start: datetime | None
+    end: datetime | None
     try:
         if len(parts) == 1:
             return _span(first)

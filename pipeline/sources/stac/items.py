@@ -57,6 +57,21 @@ class ItemReference:
     """`hrefs`, to be stored."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """An item that answers the request and lacks what is needed of it."""
+
+    id: str
+    reason: str
+    """A sentence that names it, without secrets."""
+    blind: bool = False
+    """Whether what it lacks is the scene classification, which not every request needs."""
+
+    def to_dict(self) -> dict[str, str]:
+        """As scenes and mosaics record it."""
+        return {"id": self.id, "reason": self.reason}
+
+
 def distinct(items: Iterable[ItemReference]) -> list[ItemReference]:
     """Drop items that show an acquisition that a better item shows: each has one vote, however often it is listed.
 
