@@ -100,6 +100,16 @@ def upscale(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Write the standard deviation of the mosaic's error beside it.")
     ] = False,
+    input_scale: Annotated[
+        float | None, typer.Option(help="Reflectance a number of the scene, where it does not say: 0.0001.")
+    ] = None,
+    input_offset: Annotated[
+        float | None,
+        typer.Option(help="Reflectance of its number 0: -0.1 for raw numbers since baseline 04.00, else 0."),
+    ] = None,
+    input_nodata: Annotated[
+        float | None, typer.Option(help="Its number that stands for nothing: 0, -9999; NaN always does.")
+    ] = None,
     chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -110,6 +120,7 @@ def upscale(
     from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
     from rsup.pipeline.places.place import place_of
     from rsup.pipeline.places.web import scene_place
+    from rsup.pipeline.scenes.foreign.numbers import Said
 
     request = UpscaleRequest(
         scene=scene_place(scene),
@@ -127,6 +138,7 @@ def upscale(
         uncertainty=uncertainty,
         chunk=chunk,
         overwrite=overwrite,
+        said=Said(input_scale, input_offset, input_nodata),
     )
     print_result(run(request, place_of(output), dry_run=dry_run), as_json)
 

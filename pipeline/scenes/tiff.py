@@ -25,12 +25,11 @@ from .contract import (
     check_chunks,
     check_crs,
     check_names,
-    check_packing,
     check_size,
-    check_type,
     check_window,
     reason,
 )
+from .foreign.numbers import Said, numbers_of
 from .remote import ScenePath, dataset
 from .store import Description
 
@@ -38,13 +37,16 @@ DRIVER = "GTiff"
 """Also of cloud-optimised GeoTIFFs."""
 
 
-def describe(path: ScenePath) -> Description:
-    """Read a GeoTIFF's header and check it line by line. Raises SceneError with the broken line and its remedy."""
+def describe(path: ScenePath, said: Said) -> Description:
+    """Read a GeoTIFF's header and check it line by line. Raises SceneError with the broken line and its remedy.
+
+    `said`: what its user says of its numbers.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said by the contract, with the remedy
             with _open(path) as source:
-                return _describe(path, source)
+                return _describe(path, source, said)
     except (RasterioError, UnicodeDecodeError) as error:
         raise SceneError(
             f"{path} is neither a Zarr store nor a raster that GDAL's GeoTIFF driver reads: {reason(error)}"
@@ -73,7 +75,7 @@ def _open(path: ScenePath) -> rasterio.DatasetReader:
     return dataset(path, DRIVER)
 
 
-def _describe(path: ScenePath, source: rasterio.DatasetReader) -> Description:
+def _describe(path: ScenePath, source: rasterio.DatasetReader, said: Said) -> Description:
     names: tuple[str, ...] = source.descriptions
     if not all(names) or len(set(names)) < len(names):
         raise SceneError(
@@ -86,14 +88,17 @@ def _describe(path: ScenePath, source: rasterio.DatasetReader) -> Description:
     if not layers:
         raise SceneError(f"{path} has no band; rsup needs red, green and blue, or what --bands names")
     bands = check_names(path, tuple(layers))
+    meant = []
     for name, number in layers.items():
         dtype, scale, offset, nodata = (
             values[number - 1] for values in (source.dtypes, source.scales, source.offsets, source.nodatavals)
         )
-        check_type(path, name, dtype, (scale, offset))
-        check_packing(path, name, scale, offset, nodata)
+        # GDAL's 1 and 0 are what it answers where a file says nothing.
+        declared = (None if (scale, offset) == (1, 0) else scale, offset or None, nodata)
+        meant.append(numbers_of(path, name, dtype, declared, said))
         check_chunks(path, name, source.block_shapes[number - 1], source.shape, np.dtype(dtype).itemsize)
-    crs = check_crs(path, source.crs.to_wkt() if source.crs else None)
-    window = check_window(path, source.transform, source.shape, crs)
+    words_of_user = None if meant[0] is None else meant[0].of_user
+    crs = check_crs(path, source.crs.to_wkt() if source.crs else None, words_of_user)
+    window = check_window(path, source.transform, source.shape, crs, words_of_user)
     words = {**source.tags(), **source.tags(ns="IMAGERY")}
-    return Description(crs, window, bands, tuple(layers.values()), classes, None, words)
+    return Description(crs, window, bands, tuple(layers.values()), classes, None, words, tuple(meant))
