@@ -147,8 +147,9 @@ def run(plan: FetchPlan, progress: Progress) -> dict[str, Any]:
         if not counts["valid_pixels"]:
             clear(store)
             ledger.forget()
+            others = f" ({len(plan.left_out)} more were left out)" if plan.left_out else ""
             raise NoPixelError(
-                f"no pixel of --bbox {request.box} is left in {len(plan.items)} items; "
+                f"no pixel of --bbox {request.box} is left in {len(plan.items)} items{others}; "
                 "widen --date, raise --max-cloud or do without --mask-clouds"
             )
         _note(store, counts)

@@ -134,6 +134,12 @@ def forget_aoi(path: ScenePath) -> str:
     return _mended(path, _RAW + 'd.attrs.pop("aoi"); ' + _WRITE_RAW)
 
 
+def from_netcdf(path: ScenePath) -> str:
+    """The variables of a netCDF file as a store, with all that it says of them."""
+    code = f"d = rioxarray.open_rasterio(i, decode_times=False, chunks={_PARTS}); "
+    return _mended(path, code + 'd = d if hasattr(d, "data_vars") else d.to_dataset(name=d.name); ' + _WRITE_RAW)
+
+
 def rechunk(path: ScenePath) -> str:
     """In chunks of 1024 pixels a side."""
     return _mended(path, _as_it_is(path) + _WRITE_RAW)

@@ -36,7 +36,7 @@ from .contract import (
     reason,
 )
 from .foreign.layout import Arrays, Layout, Plane, Words, are_corners
-from .foreign.numbers import Numbers, Said, numbers_of
+from .foreign.numbers import Numbers, Said, is_beside, numbers_of
 from .guard import check_codecs, check_documents, check_inside, files_of
 from .remote import ScenePath, answered, is_complete, is_there, opened
 
@@ -97,6 +97,9 @@ def _describe(path: ScenePath, words: Words, arrays: Arrays, said: Said) -> Desc
     planes = layout.planes()
     classes = next((name for name in planes if common_name(name) == CLASSES), None)
     rasters = {name: plane for name, plane in planes.items() if name not in (classes, SOURCE)}
+    beside = [name for name, plane in rasters.items() if is_beside(name, str(arrays[plane.array].dtype))]
+    if len(beside) < len(rasters):
+        rasters = {name: plane for name, plane in rasters.items() if name not in beside}
     if not rasters:
         raise SceneError(f"{path} has no band; rsup needs arrays [y, x] such as red, green and blue")
     rasters = {name: rasters[name] for name in _order(words, rasters)}
@@ -119,7 +122,7 @@ def _describe(path: ScenePath, words: Words, arrays: Arrays, said: Said) -> Desc
         layout.check_metres(plane, of_user)
     crs = check_crs(path, _grid_mapping(arrays, held) or layout.crs(), of_user)
     window = check_window(path, _affine(layout, height, width, of_user), (height, width), crs, of_user)
-    beside = {
+    alike = {
         name: arrays[plane.array].shape[-2:] == (height, width) and arrays[plane.array].dtype.kind in "ui"
         for name, plane in planes.items()
     }
@@ -129,8 +132,8 @@ def _describe(path: ScenePath, words: Words, arrays: Arrays, said: Said) -> Desc
         window,
         bands,
         tuple(_layer(plane) for plane in rasters.values()),
-        _layer(planes[classes]) if classes and beside[classes] else None,
-        SOURCE if beside.get(SOURCE) else None,
+        _layer(planes[classes]) if classes and alike[classes] else None,
+        SOURCE if alike.get(SOURCE) else None,
         words if taken is None else {"datetime": taken.isoformat(), **words},
         numbers,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from .contract import (
     check_window,
     reason,
 )
-from .foreign.numbers import Said, numbers_of
+from .foreign.numbers import Said, is_beside, numbers_of
 from .remote import ScenePath, dataset
 from .store import Description
 
@@ -48,9 +49,21 @@ def describe(path: ScenePath, said: Said) -> Description:
             with _open(path) as source:
                 return _describe(path, source, said)
     except (RasterioError, UnicodeDecodeError) as error:
+        if _is_netcdf(path):
+            raise SceneError(
+                f"{path} is netCDF, which is not read; make a store of it: {remedies.from_netcdf(path)}"
+            ) from error
         raise SceneError(
             f"{path} is neither a Zarr store nor a raster that GDAL's GeoTIFF driver reads: {reason(error)}"
         ) from error
+
+
+def _is_netcdf(path: ScenePath) -> bool:
+    """Whether a file of this machine begins as netCDF 3 or, in HDF5, 4 does."""
+    if not isinstance(path, Path):
+        return False
+    with path.open("rb") as file:
+        return file.read(8).startswith((b"CDF", b"\x89HDF"))
 
 
 def read(path: ScenePath, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]:
@@ -87,6 +100,9 @@ def _describe(path: ScenePath, source: rasterio.DatasetReader, said: Said) -> De
     classes = next((layers.pop(name) for name in names if common_name(name) == CLASSES), None)
     if not layers:
         raise SceneError(f"{path} has no band; rsup needs red, green and blue, or what --bands names")
+    masks = [name for name, number in layers.items() if is_beside(name, source.dtypes[number - 1])]
+    if len(masks) < len(layers):
+        layers = {name: number for name, number in layers.items() if name not in masks}
     bands = check_names(path, tuple(layers))
     meant = []
     for name, number in layers.items():

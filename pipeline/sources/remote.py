@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TypeVar
@@ -60,18 +61,28 @@ def length(href: str) -> int | None:
 
 
 def direct(href: str) -> str:
-    """Where a URL leads in the end, itself where that cannot be said; asked anew when DIRECT seconds have passed."""
+    """Where a URL leads in the end; asked anew when DIRECT seconds have passed. Raises OSError where nobody says."""
     now = time.monotonic()
-    found, asked = _led.get(href, ("", -DIRECT))
-    if now - asked >= DIRECT:
-        found = _in_time(lambda: _end(href)) or href
-        _led[href] = found, now
-    return found
+    led = _led.get(href)
+    if led is not None and now - led[1] < DIRECT:
+        return led[0]
+    found = _in_time(partial(_end, href))
+    if found is None:
+        raise OSError("its server does not answer")
+    end, status = found
+    if status >= 400:
+        raise OSError(f"HTTP response code: {status}")
+    _led[href] = end, now
+    return end
 
 
-def _end(href: str) -> str:
-    with _answer(href, **FIRST_BYTE) as response:
-        return response.url
+def _end(href: str) -> tuple[str, int]:
+    """Where a URL leads, and with which status that answers."""
+    try:
+        with _answer(href, **FIRST_BYTE) as response:
+            return response.url, response.status_code
+    except requests.HTTPError as error:
+        return href, 500 if error.response is None else error.response.status_code
 
 
 def _in_time(ask: Callable[[], T | None]) -> T | None:

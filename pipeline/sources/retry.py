@@ -64,6 +64,11 @@ def _hopeless(reason: str) -> str | None:
             "its address needs credentials, or those in it have expired: give them in RSUP_HEADERS or ~/.netrc, "
             "or search its catalogue anew"
         )
+    if re.search(r"Access ?Denied|Access ?Key|Signature|AWS_SECRET", reason):  # S3 answers in words
+        return (
+            "its bucket needs credentials: give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, its server in "
+            "AWS_ENDPOINT_URL, or set AWS_NO_SIGN_REQUEST=YES where everybody may read it"
+        )
     if "in redirect" in reason:
         return "its server leads away from http(s)"
     return None

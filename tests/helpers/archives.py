@@ -30,6 +30,8 @@ class Made:
         self.blank: set[str] = set()
         """Items without a pixel; `broken` ones cannot be read."""
         self.broken: set[str] = set()
+        self.lacking: list[dict[str, str]] = []
+        """What fetch says of items that it has left out."""
         self.fetched: list[str] = []
         self.upscaled: list[str] = []
 
@@ -50,7 +52,7 @@ class Made:
         if not plan.request.output.exists():
             self.fetched.append(plan.request.output.stem)
             write_store(plan.request.output, " ".join(names))
-        return {"left_out": []}
+        return {"left_out": self.lacking}
 
     def upscale(self, request: UpscaleRequest, workers: object) -> None:
         said = (request.scene / "zarr.json").read_text()

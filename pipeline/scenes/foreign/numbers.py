@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rsup.models.base.errors import ArgumentError, SceneError
 from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, DN_ZERO, NODATA, SCALE_FACTOR
+from rsup.models.sensors import SENSORS
 
 HOW = (
     "say --input-scale 0.0001 where they are reflectance * 10000, with --input-offset -0.1 where 1000 is added (raw "
@@ -25,6 +26,8 @@ HOW = (
 LOOKS = "its numbers"
 """Who says what floats without a scale are."""
 USER = "the user"
+PICTURES = ("uint8", "int8", "bool")
+"""Types too small for reflectance: pictures and masks."""
 BRIGHT = 1.9
 """Reflectance that clouds and snow stay below: where half of an image is brighter, it is none."""
 
@@ -89,6 +92,11 @@ class Numbers:
         return {"scale": self.scale, "offset": self.offset, "nodata": nodata, "by": self.by}
 
 
+def is_beside(name: str, dtype: str) -> bool:
+    """Whether a layer is something else than a band: of a name that no sensor knows, and a type of masks."""
+    return dtype in PICTURES and not any(sensor.common_name(name) for sensor in SENSORS.values())
+
+
 def numbers_of(path: object, band: str, dtype: str, declared: tuple[Any, Any, Any], said: Said) -> Numbers | None:
     """What a band's numbers mean; None where they are stored numbers already.
 
@@ -96,7 +104,7 @@ def numbers_of(path: object, band: str, dtype: str, declared: tuple[Any, Any, An
     be reflectance, or where something is left to be said, with the option that says it.
     """
     named = f"{path}: {band}"
-    if dtype in ("uint8", "int8", "bool"):
+    if dtype in PICTURES:
         raise SceneError(
             f"{named} is {dtype}: a picture, not reflectance, whose numbers cannot be had back; "
             "give the bands themselves, as the archive has them or `rsup fetch` writes them"

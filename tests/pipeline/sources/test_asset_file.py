@@ -320,6 +320,27 @@ def test_headers_go_no_further_than_their_server(private: tuple[Server, dict[str
     assert "k3y" in told[server.address]
 
 
+def test_where_a_server_leads_to_is_not_left_to_gdal(private: tuple[Server, dict[str, list[str]]]) -> None:
+    """Where rsup's own question is refused, GDAL, which would take all headers along, does not ask."""
+    server, told = private
+    listen = server.fault
+
+    def refuse_the_first(handler: Handler, part: bytes) -> bool:
+        if handler.server is server and handler.headers.get("Range") == "bytes=0-0":
+            handler.answer(503, b"")
+            return True
+        return listen(handler, part)
+
+    server.fault = refuse_the_first
+    credentials.trust(f"http://{server.address}/v1")
+    with pytest.raises(SceneError, match="cannot be read .HTTP response code: 503.; run the same command again"):
+        fetched(f"http://{server.address}/out.tif")
+    assert set(told) <= {server.address}
+    server.fault = lambda handler, part: handler.answer(404, b"") is None
+    with pytest.raises(retry.GoneError, match="HTTP response code: 404"):
+        fetched(f"http://{server.address}/red.tif")
+
+
 def test_a_password_of_netrc_is_used(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     size = write(server.folder / "netrc.tif").stat().st_size
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cr3t\n")
@@ -343,6 +364,17 @@ def test_objects_of_s3_are_read_from_where_the_environment_says(bucket: Bucket, 
     np.testing.assert_array_equal(fetched(bucket.address("tiles/red.tif")), DATA)
     with pytest.raises(retry.GoneError, match="it is not where its item says"):
         fetched(bucket.address("tiles/gone.tif"))
+
+
+def test_objects_of_s3_without_keys_are_said_to_need_some(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CPL_AWS_AUTODETECT_EC2", "NO")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    with pytest.raises(SceneError, match="its bucket needs credentials: give them in AWS_ACCESS_KEY_ID") as failure:
+        fetched(bucket.address("tiles/red.tif"))
+    assert "again" not in str(failure.value)
 
 
 def test_a_server_that_gives_no_parts_is_said_to_be_one(server: Server) -> None:

@@ -181,6 +181,18 @@ def test_several_moments_are_chosen_from_by_their_owner(tmp_path: Path) -> None:
     assert open_scene(mended).interval == (datetime(2024, 6, 10, 10, 10, tzinfo=UTC),) * 2
 
 
+def test_masks_beside_the_bands_are_left_aside(tmp_path: Path) -> None:
+    """A band's own name on a picture is not."""
+    ds = dataset().expand_dims(time=moments(1))
+    ds["cloud_mask"] = (("time", "y", "x"), np.ones((1, WINDOW.height, WINDOW.width), bool))
+    ds["SCL"] = (("time", "y", "x"), np.full((1, WINDOW.height, WINDOW.width), 4, np.uint8))
+    ds.to_zarr(tmp_path / "s.zarr", encoding=dict.fromkeys(BANDS, PACKING))
+    check(tmp_path / "s.zarr")
+    ds.assign(nir=ds.SCL).to_zarr(tmp_path / "t.zarr", encoding=dict.fromkeys(BANDS, PACKING))
+    with pytest.raises(SceneError, match="nir is uint8: a picture"):
+        open_scene(tmp_path / "t.zarr")
+
+
 def test_planes_without_names_are_named_by_their_owner(tmp_path: Path) -> None:
     stack = dataset().to_array("layer", name="stack").drop_vars("layer").to_dataset().rio.write_crs(CRS)
     stack.to_zarr(tmp_path / "s.zarr", encoding={"stack": PACKING})
@@ -257,6 +269,26 @@ def test_other_grids_are_warped_by_the_command_that_is_given(case: str, tmp_path
     for k, plane in enumerate(data):
         wrong = np.abs(plane * 1e-4 - 0.1 - (base + 0.05 * k))[valid]
         assert valid.sum() > 200_000 and wrong.max() < 3e-4
+
+
+@pytest.mark.parametrize("bands", [BANDS, ("red",)])
+def test_netcdf_becomes_a_store_by_the_command_that_is_given(bands: tuple[str, ...], tmp_path: Path) -> None:
+    """As openEO's back ends lay it out: a variable a band, [t, y, x], int16, the CRS in a variable of that name."""
+    ds = dataset().drop_vars("spatial_ref")[list(bands)].expand_dims(t=moments(1))
+    wkt = rasterio.crs.CRS.from_string(CRS).to_wkt()
+    ds = ds.assign_coords(crs=((), 0, {"crs_wkt": wkt, "spatial_ref": wkt, "grid_mapping_name": "transverse_mercator"}))
+    for name in bands:
+        numbers = (ds[name] * 10000).round().fillna(-32768).astype("int16")
+        ds[name] = numbers.assign_attrs(grid_mapping="crs", _FillValue=np.int16(-32768))
+    ds.x.attrs = {"standard_name": "projection_x_coordinate", "units": "m"}
+    ds.y.attrs = {"standard_name": "projection_y_coordinate", "units": "m"}
+    ds.to_netcdf(tmp_path / "openEO.nc", engine="scipy")
+    with pytest.raises(SceneError, match="openEO.nc is netCDF, which is not read; make a store of it: ") as refused:
+        open_scene(tmp_path / "openEO.nc")
+    mended = follow(str(refused.value))
+    scene = open_scene(mended, Said(1e-4, 0))
+    assert (scene.window, scene.crs, set(scene.bands), scene.interval) == (WINDOW, CRS, set(bands), (TAKEN, TAKEN))
+    np.testing.assert_array_equal(scene.read(bands, WINDOW), meant()[: len(bands)])
 
 
 @pytest.mark.parametrize(
