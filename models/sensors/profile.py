@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+from rsup.models.base.errors import SceneError
+
 from .response import Response
+
+
+class UndecidedError(SceneError):
+    """An item whose evidence does not say what its numbers mean: its user has to."""
 
 
 @dataclass(frozen=True)

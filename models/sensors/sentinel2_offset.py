@@ -11,9 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rsup.models.base.errors import SceneError
-
-from .profile import Evidence, NumberRule
+from .profile import Evidence, NumberRule, UndecidedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +106,7 @@ def _contradicts(wanted: int, says: set[int], dark: float | None) -> bool:
 def _verdict(item_id: str, says: set[int], dark: float | None, evidence: list[str]) -> int:
     is_dark = dark is not None and dark < DARK
     if not says <= {0, RAW_OFFSET}:
-        raise SceneError(
+        raise UndecidedError(
             f"{item_id}: an offset of {', '.join(map(str, sorted(says - {0, RAW_OFFSET})))} is neither 0 nor "
             f"{RAW_OFFSET} ({'; '.join(evidence)}); {_decide(item_id)}"
         )
@@ -117,7 +115,7 @@ def _verdict(item_id: str, says: set[int], dark: float | None, evidence: list[st
     if len(says) == 1 and not is_dark:
         return next(iter(says))
     problem = "the evidence for its offset disagrees" if says else "nothing says which offset its pixels carry"
-    raise SceneError(f"{item_id}: {problem} ({'; '.join(evidence) or 'no evidence'}); {_decide(item_id)}")
+    raise UndecidedError(f"{item_id}: {problem} ({'; '.join(evidence) or 'no evidence'}); {_decide(item_id)}")
 
 
 def _decide(item_id: str) -> str:

@@ -66,7 +66,7 @@ def plan(request: FetchRequest) -> FetchPlan:
     query = query_of(request, aoi)
     listing = ask(query)
     items, left_out = listing.choose(query), listing.left_out(query)
-    request.check_offsets([item.id for item in items] + [each.id for each in left_out])
+    request.check_offsets([each.id for item in items for each in (item, *item.spares)] + [each.id for each in left_out])
     return lay_out(request, aoi, items, left_out)
 
 
@@ -138,7 +138,7 @@ def run(plan: FetchPlan, progress: Progress) -> dict[str, Any]:
         memory.return_at_once()
         with quiet():
             items, gone = inspect_all(plan)
-        plan = plan.without(gone)
+        plan = plan.of((each.item for each in items), gone)
         say_left_out(plan.left_out)
         writer = _open_store(plan, asked, items, store, ledger)
         with quiet():

@@ -11,6 +11,7 @@ import numpy as np
 
 from rsup.models.base.errors import SceneError
 from rsup.models.base.progress import Progress, say
+from rsup.models.sensors.profile import UndecidedError
 from rsup.pipeline.lattice import Chunk, Window
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.scenes.writer import SceneWriter
@@ -45,8 +46,13 @@ def inspect_all(plan: FetchPlan) -> tuple[list[InspectedItem], list[LeftOut]]:
             looked = list(pool.map(lambda item: _look(plan, item, sign), plan.items))
         finally:
             pool.shutdown(cancel_futures=True)  # one item that cannot be used ends the run: ask for no more
-    items = [each for each in looked if isinstance(each, InspectedItem)]
-    gone = [each for each in looked if isinstance(each, LeftOut)]
+    undecided = [error for _, error, _ in looked if error is not None]
+    if undecided:
+        names = ", ".join(item.id for item, (_, error, _) in zip(plan.items, looked, strict=True) if error is not None)
+        others = f" (so are {len(undecided)} items: {names})" if len(undecided) > 1 else ""
+        raise SceneError(f"{undecided[0]}{others}")
+    items = [found for found, _, _ in looked if found is not None]
+    gone = [each for _, _, lost in looked for each in lost]
     if not items:
         others = f"; nor can any of the other {len(gone) - 1} items be used" if len(gone) > 1 else ""
         raise SceneError(f"{gone[0].reason}{others}")
@@ -62,13 +68,21 @@ def inspect_all(plan: FetchPlan) -> tuple[list[InspectedItem], list[LeftOut]]:
     return items, gone
 
 
-def _look(plan: FetchPlan, item: ItemReference, sign: bool) -> InspectedItem | LeftOut:
-    try:
-        return inspect(item, plan.request.wanted_offset(item.id), sign)
-    except GoneError as error:
-        if plan.request.strict:
-            raise
-        return LeftOut(item.id, str(error))
+def _look(
+    plan: FetchPlan, item: ItemReference, sign: bool
+) -> tuple[InspectedItem | None, UndecidedError | None, list[LeftOut]]:
+    """The item, or the first of its spares whose files are there; what is to be decided of it; what is gone."""
+    gone: list[LeftOut] = []
+    for each in (item, *item.spares):
+        try:
+            return inspect(each, plan.request.wanted_offset(each.id), sign), None, gone
+        except UndecidedError as error:
+            return None, error, gone
+        except GoneError as error:
+            if plan.request.strict:
+                raise
+            gone.append(LeftOut(each.id, str(error)))
+    return None, None, gone
 
 
 def _say_overruled(items: list[InspectedItem]) -> None:

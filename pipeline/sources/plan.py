@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,11 +27,9 @@ class FetchPlan:
     left_out: tuple[LeftOut, ...] = ()
     """What answers the request as well, and lacks what is needed."""
 
-    def without(self, gone: Sequence[LeftOut]) -> FetchPlan:
-        """The same but for items that turned out to lack something."""
-        names = {each.id for each in gone}
-        kept = tuple(item for item in self.items if item.id not in names)
-        return replace(self, items=kept, left_out=(*self.left_out, *gone))
+    def of(self, items: Iterable[ItemReference], gone: Iterable[LeftOut]) -> FetchPlan:
+        """The same of the items that can be used, without those that turned out to lack something."""
+        return replace(self, items=tuple(items), left_out=(*self.left_out, *gone))
 
     def chunks(self) -> Iterator[Chunk]:
         """Every chunk of the scene."""

@@ -541,6 +541,27 @@ def test_an_item_that_goes_while_a_run_is_stopped_is_mixed_into_nothing(tmp_path
     assert again["already_done"] and again["left_out"] == summary["left_out"] and again["items"] == ["other"]
 
 
+def test_the_same_acquisition_in_an_older_listing_takes_the_place_of_files_that_are_gone(tmp_path: Path) -> None:
+    """And alone of the two has its vote where they are there."""
+    same = {"datetime": "2024-06-10T10:00:00Z", "platform": "sentinel-2b", "grid:code": "MGRS-33TWL"}
+    add_item(tmp_path, "old", ramps(), **same)
+    add_item(tmp_path, "new", flat(1500), **same | {"s2:processing_baseline": "05.11"})
+    assert [item["id"] for item in fetch(tmp_path, output=tmp_path / "a.zarr").attributes["items"]] == ["new"]
+    (tmp_path / "new" / "green.tif").unlink()
+    scene = fetch(tmp_path, output=tmp_path / "b.zarr")
+    assert [item["id"] for item in scene.attributes["items"]] == ["old"]
+    assert [each["id"] for each in scene.attributes["left_out"]] == ["new"]
+    np.testing.assert_array_equal(scene.read(("red",), AOI)[0], ramps()["red"][AOI.within(GROUND)])
+
+
+def test_all_items_that_somebody_has_to_decide_of_are_named_at_once(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        add_item(tmp_path, name, flat(500 if name != "b" else 1500))
+    with pytest.raises(SceneError, match=r"^a: .*disagrees.*--offset a=0 .* \(so are 2 items: a, c\)$"):
+        fetch(tmp_path)
+    assert [item["offset"] for item in fetch(tmp_path, offset="a=0,c=0").attributes["items"]] == [0, -1000, 0]
+
+
 def test_offsets_are_decided_item_by_item(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """West: the 1000 is off, whatever it says. East: it is on. Truth + 1000 everywhere, if the west is decided."""
     half = GROUND.width // 2 // 2 * 2
