@@ -88,8 +88,10 @@ def turn(path: ScenePath) -> str:
 
 
 def transpose(path: ScenePath) -> str:
-    """Dimensions in an order that ends in (y, x)."""
-    return _mended(path, _RAW + 'd = d.transpose(..., "y", "x"); ' + _WRITE_RAW)
+    """Dimensions in an order that ends in y and x, whatever these were called."""
+    names = 'l = {"X": "x", "Y": "y", "easting": "x", "northing": "y"}; '
+    rename = "d = d.rename({a: l[a] for a in l if a in d.dims}); "
+    return _mended(path, _RAW + names + rename + 'd = d.transpose(..., "y", "x"); ' + _WRITE_RAW)
 
 
 def choose(path: ScenePath, dimension: str) -> str:

@@ -36,7 +36,7 @@ from .contract import (
     reason,
 )
 from .foreign.layout import Arrays, Layout, Plane, Words, are_corners
-from .foreign.numbers import Numbers, Said, is_beside, numbers_of
+from .foreign.numbers import Numbers, Said, meanings
 from .guard import check_codecs, check_documents, check_inside, files_of
 from .remote import ScenePath, answered, is_complete, is_there, opened
 
@@ -97,15 +97,14 @@ def _describe(path: ScenePath, words: Words, arrays: Arrays, said: Said) -> Desc
     planes = layout.planes()
     classes = next((name for name in planes if common_name(name) == CLASSES), None)
     rasters = {name: plane for name, plane in planes.items() if name not in (classes, SOURCE)}
-    beside = [name for name, plane in rasters.items() if is_beside(name, str(arrays[plane.array].dtype))]
-    if len(beside) < len(rasters):
-        rasters = {name: plane for name, plane in rasters.items() if name not in beside}
     if not rasters:
         raise SceneError(f"{path} has no band; rsup needs arrays [y, x] such as red, green and blue")
-    rasters = {name: rasters[name] for name in _order(words, rasters)}
+    described = {name: (str(arrays[p.array].dtype), _packing(arrays[p.array])) for name, p in rasters.items()}
+    meant = meanings(path, described, said)
+    rasters = {name: rasters[name] for name in _order(words, rasters) if name in meant}
     bands = check_names(path, tuple(rasters))
     held = {name: arrays[plane.array] for name, plane in rasters.items()}
-    numbers = tuple(numbers_of(path, name, str(array.dtype), _packing(array), said) for name, array in held.items())
+    numbers = tuple(meant[name] for name in rasters)
     shapes = {array.shape[-2:] for array in held.values()}
     if len(shapes) > 1:
         raise SceneError(
@@ -120,7 +119,7 @@ def _describe(path: ScenePath, words: Words, arrays: Arrays, said: Said) -> Desc
     of_user = None if numbers[0] is None else numbers[0].of_user
     for plane in rasters.values():
         layout.check_metres(plane, of_user)
-    crs = check_crs(path, _grid_mapping(arrays, held) or layout.crs(), of_user)
+    crs = check_crs(path, _grid_mapping(arrays, held) or layout.crs(words), of_user)
     window = check_window(path, _affine(layout, height, width, of_user), (height, width), crs, of_user)
     alike = {
         name: arrays[plane.array].shape[-2:] == (height, width) and arrays[plane.array].dtype.kind in "ui"

@@ -30,7 +30,7 @@ from .contract import (
     check_window,
     reason,
 )
-from .foreign.numbers import Said, is_beside, numbers_of
+from .foreign.numbers import Said, meanings
 from .remote import ScenePath, dataset
 from .store import Description
 
@@ -100,21 +100,20 @@ def _describe(path: ScenePath, source: rasterio.DatasetReader, said: Said) -> De
     classes = next((layers.pop(name) for name in names if common_name(name) == CLASSES), None)
     if not layers:
         raise SceneError(f"{path} has no band; rsup needs red, green and blue, or what --bands names")
-    masks = [name for name, number in layers.items() if is_beside(name, source.dtypes[number - 1])]
-    if len(masks) < len(layers):
-        layers = {name: number for name, number in layers.items() if name not in masks}
-    bands = check_names(path, tuple(layers))
-    meant = []
+    described = {}
     for name, number in layers.items():
         dtype, scale, offset, nodata = (
             values[number - 1] for values in (source.dtypes, source.scales, source.offsets, source.nodatavals)
         )
         # GDAL's 1 and 0 are what it answers where a file says nothing.
-        declared = (None if (scale, offset) == (1, 0) else scale, offset or None, nodata)
-        meant.append(numbers_of(path, name, dtype, declared, said))
+        described[name] = (dtype, (None if (scale, offset) == (1, 0) else scale, offset or None, nodata))
         check_chunks(path, name, source.block_shapes[number - 1], source.shape, np.dtype(dtype).itemsize)
+    found = meanings(path, described, said)
+    layers = {name: number for name, number in layers.items() if name in found}
+    bands = check_names(path, tuple(layers))
+    meant = tuple(found.values())
     words_of_user = None if meant[0] is None else meant[0].of_user
     crs = check_crs(path, source.crs.to_wkt() if source.crs else None, words_of_user)
     window = check_window(path, source.transform, source.shape, crs, words_of_user)
     words = {**source.tags(), **source.tags(ns="IMAGERY")}
-    return Description(crs, window, bands, tuple(layers.values()), classes, None, words, tuple(meant))
+    return Description(crs, window, bands, tuple(layers.values()), classes, None, words, meant)

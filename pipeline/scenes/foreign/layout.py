@@ -97,9 +97,10 @@ class Layout:
                 return since(self.words_of(array), self.values_of(array).reshape(-1)[0])
         return None
 
-    def crs(self) -> str | None:
-        """What arrays say of it where no grid mapping does: attributes of rasterio's and stackstac's."""
+    def crs(self, words: Words) -> str | None:
+        """What arrays and the store's own `words` say of it where no grid mapping does, as stackstac's attributes."""
         said = [self.words_of(array).get("crs") for array in self.arrays.values() if array.ndim >= 2]
+        said += [words.get("crs"), words.get("proj:code")]
         if texts := [text for text in said if isinstance(text, str) and text]:
             return texts[0]
         code = self.arrays.get("epsg")

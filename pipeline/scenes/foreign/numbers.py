@@ -8,6 +8,7 @@ Nothing is guessed. A file's own scale, offset and nodata count, and over them t
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,15 +93,31 @@ class Numbers:
         return {"scale": self.scale, "offset": self.offset, "nodata": nodata, "by": self.by}
 
 
-def is_beside(name: str, dtype: str) -> bool:
-    """Whether a layer is something else than a band: of a name that no sensor knows, and a type of masks."""
-    return dtype in PICTURES and not any(sensor.common_name(name) for sensor in SENSORS.values())
+Declared = tuple[str, tuple[Any, Any, Any]]
+"""A layer's type; its scale, offset and nodata by the file, None for what it does not say."""
+
+
+def meanings(path: object, layers: Mapping[str, Declared], said: Said) -> dict[str, Numbers | None]:
+    """What the numbers of each band mean, as `numbers_of`.
+
+    Masks and the like, which no sensor knows by name and nobody can read as reflectance, are left aside where a band of
+    a sensor is there. Raises SceneError as `numbers_of`.
+    """
+    known = {name for name in layers if any(sensor.common_name(name) for sensor in SENSORS.values())}
+    found = {}
+    for name, (dtype, declared) in layers.items():
+        try:
+            found[name] = numbers_of(path, name, dtype, declared, said)
+        except SceneError:
+            if name in known or not known:
+                raise
+    return found
 
 
 def numbers_of(path: object, band: str, dtype: str, declared: tuple[Any, Any, Any], said: Said) -> Numbers | None:
     """What a band's numbers mean; None where they are stored numbers already.
 
-    `declared`: scale, offset and nodata by the file, None for what it does not say. Raises SceneError where they cannot
+    `declared`: scale, offset and nodata by the file. Raises SceneError where they cannot
     be reflectance, or where something is left to be said, with the option that says it.
     """
     named = f"{path}: {band}"

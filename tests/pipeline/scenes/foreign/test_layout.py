@@ -185,6 +185,7 @@ def test_masks_beside_the_bands_are_left_aside(tmp_path: Path) -> None:
     """A band's own name on a picture is not."""
     ds = dataset().expand_dims(time=moments(1))
     ds["cloud_mask"] = (("time", "y", "x"), np.ones((1, WINDOW.height, WINDOW.width), bool))
+    ds["AOT"] = (("time", "y", "x"), np.ones((1, WINDOW.height, WINDOW.width), np.uint16))
     ds["SCL"] = (("time", "y", "x"), np.full((1, WINDOW.height, WINDOW.width), 4, np.uint8))
     ds.to_zarr(tmp_path / "s.zarr", encoding=dict.fromkeys(BANDS, PACKING))
     check(tmp_path / "s.zarr")
@@ -207,6 +208,20 @@ def test_rows_and_columns_come_last(tmp_path: Path) -> None:
     with pytest.raises(SceneError, match=r"stack has dimensions y, x, band; rsup needs \(y, x\)") as refused:
         open_scene(tmp_path / "s.zarr")
     check(follow(str(refused.value)))
+
+
+@pytest.mark.parametrize("names", [{"x": "X", "y": "Y"}, {"x": "easting", "y": "northing"}])
+def test_y_and_x_by_other_names(names: dict[str, str], tmp_path: Path) -> None:
+    dataset().rename(names).to_zarr(tmp_path / "s.zarr", encoding=dict.fromkeys(BANDS, PACKING))
+    with pytest.raises(SceneError, match=rf"blue has dimensions {names['y']}, {names['x']}; rsup needs") as refused:
+        open_scene(tmp_path / "s.zarr")
+    check(follow(str(refused.value)))
+
+
+def test_a_crs_in_the_store_s_own_attributes(tmp_path: Path) -> None:
+    plain = dataset().drop_vars("spatial_ref").assign_attrs({"proj:code": CRS})
+    plain.to_zarr(tmp_path / "s.zarr", encoding=dict.fromkeys(BANDS, PACKING))
+    check(tmp_path / "s.zarr")
 
 
 def test_two_arrays_of_one_band_are_not_chosen_from(tmp_path: Path) -> None:
