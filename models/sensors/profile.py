@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+from rsup.models.base.errors import SceneError
+
 from .response import Response
+
+
+class UndecidedError(SceneError):
+    """An item whose evidence does not say what its numbers mean: its user has to."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ class NumberRule:
     """In words, for the scene's attributes."""
     by_user: bool = False
     """Decided by --offset, against whatever is declared."""
+    overrules: bool = False
+    """What is declared, or the dark pixels, say otherwise with one voice."""
 
 
 @dataclass(frozen=True)

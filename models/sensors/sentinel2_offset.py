@@ -11,9 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rsup.models.base.errors import SceneError
-
-from .profile import Evidence, NumberRule
+from .profile import Evidence, NumberRule, UndecidedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,13 +70,15 @@ def number_rule(known: Evidence, wanted: int | None = None) -> NumberRule:
     evidence = [text for text, _ in claims]
     if dark is not None:
         evidence.append(f"dark pixels (1st percentile) {dark:.0f}")
+    says = {claimed for _, claimed in claims}
+    overrules = wanted is not None and _contradicts(wanted, says, dark)
     if wanted is not None:
         offset = wanted
-        evidence.append(f"decided by --offset {wanted}")
+        evidence.append(f"decided by --offset {wanted}{', against the evidence' if overrules else ''}")
     else:
-        offset = _verdict(known.item_id, {claimed for _, claimed in claims}, dark, evidence)
+        offset = _verdict(known.item_id, says, dark, evidence)
     shifted = offset == 0 and (applied or product != 0)
-    return NumberRule(offset, shifted, baseline, tuple(evidence), wanted is not None)
+    return NumberRule(offset, shifted, baseline, tuple(evidence), wanted is not None, overrules)
 
 
 def _claims(known: Evidence, product: int | None, source: str, applied: bool) -> list[tuple[str, int]]:
@@ -95,20 +95,33 @@ def _claims(known: Evidence, product: int | None, source: str, applied: bool) ->
     return claims
 
 
+def _contradicts(wanted: int, says: set[int], dark: float | None) -> bool:
+    """Whether all that is said, unless dark pixels refute it, is another offset than `wanted`, or they refute that."""
+    is_dark = dark is not None and dark < DARK
+    if wanted == RAW_OFFSET and is_dark:
+        return True
+    return len(says) == 1 and wanted not in says and not (is_dark and RAW_OFFSET in says)
+
+
 def _verdict(item_id: str, says: set[int], dark: float | None, evidence: list[str]) -> int:
     is_dark = dark is not None and dark < DARK
     if not says <= {0, RAW_OFFSET}:
-        raise SceneError(
+        raise UndecidedError(
             f"{item_id}: an offset of {', '.join(map(str, sorted(says - {0, RAW_OFFSET})))} is neither 0 nor "
-            f"{RAW_OFFSET} ({'; '.join(evidence)}); decide with --offset 0 or --offset -1000"
+            f"{RAW_OFFSET} ({'; '.join(evidence)}); {_decide(item_id)}"
         )
     if is_dark and (0 in says or not says):
         return 0
     if len(says) == 1 and not is_dark:
         return next(iter(says))
     problem = "the evidence for its offset disagrees" if says else "nothing says which offset its pixels carry"
-    raise SceneError(
-        f"{item_id}: {problem} ({'; '.join(evidence) or 'no evidence'}); decide with --offset 0 or --offset -1000"
+    raise UndecidedError(f"{item_id}: {problem} ({'; '.join(evidence) or 'no evidence'}); {_decide(item_id)}")
+
+
+def _decide(item_id: str) -> str:
+    return (
+        f"decide for it with --offset {item_id}=0 (the 1000 is taken off already) or --offset {item_id}={RAW_OFFSET}, "
+        f"or for all items with --offset 0 or --offset {RAW_OFFSET}"
     )
 
 

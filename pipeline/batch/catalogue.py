@@ -11,7 +11,7 @@ from rsup.pipeline.jobs.fetch import MARGIN, query_of
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.sources.footprint import Box, box_of
 from rsup.pipeline.sources.stac.catalog import Listing, NothingFoundError, Query, ask
-from rsup.pipeline.sources.stac.items import ItemReference
+from rsup.pipeline.sources.stac.items import ItemReference, LeftOut
 
 from .cells import Cell
 from .job import Job
@@ -42,9 +42,15 @@ class Catalogue:
 
     def items(self, unit: Unit) -> list[ItemReference]:
         """The items a unit is made of, best first. Raises NothingFoundError where there is none."""
+        return self.ask(unit.interval).choose(self._query_of(unit))
+
+    def left_out(self, unit: Unit) -> list[LeftOut]:
+        """The items a unit would be made of as well, had they what it needs. Raises as `items`."""
+        return self.ask(unit.interval).left_out(self._query_of(unit))
+
+    def _query_of(self, unit: Unit) -> Query:
         first = self._query(self.job.places[0], unit.interval)
-        query = replace(self._query(unit.cell, self.job.whole_time()), start=first.start, end=first.end)
-        return self.ask(unit.interval).choose(query)
+        return replace(self._query(unit.cell, self.job.whole_time()), start=first.start, end=first.end)
 
     def ask(self, interval: Interval) -> Listing:
         """All items over the job's ground in an interval; the last answer is kept."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from datetime import date
+from datetime import date, time
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -47,6 +47,7 @@ class FetchOptions(Config):
     composite: str = FetchRequest.composite
     mask_clouds: bool = FetchRequest.mask_clouds
     offset: str = FetchRequest.offset
+    strict: bool = FetchRequest.strict
 
 
 class UpscaleOptions(Config):
@@ -115,6 +116,8 @@ class Job(Config):
         request = FetchRequest((0, 0, 0, 0), self.dates, Path())
         if request.start is None or request.end is None:
             raise ArgumentError(f"dates {self.dates}: give both ends, as 2024-05-01/2024-07-31")
+        if request.start.time() != time.min or request.end.time() != time.max:
+            raise ArgumentError(f"dates {self.dates}: a job's units are of whole days, as 2024-05-01/2024-07-31")
         return request.start.date(), request.end.date()
 
     @cached_property
@@ -185,7 +188,7 @@ class Job(Config):
             "interval": self.interval,
             "cells": self.cells,
             "keep_scenes": self.keep_scenes,
-            "fetch": self.fetch.model_dump(mode="json") | {"catalog": request.public_catalog},
+            "fetch": self.fetch.model_dump(mode="json", exclude={"strict"}) | {"catalog": request.public_catalog},
             "upscale": upscale | {"model": self.upscale_plan.model.sha256},
         }
         return json.loads(json.dumps(said))  # type: ignore[no-any-return]

@@ -38,6 +38,8 @@ class Record(BaseModel):
     """SHA-256 of the model that a mosaic was made with."""
     newest: str | None = None
     """Of an empty unit: when the last item was sensed that is there and too cloudy."""
+    left_out: tuple[dict[str, str], ...] | None = None
+    """Items that lacked something: id and reason of each."""
 
 
 class Failure(BaseModel):

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rsup.models.base.errors import CatalogError, RsupError
 from rsup.models.base.progress import say, show_progress
@@ -25,7 +25,7 @@ from rsup.pipeline.places.scratch import leave_scratch, own_scratch
 from rsup.pipeline.places.upload import upload
 from rsup.pipeline.release import VERSION
 from rsup.pipeline.sources.stac.catalog import NothingFoundError
-from rsup.pipeline.sources.stac.items import ItemReference
+from rsup.pipeline.sources.stac.items import ItemReference, LeftOut
 from rsup.pipeline.workers.kept import Kept, Workers
 
 from .catalogue import Catalogue
@@ -85,9 +85,11 @@ def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, An
 def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str, workers: Workers) -> str:
     """Do one unit where there is anything to do; what became of it."""
     folder, work, items, newest = job.output / unit.path, job.work(unit), list[ItemReference](), None
+    lacking = None
     catalogue.ask(unit.interval)
     try:
         items = catalogue.items(unit)
+        lacking = tuple(each.to_dict() for each in catalogue.left_out(unit)) or None
     except NothingFoundError as error:
         newest = None if error.newest is None else error.newest.isoformat().replace("+00:00", "Z")
     except CatalogError as error:  # one of its items is not as it must be
@@ -96,7 +98,8 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str, workers: Work
                 write_failure(folder, (), str(error))
         return "failed"
     model = job.upscale_plan.model.sha256 if items else None
-    wanted = Record(state="done" if items else "empty", sources=_ids(items), model=model, newest=newest)
+    state: Literal["done", "empty"] = "done" if items else "empty"
+    wanted = Record(state=state, sources=_ids(items), model=model, newest=newest, left_out=lacking)
     if (outcome := _settled(folder, work, wanted)) is not None:
         return outcome
     lease = acquire(job.output, unit.name)
@@ -203,7 +206,8 @@ def _make(
     request = job.fetch_request(unit.cell.box, unit.cell.crs, unit.interval, scene)
     try:
         with show_progress("fetch", "chunks") as progress:
-            fetch.run(fetch.lay_out(request, unit.cell.window, items), progress)
+            left_out = [LeftOut(each["id"], each["reason"]) for each in wanted.left_out or ()]
+            made = fetch.run(fetch.lay_out(request, unit.cell.window, items, left_out), progress)
     except fetch.NoPixelError:
         before = record_of(folder)
         if before is not None and before.state == "done":
@@ -212,7 +216,7 @@ def _make(
         return "empty"
     upscale(job.upscale_request(scene), workers=workers)
     join(work / f"{unit.name}_x{job.upscale.scale}.json", job)
-    write_record(work, wanted)
+    write_record(work, wanted.model_copy(update={"left_out": tuple(made["left_out"]) or None}))
     return "done"
 
 

@@ -14,7 +14,10 @@ from .options import DryRun, Json, Overwrite, names, numbers, print_result
 
 def fetch(
     bbox: Annotated[str, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")],
-    date: Annotated[str, typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, or a range with a slash.")],
+    date: Annotated[
+        str,
+        typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, 2024-06-01T10:00Z, or a range with a slash."),
+    ],
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="PATH", help="The scene store to write, here or on s3://.")
     ] = "scene.zarr",
@@ -28,7 +31,13 @@ def fetch(
     composite: Annotated[str, typer.Option(help="first (least cloud wins) or median.")] = "first",
     mask_clouds: Annotated[bool, typer.Option("--mask-clouds", help="Drop cloud and shadow pixels by SCL.")] = False,
     crs: Annotated[str | None, typer.Option(help="Output UTM zone, as EPSG:32633; default: the bbox centre's.")] = None,
-    offset: Annotated[str, typer.Option(help="auto, or 0 or -1000 to overrule each item's evidence.")] = "auto",
+    offset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[ID=]VALUE", help="0 or -1000 to overrule the evidence of one item, or of all; repeatable."
+        ),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop where an item lacks something.")] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -49,7 +58,8 @@ def fetch(
         composite=composite,
         mask_clouds=mask_clouds,
         crs=crs,
-        offset=offset,
+        offset=",".join(offset or ["auto"]),
+        strict=strict,
         overwrite=overwrite,
     )
     print_result(run(request, place_of(output), dry_run=dry_run), as_json)
@@ -90,6 +100,16 @@ def upscale(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Write beside the mosaic how far it may be off.")
     ] = False,
+    input_scale: Annotated[
+        float | None, typer.Option(help="Reflectance a number of the scene, where it does not say: 0.0001.")
+    ] = None,
+    input_offset: Annotated[
+        float | None,
+        typer.Option(help="Reflectance of its number 0: -0.1 for raw numbers since baseline 04.00, else 0."),
+    ] = None,
+    input_nodata: Annotated[
+        float | None, typer.Option(help="Its number that stands for nothing: 0, -9999; NaN always does.")
+    ] = None,
     chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -100,6 +120,7 @@ def upscale(
     from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
     from rsup.pipeline.places.place import place_of
     from rsup.pipeline.places.web import scene_place
+    from rsup.pipeline.scenes.foreign.numbers import Said
 
     request = UpscaleRequest(
         scene=scene_place(scene),
@@ -117,6 +138,7 @@ def upscale(
         uncertainty=uncertainty,
         chunk=chunk,
         overwrite=overwrite,
+        said=Said(input_scale, input_offset, input_nodata),
     )
     print_result(run(request, place_of(output), dry_run=dry_run), as_json)
 

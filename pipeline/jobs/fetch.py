@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rsup.models.base.errors import ArgumentError, OutputError, SceneError
+from rsup.models.base.errors import OutputError, SceneError
 from rsup.models.base.files import aside, write_whole
 from rsup.models.base.progress import Progress, show_progress
 from rsup.pipeline.lattice import Window
@@ -23,12 +23,12 @@ from rsup.pipeline.places.place import Place
 from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.writer import SceneWriter, create_scene
 from rsup.pipeline.sources.assets import InspectedItem, quiet
-from rsup.pipeline.sources.chunks import COUNTS, counts_of, fill, inspect_all
+from rsup.pipeline.sources.chunks import COUNTS, counts_of, fill, inspect_all, say_left_out
 from rsup.pipeline.sources.footprint import box_of, window_in
 from rsup.pipeline.sources.plan import FetchPlan
 from rsup.pipeline.sources.request import FetchRequest
-from rsup.pipeline.sources.stac.catalog import Query, search
-from rsup.pipeline.sources.stac.items import ItemReference
+from rsup.pipeline.sources.stac.catalog import Query, ask
+from rsup.pipeline.sources.stac.items import ItemReference, LeftOut
 from rsup.pipeline.workers import memory
 
 from .publishing import PUBLISHED, Publication, clear, own
@@ -63,7 +63,11 @@ def plan(request: FetchRequest) -> FetchPlan:
     """
     aoi = window_in(request.box, request.utm)
     _check_room(request, aoi.grow(MARGIN))
-    return lay_out(request, aoi, search(query_of(request, aoi)))
+    query = query_of(request, aoi)
+    listing = ask(query)
+    items, left_out = listing.choose(query), listing.left_out(query)
+    request.check_offsets([each.id for item in items for each in (item, *item.spares)] + [each.id for each in left_out])
+    return lay_out(request, aoi, items, left_out)
 
 
 def query_of(request: FetchRequest, aoi: Window) -> Query:
@@ -78,18 +82,16 @@ def query_of(request: FetchRequest, aoi: Window) -> Query:
         request.end,
         request.max_cloud,
         request.bands,
+        classified=request.mask_clouds,
+        strict=request.strict,
     )
 
 
-def lay_out(request: FetchRequest, aoi: Window, items: Sequence[ItemReference]) -> FetchPlan:
-    """The store of `aoi`, a window of `request.utm`, made of these items; best first.
-
-    Raises ArgumentError where one of them lacks what the request needs.
-    """
-    blind = [item.id for item in items if request.sensor.classification not in item.hrefs]
-    if request.mask_clouds and blind:
-        raise ArgumentError(f"--mask-clouds needs scene classification, which item {blind[0]} does not have")
-    return FetchPlan(request, aoi, aoi.grow(MARGIN), tuple(items))
+def lay_out(
+    request: FetchRequest, aoi: Window, items: Sequence[ItemReference], left_out: Sequence[LeftOut] = ()
+) -> FetchPlan:
+    """The store of `aoi`, a window of `request.utm`, made of these items; best first. `left_out`: those that lack."""
+    return FetchPlan(request, aoi, aoi.grow(MARGIN), tuple(items), tuple(left_out))
 
 
 def _check_room(request: FetchRequest, window: Window) -> None:
@@ -135,7 +137,9 @@ def run(plan: FetchPlan, progress: Progress) -> dict[str, Any]:
         ledger.begin(asked, overwrite=overwrite)
         memory.return_at_once()
         with quiet():
-            items = inspect_all(plan)
+            items, gone = inspect_all(plan)
+        plan = plan.of((each.item for each in items), gone)
+        say_left_out(plan.left_out)
         writer = _open_store(plan, asked, items, store, ledger)
         with quiet():
             fill(plan, items, writer, ledger, progress)
@@ -143,8 +147,9 @@ def run(plan: FetchPlan, progress: Progress) -> dict[str, Any]:
         if not counts["valid_pixels"]:
             clear(store)
             ledger.forget()
+            others = f" ({len(plan.left_out)} more were left out)" if plan.left_out else ""
             raise NoPixelError(
-                f"no pixel of --bbox {request.box} is left in {len(plan.items)} items; "
+                f"no pixel of --bbox {request.box} is left in {len(plan.items)} items{others}; "
                 "widen --date, raise --max-cloud or do without --mask-clouds"
             )
         _note(store, counts)
@@ -165,7 +170,8 @@ def summary(plan: FetchPlan, output: Place, *, already_done: bool) -> dict[str, 
         "bounds": plan.aoi.bounds,
         "pixels": (plan.aoi.height, plan.aoi.width),
         "bands": request.bands,
-        "items": [item.id for item in plan.items],
+        "items": [item["id"] for item in said.get("items") or ()],
+        "left_out": said.get("left_out") or [],
         "valid_percent": round(100 * valid / (plan.aoi.height * plan.aoi.width), 2),
         "dark_pixels": dark,
         "zero_pixels": zero,
@@ -225,6 +231,10 @@ def _open_store(
 ) -> SceneWriter:
     """The writer of the partial store, which is made where the ledger does not know it."""
     request = plan.request
+    begun_with = _said(path).get("items")
+    names = [each.item.id for each in items]
+    if begun_with is not None and [item.get("id") for item in begun_with] != names:
+        ledger.restart()  # an item has come to lack something, or has it again: its pixels are no more to be mixed in
     if "store" in ledger.done() and path.is_dir():
         try:
             return SceneWriter(path, plan.window, request.bands, request.chunk)
@@ -251,6 +261,7 @@ def _open_store(
         "composite": request.composite,
         "mask_clouds": request.mask_clouds,
         "items": described,
+        "left_out": [each.to_dict() for each in plan.left_out],
         "request": asked,
     }
     writer = create_scene(

@@ -242,6 +242,12 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
         held_by=request.consistency,
         figures=figures,
     )
+    if left_out := scene.attributes.get("left_out"):
+        document["properties"]["rsup:left_out"] = left_out
+    if any(scene.numbers):
+        document["properties"]["rsup:input"] = {
+            band: meant.to_dict() for band, meant in zip(scene.bands, scene.numbers, strict=True) if meant
+        }
     stac_item.write_item(document, plan.work / names["item"])
     page.write_page(plan.work / names["page"], scene, store, request.bands, about, request.consistency, figures)
     return figures

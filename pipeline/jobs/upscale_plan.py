@@ -19,6 +19,7 @@ from rsup.pipeline.lattice import Chunk, Window, chunks, count_chunks
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.passes import false_colour, passes, tiling_of
 from rsup.pipeline.release import VERSION
+from rsup.pipeline.scenes.foreign.numbers import Said
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.remote import ScenePath
 from rsup.pipeline.scenes.scene import Scene
@@ -66,6 +67,8 @@ class UpscaleRequest:
     chunk: int = 512
     """Side of a mosaic chunk, in scene pixels: what one task computes and one file a band holds."""
     overwrite: bool = False
+    said: Said = Said()
+    """What the user says of the scene's numbers."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class UpscalePlan:
         if not 64 <= request.chunk <= 4096:
             raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
         # Absolute: workers of a standing cluster have a working folder of their own.
-        scene = open_scene(_resolved(request.scene)) if scene is None else scene
+        scene = open_scene(_resolved(request.scene), request.said) if scene is None else scene
         request = replace(request, bands=tuple(map(common_name, request.bands)))
         absent = [band for band in request.bands if band not in scene.bands]
         if absent or not request.bands:

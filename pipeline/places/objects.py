@@ -75,6 +75,16 @@ def store_of(bucket: str, prefix: str = "") -> S3Store:
     return _store(bucket, prefix, endpoint(), os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes"))
 
 
+def gdal_settings(bucket: str) -> dict[str, str]:
+    """Where S3 is, for GDAL, which reads the rest of the environment itself. Raises ArgumentError as `store_of`."""
+    store_of(bucket)
+    parts = urlsplit(endpoint())
+    if not parts.netloc:
+        return {}
+    secure = "NO" if parts.scheme == "http" else "YES"
+    return {"AWS_S3_ENDPOINT": parts.netloc, "AWS_HTTPS": secure, "AWS_VIRTUAL_HOSTING": "FALSE"}
+
+
 @lru_cache(maxsize=64)
 def _store(bucket: str, prefix: str, endpoint: str, allow_http: bool) -> S3Store:
     from obstore.store import S3Store

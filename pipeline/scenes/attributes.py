@@ -60,12 +60,22 @@ class SourceItem(BaseModel):
     evidence: Lenient[list[Text]] = None
 
 
+class LeftOutItem(BaseModel):
+    """An item that answered the request and lacked something."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    id: Lenient[Text] = None
+    reason: Lenient[Text] = None
+
+
 class SceneAttributes(BaseModel):
     """What is heeded of a scene's attributes."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     items: Annotated[list[SourceItem], BeforeValidator(_objects)] = Field(default_factory=list)
+    left_out: Annotated[list[LeftOutItem], BeforeValidator(_objects)] = Field(default_factory=list)
     aoi: Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=4, max_length=4)] | None = None
     """West, south, east, north, in metres."""
 

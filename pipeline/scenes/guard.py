@@ -23,6 +23,7 @@ CODECS = {
     *("bytes", "blosc", "lz4", "zstd", "zlib", "gzip", "bz2", "lzma", "transpose", "sharding_indexed"),
     *("crc32", "crc32c", "adler32", "fletcher32", "shuffle", "delta", "bitround", "fixedscaleoffset", "packbits"),
     *("astype", "quantize"),
+    "vlen-utf8",  # of names along a dimension
 }
 """What may stand between a chunk's file and its numbers. Others (a pickle, say) run what the file tells them to."""
 

@@ -20,9 +20,11 @@ from . import remedies
 from . import store as store_scene
 from . import tiff as tiff_scene
 from .attributes import SceneAttributes, interval
+from .foreign.numbers import BRIGHT, HOW, LOOKS, Said
 from .remote import ScenePath, main_object
 from .scene import Scene
 
+NOTHING = Said()
 LOOK = (4, 128)
 """A coarse look at a scene: so many squares each way, of so many pixels a side."""
 DARKEST = 900
@@ -31,14 +33,14 @@ DOUBTED = 0.95
 """Share of negative reflectances from which a scene is doubted: water and shadow have many, none has nearly all."""
 
 
-def open_scene(path: str | ScenePath) -> Scene:
+def open_scene(path: str | ScenePath, said: Said = NOTHING) -> Scene:
     """Open a Zarr store or GeoTIFF, check it against the scene contract line by line, and take a coarse look at it.
 
-    Raises SceneError, naming the broken line and the remedy.
+    `said`: what the user says of its numbers. Raises SceneError, naming the broken line and the remedy.
     """
     path = Path(path) if isinstance(path, str) else path
     is_store = _is_store(path) if isinstance(path, Path) else main_object(path) and path.is_dir()
-    described = (store_scene if is_store else tiff_scene).describe(path)
+    described = (store_scene if is_store else tiff_scene).describe(path, said)
     try:
         words = {key: value for key, value in described.words.items() if key != "aoi" or is_store}
         attributes = SceneAttributes.model_validate(words)
@@ -53,11 +55,15 @@ def open_scene(path: str | ScenePath) -> Scene:
         described.window,
         aoi,
         described.bands,
-        {"items": [item.model_dump(exclude_none=True) for item in attributes.items]},
+        {
+            "items": [item.model_dump(exclude_none=True) for item in attributes.items],
+            "left_out": [item.model_dump(exclude_none=True) for item in attributes.left_out],
+        },
         described.layers,
         described.classes,
         described.origin,
         interval(described.words) or _since_launch(path),
+        described.numbers,
     )
     return _looked_at(scene)
 
@@ -124,6 +130,15 @@ def _looked_at(scene: Scene) -> Scene:
                     raise
                 # Damaged, which is for the chunk to say that needs it: the others can be done.
     valid = np.concatenate(numbers) if numbers else np.zeros(0, np.uint16)
+    foreign = [numbers for numbers in scene.numbers if numbers is not None]
+    if valid.size and foreign:
+        if (bright := float(np.median(valid)) * SCALE_FACTOR + ADD_OFFSET) > BRIGHT:
+            raise SceneError(
+                f"{scene.path}: half of its numbers, {foreign[0]}, are a reflectance of {bright:.3g} or more, which "
+                f"nothing has (0 to 1); {HOW}"
+            )
+        if foreign[0].by == LOOKS:
+            say(f"{scene.path}: its numbers have no scale, and are read as the reflectance that they look like")
     if valid.size >= 100:
         if np.mean(valid < DARKEST) > DOUBTED:
             raise SceneError(

@@ -7,6 +7,7 @@ beside it; the others correct the file's own words.
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from rsup.pipeline.lattice import GSD
 
 from .remote import ScenePath
 
+Meaning = tuple[float, float, tuple[float, ...]]
+"""Scale, offset and nodata of a file's numbers, where its user says them and it does not."""
 _PARTS = '{"x": 1024, "y": 1024}'
 """Pixels held at once, and a chunk of what is written."""
 _TIFF = (
@@ -27,6 +30,14 @@ _STORE = f'd = xarray.open_zarr(i, chunks={_PARTS}, decode_coords="all"); '
 """A store as reflectance."""
 _RAW = f"d = xarray.open_zarr(i, chunks={_PARTS}, mask_and_scale=False).drop_encoding(); "
 """A store as it is: only what it says of itself changes."""
+_RAW_TIFF = _TIFF.replace("chunks=", "mask_and_scale=False, chunks=")
+"""A GeoTIFF as it is."""
+_FLAT = (
+    'l = {"lat": "y", "latitude": "y", "lon": "x", "longitude": "x"}; '
+    "d = d.rename({a: l[a] for a in l if a in d.dims}).squeeze(drop=True); "
+    "d = d if d.rio.crs or max(abs(d.x).max(), abs(d.y).max()) > 360 else d.rio.write_crs(4326); "
+)
+"""The one moment of a store, on y and x."""
 _PACKING = {"dtype": "uint16", "scale_factor": SCALE_FACTOR, "add_offset": ADD_OFFSET, "_FillValue": NODATA}
 _LOWEST, _HIGHEST = (round(number * SCALE_FACTOR + ADD_OFFSET, 4) for number in (DN_MIN, DN_MAX))
 _WRITE = (
@@ -52,47 +63,51 @@ def say_crs(path: ScenePath) -> str:
     return _command(code, path, "EPSG:32633")
 
 
-def say_packing(path: ScenePath) -> str:
-    """Declare what stored numbers mean, where they are stored numbers."""
-    if path.is_dir():
-        words = f'{{"scale_factor": {SCALE_FACTOR}, "add_offset": {ADD_OFFSET}, "_FillValue": {NODATA}}}'
-        return _mended(
-            path,
-            _RAW + f'[d[b].attrs.update({words}) for b in d.data_vars if d[b].dtype == "uint16" and b != "source"]; '
-            'n = [d[b].encoding.pop("_FillValue", 0) for b in d.variables]; ' + _WRITE_RAW,
-        )
-    code = (
-        'import sys, rasterio; f = rasterio.open(sys.argv[1], "r+"); '
-        f"f.scales = [{SCALE_FACTOR}] * f.count; f.offsets = [{ADD_OFFSET}] * f.count; f.nodata = {NODATA}; f.close()"
-    )
-    return _command(code, path)
-
-
-def convert(path: ScenePath, declared: bool) -> str:
-    """Reflectance to stored numbers: as the file declares it, else by a scale and offset that the owner knows."""
-    code = (_STORE if path.is_dir() else _TIFF) + (
-        "" if declared else "d = d * float(sys.argv[3]) + float(sys.argv[4]); "
-    )
-    return _mended(path, code + _WRITE, *(() if declared else ("1e-4", "0")))
-
-
-def onto_the_lattice(path: ScenePath) -> str:
+def onto_the_lattice(path: ScenePath, said: Meaning | None = None) -> str:
     """Resample to 10 m pixels on the lattice of the UTM zone in which the image lies."""
     # Nodata is NaN by now; left to itself odc-geo would take reflectance 0 for it, by what the file called nodata.
     nodata = "src_nodata=numpy.nan, dst_nodata=numpy.nan"
     warp = f'd = d.odc.reproject("utm", resolution={GSD}, resampling="bilinear", {nodata}); '
     only = 'd = d[[b for b in d.data_vars if d[b].dtype.kind == "f"]]; '
-    return _mended(path, (_STORE if path.is_dir() else _TIFF) + only + warp + _WRITE)
+    return _mended(path, _reflectance(path, said) + (_FLAT if path.is_dir() else "") + only + warp + _WRITE)
+
+
+def _reflectance(path: ScenePath, said: Meaning | None) -> str:
+    """Open a file as reflectance, NaN for nodata, by its own words or by those of its user."""
+    if said is None:
+        return _STORE if path.is_dir() else _TIFF
+    scale, offset, nodata = said
+    raw = _STORE.replace("chunks=", "mask_and_scale=False, chunks=") if path.is_dir() else _RAW_TIFF
+    there = "".join(f".where(v != {number})" for number in nodata if math.isfinite(number))
+    return raw + f"d = d.assign({{b: v{there} * {scale} + {offset} for b, v in d.data_vars.items()}}); "
 
 
 def turn(path: ScenePath) -> str:
     """Rows from north to south."""
-    return _mended(path, (_STORE if path.is_dir() else _TIFF) + 'd = d.sortby("y", ascending=False); ' + _WRITE)
+    return _mended(path, _as_it_is(path) + 'd = d.sortby("y", ascending=False); ' + _WRITE_RAW)
 
 
 def transpose(path: ScenePath) -> str:
-    """Dimensions in the order (y, x)."""
-    return _mended(path, _RAW + 'd = d.transpose("y", "x"); ' + _WRITE_RAW)
+    """Dimensions in an order that ends in y and x, whatever these were called."""
+    names = 'l = {"X": "x", "Y": "y", "easting": "x", "northing": "y"}; '
+    rename = "d = d.rename({a: l[a] for a in l if a in d.dims}); "
+    return _mended(path, _RAW + names + rename + 'd = d.transpose(..., "y", "x"); ' + _WRITE_RAW)
+
+
+def choose(path: ScenePath, dimension: str) -> str:
+    """One place along a dimension, which the owner chooses."""
+    return _mended(path, _RAW + f"d = d.isel({dimension}=[int(sys.argv[3])]); " + _WRITE_RAW, "0")
+
+
+def name_dimension(path: ScenePath, dimension: str) -> str:
+    """Names along a dimension, in their order, which the owner knows."""
+    code = f'd = d.assign_coords({{"{dimension}": sys.argv[3].split(",")}}); '
+    return _mended(path, _RAW + code + _WRITE_RAW, "red,green,blue")
+
+
+def shift(path: ScenePath) -> str:
+    """Let x and y of a store name centres, where they name top left corners."""
+    return _mended(path, _RAW + f"d = d.assign_coords(x=d.x + {GSD / 2:g}, y=d.y - {GSD / 2:g}); " + _WRITE_RAW)
 
 
 def place(path: ScenePath) -> str:
@@ -103,18 +118,17 @@ def place(path: ScenePath) -> str:
     return _mended(path, _RAW + code + _WRITE_RAW, "380000", "5800000")
 
 
-def interpolate(path: ScenePath) -> str:
+def interpolate(path: ScenePath, said: Meaning | None = None) -> str:
     """Bring a store whose pixels are unevenly spaced onto the lattice."""
     x = f"numpy.arange({GSD} * numpy.ceil(d.x.min().item() / {GSD}) + {GSD / 2}, d.x.max().item(), {GSD})"
     y = f"numpy.arange({GSD} * numpy.floor(d.y.max().item() / {GSD}) - {GSD / 2}, d.y.min().item(), -{GSD})"
     only = 'd = d[[b for b in d.data_vars if d[b].dtype.kind == "f"]].chunk(x=-1, y=-1); '
-    return _mended(path, _STORE + only + f"d = d.interp(x={x}, y={y}).chunk({_PARTS}); " + _WRITE)
+    return _mended(path, _reflectance(path, said) + only + f"d = d.interp(x={x}, y={y}).chunk({_PARTS}); " + _WRITE)
 
 
 def leave_out(path: ScenePath, name: str) -> str:
     """All but one array or band."""
-    opened, write = (_RAW, _WRITE_RAW) if path.is_dir() else (_TIFF, _WRITE)
-    return _mended(path, opened + "d = d.drop_vars(sys.argv[3]); " + write, name)
+    return _mended(path, _as_it_is(path) + "d = d.drop_vars(sys.argv[3]); " + _WRITE_RAW, name)
 
 
 def forget_aoi(path: ScenePath) -> str:
@@ -122,9 +136,19 @@ def forget_aoi(path: ScenePath) -> str:
     return _mended(path, _RAW + 'd.attrs.pop("aoi"); ' + _WRITE_RAW)
 
 
+def from_netcdf(path: ScenePath) -> str:
+    """The variables of a netCDF file as a store, with all that it says of them."""
+    code = f"d = rioxarray.open_rasterio(i, decode_times=False, chunks={_PARTS}); "
+    return _mended(path, code + 'd = d if hasattr(d, "data_vars") else d.to_dataset(name=d.name); ' + _WRITE_RAW)
+
+
 def rechunk(path: ScenePath) -> str:
     """In chunks of 1024 pixels a side."""
-    return _mended(path, _RAW + _WRITE_RAW if path.is_dir() else _TIFF + _WRITE)
+    return _mended(path, _as_it_is(path) + _WRITE_RAW)
+
+
+def _as_it_is(path: ScenePath) -> str:
+    return _RAW if path.is_dir() else _RAW_TIFF
 
 
 def _mended(path: ScenePath, code: str, *values: str) -> str:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import rasterio
 
@@ -88,11 +87,7 @@ def dataset(path: ScenePath, driver: str) -> rasterio.DatasetReader:
     if isinstance(path, WebPath):
         name = f"/vsicurl/{path}"
     else:
-        objects.store_of(path.bucket)  # refuses plain http, as obstore does
         name = f"/vsis3/{path.bucket}/{path.key}"
-        if endpoint := objects.endpoint():
-            parts = urlsplit(endpoint)
-            secure = "NO" if parts.scheme == "http" else "YES"
-            options |= {"AWS_S3_ENDPOINT": parts.netloc, "AWS_HTTPS": secure, "AWS_VIRTUAL_HOSTING": "FALSE"}
+        options |= objects.gdal_settings(path.bucket)
     with rasterio.Env(session=None, **options):
         return rasterio.open(name, driver=driver)

@@ -24,6 +24,8 @@ from . import remote
 from . import store as store_scene
 from . import tiff as tiff_scene
 from .contract import reason
+from .foreign.layout import Plane
+from .foreign.numbers import Numbers
 from .remote import ScenePath
 
 
@@ -60,15 +62,17 @@ class Scene:
     bands: tuple[str, ...]
     """Common names, whatever the file calls them."""
     attributes: dict[str, Any] = field(compare=False)
-    """`items` (ids, hrefs, dates, baselines, offsets), as far as they are understood."""
-    layers: tuple[str | int, ...]
-    """What the file calls its bands: names of arrays, or numbers of a TIFF's bands."""
-    classes: str | int | None
+    """`items` (ids, hrefs, dates, baselines, offsets) and `left_out` (ids, reasons), as far as they are understood."""
+    layers: tuple[str | int | Plane, ...]
+    """What the file calls its bands: names of arrays or planes of them, or numbers of a TIFF's bands."""
+    classes: str | int | Plane | None
     """The scene classification, where it has one that says something."""
     origin: str | None
     """The array `source`, where it has one."""
     interval: tuple[datetime, datetime] | None
     """When it was taken at the earliest and at the latest, by the file itself."""
+    numbers: tuple[Numbers | None, ...] = ()
+    """What those of each band in the file mean; None, or nothing at all, for stored numbers."""
 
     def read(self, bands: Sequence[str], window: Window) -> NDArray[np.uint16]:
         """Stored numbers [band, y, x] of `window`; 0 outside the scene and where it has no pixel.
@@ -93,12 +97,14 @@ class Scene:
             target = common.within(window)
             data = self._numbers(layers, common).astype(np.uint16, copy=False)
             dark, there = self._dark(layers, data, common)
-            data[dark] = DN_MIN
+            for plane, where, layer in zip(data, dark, layers, strict=True):
+                meant = self._meaning(layer)
+                plane[where] = DN_MIN if meant is None else meant.zero or NODATA
             out.data[:, *target], out.dark[:, *target], out.there[target] = data, dark, there
         return out
 
     def _dark(
-        self, layers: list[str | int], data: NDArray[np.uint16], window: Window
+        self, layers: list[str | int | Plane], data: NDArray[np.uint16], window: Window
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which zeros [layer, y, x] are dark, and which pixels [y, x] any layer of the scene has."""
         empty = data == NODATA
@@ -112,6 +118,10 @@ class Scene:
             corner = replace(window, row=row, col=col, height=height, width=width)
             there[part] |= self._numbers([layer], corner)[0] != NODATA
         dark = empty & there
+        for layer, where in zip(layers, dark, strict=True):
+            meant = self._meaning(layer)
+            if meant is not None and meant.zero is None:
+                where[:] = False  # what is absent from it is told apart from 0
         if dark.any() and self.classes is not None:
             dark &= self._numbers([self.classes], window)[0] != 0
         for layer, where in zip(layers, dark, strict=True):
@@ -133,10 +143,20 @@ class Scene:
         out[common.within(window)] = self._numbers([self.origin], common)[0]
         return out
 
-    def _numbers(self, layers: list[str | int], window: Window) -> NDArray[Any]:
-        """What stands in the file [layer, y, x], on a window that lies inside the scene."""
+    def _meaning(self, layer: str | int | Plane) -> Numbers | None:
+        """What a band's numbers mean in the file; None for stored numbers, and for what is no band."""
+        place = self.layers.index(layer) if layer in self.layers else len(self.numbers)
+        return self.numbers[place] if place < len(self.numbers) else None
+
+    def _numbers(self, layers: list[str | int | Plane], window: Window) -> NDArray[Any]:
+        """What stands in the file [layer, y, x], bands as stored numbers, on a window that lies inside the scene."""
         try:
-            return self._reader.read(self.path, layers, *window.within(self.window))
+            found = self._reader.read(self.path, layers, *window.within(self.window))
+            meant = [self._meaning(layer) for layer in layers]
+            if not any(meant):
+                return found
+            pairs = zip(found, meant, strict=True)
+            return np.stack([plane if each is None else each.stored(plane) for plane, each in pairs])
         except SceneError:
             raise
         except Exception as error:  # every codec and driver has errors of its own
@@ -158,6 +178,8 @@ class Scene:
                 stat = file.stat()
                 name = file.relative_to(self.path)
                 digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        if any(self.numbers):
+            digest.update(repr(self.numbers).encode())
         return digest.hexdigest()
 
 

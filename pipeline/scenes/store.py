@@ -7,6 +7,9 @@ numbers are run.
 
 from __future__ import annotations
 
+import base64
+import math
+import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,12 +31,12 @@ from .contract import (
     check_chunks,
     check_crs,
     check_names,
-    check_packing,
     check_size,
-    check_type,
     check_window,
     reason,
 )
+from .foreign.layout import Arrays, Layout, Plane, Words, are_corners
+from .foreign.numbers import Numbers, Said, meanings
 from .guard import check_codecs, check_documents, check_inside, files_of
 from .remote import ScenePath, answered, is_complete, is_there, opened
 
@@ -55,18 +58,23 @@ class Description:
     window: Window
     bands: tuple[str, ...]
     """Common names."""
-    layers: tuple[str | int, ...]
-    """What the file calls each of them: the name of an array, the number of a TIFF's band."""
-    classes: str | int | None
+    layers: tuple[str | int | Plane, ...]
+    """What the file calls each of them: the name of an array, or a plane of one; the number of a TIFF's band."""
+    classes: str | int | Plane | None
     """The scene classification, where there is one."""
     origin: str | None
     """The array `source`, where there is one."""
     words: Mapping[str, Any]
     """Attributes or tags, as they are."""
+    numbers: tuple[Numbers | None, ...]
+    """What those of each band mean; None for stored numbers."""
 
 
-def describe(path: ScenePath) -> Description:
-    """Read a store's metadata and check it line by line. Raises SceneError with the broken line and its remedy."""
+def describe(path: ScenePath, said: Said) -> Description:
+    """Read a store's metadata and check it line by line. Raises SceneError with the broken line and its remedy.
+
+    `said`: what its user says of its numbers.
+    """
     check_documents(path)
     try:
         with answered(path):
@@ -77,31 +85,27 @@ def describe(path: ScenePath) -> Description:
     except Exception as error:  # zarr raises many kinds for a folder that is no store
         raise SceneError(f"{path} is not a readable Zarr group: {reason(error)}") from error
     try:
-        return _describe(path, _words(group), arrays)
+        return _describe(path, _words(group), arrays, said)
     except SceneError:
         raise
     except Exception as error:  # words that no line of the contract foresees
         raise SceneError(f"{path}: its metadata cannot be understood ({reason(error)}); write it anew") from error
 
 
-def _describe(path: ScenePath, words: Mapping[str, Any], arrays: Mapping[str, zarr.Array[Any]]) -> Description:
-    planes = {name: array for name, array in arrays.items() if array.ndim == 2}
+def _describe(path: ScenePath, words: Words, arrays: Arrays, said: Said) -> Description:
+    layout = Layout(path, arrays, _words, lambda array: _window(path, array, tuple(slice(0, n) for n in array.shape)))
+    planes = layout.planes()
     classes = next((name for name in planes if common_name(name) == CLASSES), None)
-    rasters = {name: array for name, array in planes.items() if name not in (classes, SOURCE)}
+    rasters = {name: plane for name, plane in planes.items() if name not in (classes, SOURCE)}
     if not rasters:
-        raise SceneError(f"{path} has no band; rsup needs 2-D arrays [y, x] such as red, green and blue")
-    rasters = {name: rasters[name] for name in _order(words, rasters)}
+        raise SceneError(f"{path} has no band; rsup needs arrays [y, x] such as red, green and blue")
+    described = {name: (str(arrays[p.array].dtype), _packing(arrays[p.array])) for name, p in rasters.items()}
+    meant = meanings(path, described, said)
+    rasters = {name: rasters[name] for name in _order(words, rasters) if name in meant}
     bands = check_names(path, tuple(rasters))
-    for name, array in rasters.items():
-        if _dimensions(array) not in (("y", "x"), None):
-            raise SceneError(
-                f"{path}: {name} has dimensions {', '.join(map(str, _dimensions(array) or ()))[:80]}; "
-                f"rsup needs (y, x): {remedies.transpose(path)}"
-            )
-        scale, offset, nodata = _packing(array)
-        check_type(path, name, str(array.dtype), (scale, offset))
-        check_packing(path, name, scale, offset, nodata)
-    shapes = {array.shape for array in rasters.values()}
+    held = {name: arrays[plane.array] for name, plane in rasters.items()}
+    numbers = tuple(meant[name] for name in rasters)
+    shapes = {array.shape[-2:] for array in held.values()}
     if len(shapes) > 1:
         raise SceneError(
             f"{path}: bands differ in shape ({', '.join(map(str, sorted(shapes)))}); keep in one store those of one "
@@ -109,20 +113,40 @@ def _describe(path: ScenePath, words: Mapping[str, Any], arrays: Mapping[str, za
         )
     height, width = shapes.pop()
     check_size(path, (height, width))
-    for name, array in rasters.items():
-        check_chunks(path, name, array.chunks, array.shape, array.dtype.itemsize)
-    crs = check_crs(path, _grid_mapping(arrays, rasters))
-    window = check_window(path, _affine(path, arrays, height, width), (height, width), crs)
-    beside = {name: array.shape == (height, width) and array.dtype.kind in "ui" for name, array in planes.items()}
+    for name, array in held.items():
+        *before, rows, cols = array.chunks
+        check_chunks(path, name, (rows, cols), array.shape[-2:], array.dtype.itemsize * math.prod(before))
+    of_user = None if numbers[0] is None else numbers[0].of_user
+    for plane in rasters.values():
+        layout.check_metres(plane, of_user)
+    crs = check_crs(path, _grid_mapping(arrays, held) or layout.crs(words), of_user)
+    window = check_window(path, _affine(layout, height, width, of_user), (height, width), crs, of_user)
+    alike = {
+        name: arrays[plane.array].shape[-2:] == (height, width) and arrays[plane.array].dtype.kind in "ui"
+        for name, plane in planes.items()
+    }
+    taken = layout.moment()
     return Description(
         crs,
         window,
         bands,
-        tuple(rasters),
-        classes if classes and beside[classes] else None,
-        SOURCE if beside.get(SOURCE) else None,
-        words,
+        tuple(_layer(plane) for plane in rasters.values()),
+        _layer(planes[classes]) if classes and alike[classes] else None,
+        SOURCE if alike.get(SOURCE) else None,
+        words if taken is None else {"datetime": taken.isoformat(), **words},
+        numbers,
     )
+
+
+def _layer(plane: Plane) -> str | Plane:
+    """What a scene calls it: the array's name alone where there is no more to say."""
+    return plane if plane.at else plane.array
+
+
+def _located(group: zarr.Group, layer: str | Plane, rows: slice, cols: slice) -> tuple[zarr.Array[Any], Any]:
+    """The array of a layer, and the part of it that is a window."""
+    plane = Plane(layer) if isinstance(layer, str) else layer
+    return _array(group, plane.array), plane.index(rows, cols)
 
 
 def read(path: ScenePath, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]:
@@ -133,7 +157,8 @@ def read(path: ScenePath, layers: Sequence[Any], rows: slice, cols: slice) -> ND
     for name in layers:
         try:
             with answered(path):
-                planes.append(_window(path, _array(group, name), (rows, cols)))
+                part = _window(path, *_located(group, name, rows, cols))
+                planes.append(part.reshape(part.shape[-2:]))
         except SceneError:
             raise
         except Exception as error:  # every codec has errors of its own
@@ -144,8 +169,8 @@ def read(path: ScenePath, layers: Sequence[Any], rows: slice, cols: slice) -> ND
 def lost(path: ScenePath, layer: Any, rows: slice, cols: slice, where: NDArray[np.bool_]) -> str | None:
     """The chunk's file that is absent at one of the pixels `where` [y, x] of a window; None where all are there."""
     with answered(path):
-        array = _array(zarr.open_group(opened(path), mode="r"), layer)
-    for file, (across, along) in files_of(path, array, (rows, cols)):
+        array, index = _located(zarr.open_group(opened(path), mode="r"), layer, rows, cols)
+    for file, (*_, across, along) in files_of(path, array, index):
         part = where[max(0, across.start - rows.start) : across.stop - rows.start]
         if part[:, max(0, along.start - cols.start) : along.stop - cols.start].any() and not is_there(file):
             return str(file).removeprefix(f"{path}/")
@@ -182,16 +207,16 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array
 
 
-def _dimensions(array: zarr.Array[Any]) -> tuple[Any, ...] | None:
-    """Names of the dimensions, from Zarr 3's metadata or xarray's attribute in Zarr 2."""
-    names: Any = getattr(array.metadata, "dimension_names", None) or _words(array).get("_ARRAY_DIMENSIONS")
-    return tuple(names) if isinstance(names, list | tuple) and names else None
-
-
 def _packing(array: zarr.Array[Any]) -> tuple[Any, Any, Any]:
-    """CF scale, offset and fill value; in Zarr 2 xarray keeps the last one as the array's own fill value."""
+    """CF scale, offset and fill value; in Zarr 2 xarray keeps the last one as the array's own fill value.
+
+    odc-stac writes `nodata`, older tools `missing_value`.
+    """
     words = _words(array)
-    fill = words.get("_FillValue")
+    fill = next((words[key] for key in ("_FillValue", "missing_value", "nodata") if words.get(key) is not None), None)
+    if isinstance(fill, str) and array.dtype.kind == "f":
+        with suppress(ValueError, struct.error):  # as xarray writes a float in Zarr 3, which may be NaN
+            fill = struct.unpack("<d", base64.standard_b64decode(fill))[0]
     if fill is None and array.metadata.zarr_format == 2:
         fill = array.fill_value
     fill = fill.item() if isinstance(fill, np.generic) else fill
@@ -209,11 +234,23 @@ def _grid_mapping(arrays: Mapping[str, zarr.Array[Any]], rasters: Mapping[str, z
     return None
 
 
-def _affine(path: ScenePath, arrays: Mapping[str, zarr.Array[Any]], height: int, width: int) -> Affine:
+def _affine(layout: Layout, height: int, width: int, of_user: remedies.Meaning | None) -> Affine:
     """Pixel-to-CRS affine: from `x` and `y`, which stay right when a store is cut; else from GeoTransform."""
+    path, arrays = layout.path, layout.arrays
     if min(height, width) > 1 and "x" in arrays and "y" in arrays:
-        (dx, west), (dy, north) = (_axis(path, arrays[name], size) for name, size in (("x", width), ("y", height)))
-        return Affine(dx, 0.0, west, 0.0, dy, north)
+        (dx, west), (dy, north) = (
+            _axis(path, arrays[name], size, of_user) for name, size in (("x", width), ("y", height))
+        )
+        transform = Affine(dx, 0.0, west, 0.0, dy, north)
+        if (declared := layout.transform(transform @ (0.5, 0.5))) is not None:
+            return declared
+        if are_corners(transform):
+            raise SceneError(
+                f"{path}: x and y are multiples of {GSD} m, where no pixel of {GSD} m has its centre; if they name top "
+                f"left corners (stackstac's default) move them by half a pixel: {remedies.shift(path)} ; or stack with "
+                "xy_coords='center'"
+            )
+        return transform
     text = _words(arrays["spatial_ref"]).get("GeoTransform") if "spatial_ref" in arrays else None
     try:
         west, dx, row_rotation, north, column_rotation, dy = (float(number) for number in str(text or "").split())
@@ -225,7 +262,7 @@ def _affine(path: ScenePath, arrays: Mapping[str, zarr.Array[Any]], height: int,
     return Affine.from_gdal(west, dx, row_rotation, north, column_rotation, dy)
 
 
-def _axis(path: ScenePath, array: zarr.Array[Any], size: int) -> tuple[float, float]:
+def _axis(path: ScenePath, array: zarr.Array[Any], size: int, of_user: remedies.Meaning | None) -> tuple[float, float]:
     """Step and outer edge of the first pixel along one axis, from the centres of `size` pixels."""
     centres = np.empty(0)
     if array.shape == (size,):
@@ -238,6 +275,6 @@ def _axis(path: ScenePath, array: zarr.Array[Any], size: int) -> tuple[float, fl
         raise SceneError(
             f"{path}: {array.basename} does not count {size} evenly spaced pixel centres; where its pixels are {GSD} m "
             f"squares write x and y anew, with its own west and north edge at the end: {remedies.place(path)} ; "
-            f"else bring it onto even ones: {remedies.interpolate(path)}"
+            f"else bring it onto even ones: {remedies.interpolate(path, of_user)}"
         )
     return float(step), float(centres[0] - step / 2)

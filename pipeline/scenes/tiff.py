@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,11 @@ from .contract import (
     check_chunks,
     check_crs,
     check_names,
-    check_packing,
     check_size,
-    check_type,
     check_window,
     reason,
 )
+from .foreign.numbers import Said, meanings
 from .remote import ScenePath, dataset
 from .store import Description
 
@@ -38,17 +38,32 @@ DRIVER = "GTiff"
 """Also of cloud-optimised GeoTIFFs."""
 
 
-def describe(path: ScenePath) -> Description:
-    """Read a GeoTIFF's header and check it line by line. Raises SceneError with the broken line and its remedy."""
+def describe(path: ScenePath, said: Said) -> Description:
+    """Read a GeoTIFF's header and check it line by line. Raises SceneError with the broken line and its remedy.
+
+    `said`: what its user says of its numbers.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said by the contract, with the remedy
             with _open(path) as source:
-                return _describe(path, source)
+                return _describe(path, source, said)
     except (RasterioError, UnicodeDecodeError) as error:
+        if _is_netcdf(path):
+            raise SceneError(
+                f"{path} is netCDF, which is not read; make a store of it: {remedies.from_netcdf(path)}"
+            ) from error
         raise SceneError(
             f"{path} is neither a Zarr store nor a raster that GDAL's GeoTIFF driver reads: {reason(error)}"
         ) from error
+
+
+def _is_netcdf(path: ScenePath) -> bool:
+    """Whether a file of this machine begins as netCDF 3 or, in HDF5, 4 does."""
+    if not isinstance(path, Path):
+        return False
+    with path.open("rb") as file:
+        return file.read(8).startswith((b"CDF", b"\x89HDF"))
 
 
 def read(path: ScenePath, layers: Sequence[Any], rows: slice, cols: slice) -> NDArray[Any]:
@@ -73,7 +88,7 @@ def _open(path: ScenePath) -> rasterio.DatasetReader:
     return dataset(path, DRIVER)
 
 
-def _describe(path: ScenePath, source: rasterio.DatasetReader) -> Description:
+def _describe(path: ScenePath, source: rasterio.DatasetReader, said: Said) -> Description:
     names: tuple[str, ...] = source.descriptions
     if not all(names) or len(set(names)) < len(names):
         raise SceneError(
@@ -85,15 +100,20 @@ def _describe(path: ScenePath, source: rasterio.DatasetReader) -> Description:
     classes = next((layers.pop(name) for name in names if common_name(name) == CLASSES), None)
     if not layers:
         raise SceneError(f"{path} has no band; rsup needs red, green and blue, or what --bands names")
-    bands = check_names(path, tuple(layers))
+    described = {}
     for name, number in layers.items():
         dtype, scale, offset, nodata = (
             values[number - 1] for values in (source.dtypes, source.scales, source.offsets, source.nodatavals)
         )
-        check_type(path, name, dtype, (scale, offset))
-        check_packing(path, name, scale, offset, nodata)
+        # GDAL's 1 and 0 are what it answers where a file says nothing.
+        described[name] = (dtype, (None if (scale, offset) == (1, 0) else scale, offset or None, nodata))
         check_chunks(path, name, source.block_shapes[number - 1], source.shape, np.dtype(dtype).itemsize)
-    crs = check_crs(path, source.crs.to_wkt() if source.crs else None)
-    window = check_window(path, source.transform, source.shape, crs)
+    found = meanings(path, described, said)
+    layers = {name: number for name, number in layers.items() if name in found}
+    bands = check_names(path, tuple(layers))
+    meant = tuple(found.values())
+    words_of_user = None if meant[0] is None else meant[0].of_user
+    crs = check_crs(path, source.crs.to_wkt() if source.crs else None, words_of_user)
+    window = check_window(path, source.transform, source.shape, crs, words_of_user)
     words = {**source.tags(), **source.tags(ns="IMAGERY")}
-    return Description(crs, window, bands, tuple(layers.values()), classes, None, words)
+    return Description(crs, window, bands, tuple(layers.values()), classes, None, words, meant)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import rasterio
@@ -27,8 +29,10 @@ from rasterio.windows import Window as RasterWindow
 from rsup.models.base.errors import SceneError
 from rsup.models.sensors.profile import Sensor
 from rsup.pipeline.lattice import GSD
+from rsup.pipeline.places.credentials import headers_for
+from rsup.pipeline.places.objects import gdal_settings
 
-from .remote import length, scheme_of
+from .remote import direct, length, scheme_of
 from .resample import Grid
 
 GDAL_OPTIONS: dict[str, Any] = {
@@ -45,6 +49,12 @@ NO_NEIGHBOURS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 """No requests for side-car files that archives do not have, and none of a local folder's files is looked into."""
 PAST_THE_CACHE = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/"}
 """GDAL keeps what a broken answer brought, and would answer a second attempt with it."""
+NO_HEAD = {"CPL_VSIL_CURL_USE_HEAD": "NO"}
+"""The first bytes are asked for in the place of a file's head."""
+REFUSED = r"HTTP response code: (401|403|405|501)\b"
+"""What a server says to HEAD that may answer GET."""
+_without_head: set[str] = set()
+"""Servers that did."""
 DRIVERS = ["GTiff", "JP2OpenJPEG"]
 """What an asset may be: a VRT, say, could name any file of this machine."""
 BLOCK_BYTES = 512 << 20
@@ -151,20 +161,49 @@ def read_coarse(href: str, header: Header, fresh: bool) -> NDArray[Any]:
 @contextmanager
 def _opened(href: str, fresh: bool, beside: bool = False, overviews: bool = False) -> Iterator[DatasetReader]:
     """The asset as one of DRIVERS, none other being asked. `beside`: with the files beside it."""
-    scheme = scheme_of(href)
-    remote = {"http": f"/vsicurl/{href}", "https": f"/vsicurl/{href}", "s3": f"/vsis3/{href.removeprefix('s3://')}"}
     options: dict[str, Any] = {"GEOREF_SOURCES": "INTERNAL,PAM"} if beside else {}
     if not overviews:
         options["OVERVIEW_LEVEL"] = "NONE"
+    name, access = reached(href)
+    server = urlsplit(href).netloc if scheme_of(href) in ("http", "https") else None
+    settings = GDAL_OPTIONS | ({} if beside else NO_NEIGHBOURS) | (PAST_THE_CACHE if fresh else {}) | access
     try:
-        with (
-            rasterio.Env(**GDAL_OPTIONS, **({} if beside else NO_NEIGHBOURS), **(PAST_THE_CACHE if fresh else {})),
-            # Not rasterio.open, which takes one driver.
-            DatasetReader(remote.get(scheme) or Path(href), driver=DRIVERS, **options) as source,
-        ):
+        with ExitStack() as stack:
+
+            def opened(**more: str) -> DatasetReader:
+                stack.enter_context(rasterio.Env(**settings | more))
+                # Not rasterio.open, which takes one driver.
+                return stack.enter_context(DatasetReader(name, driver=DRIVERS, **options))
+
+            try:
+                source = opened(**(NO_HEAD if server in _without_head else {}))
+            except RasterioIOError as error:
+                # A signature may be good for GET alone, and some servers know no HEAD.
+                if server is None or server in _without_head or not re.search(REFUSED, str(error)):
+                    raise
+                source = opened(**NO_HEAD | PAST_THE_CACHE)
+                _without_head.add(server)
             yield source
     except CRSError as error:  # no RasterioError
         raise RasterioIOError(f"its CRS cannot be understood: {error}") from error
+
+
+def reached(href: str) -> tuple[str | Path, dict[str, Any]]:
+    """What GDAL calls an address or a path, and its settings for whoever has to be told who asks."""
+    scheme = scheme_of(href)
+    if scheme == "s3":
+        place = href.partition("://")[2]
+        return f"/vsis3/{place}", gdal_settings(place.partition("/")[0])
+    if scheme not in ("http", "https"):
+        return Path(href), {}
+    if headers_for(href):
+        href = direct(href)  # GDAL would take headers to whatever server it is led to
+    settings = {}
+    if headers := headers_for(href):
+        settings["GDAL_HTTP_HEADERS"] = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    if netrc := os.environ.get("NETRC"):
+        settings["GDAL_HTTP_NETRC_FILE"] = netrc
+    return f"/vsicurl/{href}", settings
 
 
 def _code(crs: rasterio.crs.CRS) -> str:

@@ -138,15 +138,17 @@ def _decide(
         offset = round((declared.offset or 0) * 10000) if wanted is None else wanted
         said = f"the {band} asset declares scale {declared.scale:g} and offset {declared.offset or 0:g}"
         user = wanted is not None
-        evidence = (said, *((f"decided by --offset {wanted}",) if user else ()))
-        return NumberRule(offset, False, item.baseline, evidence, user)
+        overrules = user and offset != round((declared.offset or 0) * 10000)
+        against = ", against the evidence" if overrules else ""
+        evidence = (said, *((f"decided by --offset {wanted}{against}",) if user else ()))
+        return NumberRule(offset, False, item.baseline, evidence, user, overrules)
     band = of_product[0]
     claims = {name: _claims(item, packings[name], name) for name in of_product}
     other = next((name for name in of_product if claims[name] and claims[band] and claims[name] != claims[band]), None)
     if other and wanted is None:
         raise SceneError(
             f"item {item.id}: its {band} and {other} assets declare different offsets ({sorted(claims[band])} and "
-            f"{sorted(claims[other])}); decide with --offset 0 or --offset -1000"
+            f"{sorted(claims[other])}); decide with --offset {item.id}=0 or --offset {item.id}=-1000"
         )
     values = persevere(item, band, lambda fresh: read_coarse(_href(item, band, sign), headers[band], fresh))
     known = Evidence(

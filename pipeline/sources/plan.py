@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rsup.pipeline.lattice import Chunk, Window, chunks, count_chunks
 
 from .footprint import box_of, window_in
 from .request import FetchRequest
-from .stac.items import ItemReference
+from .stac.items import ItemReference, LeftOut
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,12 @@ class FetchPlan:
     """All that is stored: `aoi` and the margin."""
     items: tuple[ItemReference, ...]
     """Best first."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What answers the request as well, and lacks what is needed."""
+
+    def of(self, items: Iterable[ItemReference], gone: Iterable[LeftOut]) -> FetchPlan:
+        """The same of the items that can be used, without those that turned out to lack something."""
+        return replace(self, items=tuple(items), left_out=(*self.left_out, *gone))
 
     def chunks(self) -> Iterator[Chunk]:
         """Every chunk of the scene."""
@@ -68,4 +74,5 @@ class FetchPlan:
                 {key: getattr(item, key) for key in ("id", "datetime", "cloud", "tile", "baseline")}
                 for item in self.items
             ],
+            "left_out": [each.to_dict() for each in self.left_out],
         }

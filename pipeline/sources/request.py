@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import calendar
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from rsup.models.base.errors import ArgumentError
 from rsup.models.sensors import DEFAULT, sensor_of
@@ -16,6 +16,7 @@ from rsup.pipeline.public import public_address
 
 from .footprint import Box, utm_of
 from .stac.documents import CATALOG_FILE
+from .stac.interval import interval
 
 Composite = Literal["first", "median"]
 
@@ -27,7 +28,7 @@ class FetchRequest:
     bbox: tuple[float, ...]
     """West, south, east, north in degrees; west > east crosses the antimeridian."""
     date: str
-    """YYYY, YYYY-MM, YYYY-MM-DD, or two of them with a slash; `..` leaves an end open. UTC, ends included."""
+    """A date or time, or two of them with a slash; `..` leaves an end open (stac/interval.py)."""
     output: Path
     catalog: str = "earth-search"
     collection: str = DEFAULT.collections[0]
@@ -41,7 +42,10 @@ class FetchRequest:
     crs: str | None = None
     """Output UTM zone as "EPSG:32633"; None for that of the bbox's centre."""
     offset: str = "auto"
-    """`auto`, or one of the sensor's for all items, whatever they say."""
+    """`auto`: by each item's evidence. Else one of the sensor's for all items, whatever they say, and `ID=VALUE` for
+    one of them; separated by commas."""
+    strict: bool = False
+    """Whether an item that lacks something ends the run; else it is left out."""
     overwrite: bool = False
     chunk: int = 1024
     """Side of a chunk of the store, in pixels."""
@@ -49,6 +53,8 @@ class FetchRequest:
     utm: str = field(init=False, compare=False)
     start: datetime | None = field(init=False, compare=False)
     end: datetime | None = field(init=False, compare=False)
+    offsets: dict[str | None, int] = field(init=False, compare=False)
+    """What `offset` says of items by their ids, and under None of all others."""
 
     def __post_init__(self) -> None:
         def settle(name: str, value: object) -> None:
@@ -56,7 +62,7 @@ class FetchRequest:
 
         settle("box", Box.of(tuple(self.bbox)))
         settle("utm", utm_of(self.box) if self.crs is None else _utm(self.crs))
-        start, end = _interval(self.date)
+        start, end = interval(self.date)
         settle("start", start)
         settle("end", end)
         settle("bands", tuple(self.sensor.common_name(band) or band for band in self.bands))
@@ -68,9 +74,7 @@ class FetchRequest:
             raise ArgumentError(f"--bands {','.join(self.bands)} names a band twice")
         if self.composite not in ("first", "median"):
             raise ArgumentError(f"--composite {self.composite}: choose first or median")
-        offsets = [str(offset) for offset in self.sensor.offsets]
-        if self.offset not in ("auto", *offsets):
-            raise ArgumentError(f"--offset {self.offset}: choose auto, {' or '.join(offsets)}")
+        settle("offsets", _offsets(self.offset, self.sensor))
         if not 0 <= self.max_cloud <= 100:
             raise ArgumentError(f"--max-cloud {self.max_cloud:g} is no percentage: choose 0 to 100")
         if not 64 <= self.chunk <= 8192:
@@ -88,10 +92,33 @@ class FetchRequest:
         """Whose collection it is."""
         return sensor_of(self.collection)
 
-    @property
-    def wanted_offset(self) -> int | None:
-        """`offset` as a number; None for auto."""
-        return None if self.offset == "auto" else int(self.offset)
+    def wanted_offset(self, item_id: str) -> int | None:
+        """What the user decided of an item; None where its evidence decides."""
+        return self.offsets.get(item_id, self.offsets.get(None))
+
+    def check_offsets(self, items: Iterable[str]) -> None:
+        """Raise ArgumentError where `offset` speaks of an item that is none of those found."""
+        if unknown := sorted({name for name in self.offsets if name is not None} - set(items)):
+            raise ArgumentError(
+                f"--offset {unknown[0]}=...: no item of that id is found; --dry-run lists those that are"
+            )
+
+
+def _offsets(text: str, sensor: Sensor) -> dict[str | None, int]:
+    """By item id; under None for all the others. Raises ArgumentError."""
+    known = {str(offset): offset for offset in sensor.offsets}
+    made: dict[str | None, int] = {}
+    for part in (part.strip() for part in text.split(",")):
+        name, found, value = part.rpartition("=")
+        key = name.strip() if found else None
+        if part == "auto" and key not in made:
+            continue
+        if value.strip() not in known or key == "":
+            raise ArgumentError(f"--offset {part}: choose auto, {' or '.join(known)}, or ID=VALUE for one item")
+        if key in made:
+            raise ArgumentError(f"--offset {part}: decides twice of {'the same item' if key else 'all items'}")
+        made[key] = known[value.strip()]
+    return made
 
 
 def _utm(crs: str) -> str:
@@ -99,33 +126,3 @@ def _utm(crs: str) -> str:
     if not match or not 1 <= int(match.group(2)) <= 60:
         raise ArgumentError(f"--crs {crs}: give a UTM zone on WGS 84, EPSG:32601-32660 or EPSG:32701-32760")
     return f"EPSG:{match.group(1)}{match.group(2)}"
-
-
-def _interval(text: str) -> tuple[datetime | None, datetime | None]:
-    """First and last moment of a date or a range of dates."""
-    parts = text.strip().split("/")
-    if len(parts) > 2:
-        raise ArgumentError(f"--date {text}: give one date, or two with a slash between")
-    first, last = parts[0], parts[-1]
-    if first in ("", "..") and last in ("", ".."):
-        raise ArgumentError(f"--date {text}: at least one end must be a date")
-    start = None if first in ("", "..") else _span(first, text)[0]
-    end = None if last in ("", "..") else _span(last, text)[1]
-    if start and end and start > end:
-        raise ArgumentError(f"--date {text} is reversed: it ends before it starts")
-    return start, end
-
-
-def _span(date: str, text: str) -> tuple[datetime, datetime]:
-    """First and last second of a year, month or day."""
-    match = re.fullmatch(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?", date.strip())
-    try:
-        if not match:
-            raise ValueError
-        year, month, day = (int(part) if part else None for part in match.groups())
-        last_month = month or 12
-        last_day = day or calendar.monthrange(cast(int, year), last_month)[1]
-        start = datetime(cast(int, year), month or 1, day or 1, tzinfo=UTC)
-        return start, datetime(cast(int, year), last_month, last_day, 23, 59, 59, 999999, tzinfo=UTC)
-    except ValueError:  # of the calendar as well: no 31st of June
-        raise ArgumentError(f"--date {text}: {date!r} is no date; write YYYY, YYYY-MM or YYYY-MM-DD") from None

@@ -21,6 +21,10 @@ PATIENCE = 120.0
 T = TypeVar("T")
 
 
+class GoneError(SceneError):
+    """An asset that is not where its item says: another attempt will not find it either."""
+
+
 def item_band(item: ItemReference, band: str) -> str:
     """What messages call a band of an item."""
     return f"item {item.id}, band {band}"
@@ -34,6 +38,10 @@ def persevere(item: ItemReference, band: str, action: Callable[[bool], T]) -> T:
             return action(attempt > 0)
         except (RasterioError, OSError) as error:  # of requests too, when signing
             reason = _words(error)
+            if _is_gone(reason):
+                raise GoneError(
+                    f"{item_band(item, band)}: its asset cannot be read ({reason}); it is not where its item says"
+                ) from error
             remedy = _hopeless(reason)
             if remedy or wait is None or time.monotonic() - start > PATIENCE:
                 local = not scheme_of(item.hrefs[band])
@@ -51,14 +59,28 @@ def persevere(item: ItemReference, band: str, action: Callable[[bool], T]) -> T:
 
 def _hopeless(reason: str) -> str | None:
     """What to do where another attempt would end the same; None where one may help."""
-    status = re.search(r"HTTP response code: (\d{3})", reason)
-    if "No such file" in reason or (status and status[1] in ("404", "410")):
-        return "it is not where its item says: leave the item out by --date or --max-cloud"
-    if status and status[1] in ("401", "403"):
-        return "its address needs credentials, or those in it have expired"
+    if _status(reason) in ("401", "403"):
+        return (
+            "its address needs credentials, or those in it have expired: give them in RSUP_HEADERS or ~/.netrc, "
+            "or search its catalogue anew"
+        )
+    if re.search(r"Access ?Denied|Access ?Key|Signature|AWS_SECRET", reason):  # S3 answers in words
+        return (
+            "its bucket needs credentials: give them in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, its server in "
+            "AWS_ENDPOINT_URL, or set AWS_NO_SIGN_REQUEST=YES where everybody may read it"
+        )
     if "in redirect" in reason:
         return "its server leads away from http(s)"
     return None
+
+
+def _is_gone(reason: str) -> bool:
+    return "No such file" in reason or _status(reason) in ("404", "410")
+
+
+def _status(reason: str) -> str | None:
+    found = re.search(r"HTTP response code: (\d{3})", reason)
+    return found[1] if found else None
 
 
 def _words(error: BaseException) -> str:

@@ -30,6 +30,8 @@ class Made:
         self.blank: set[str] = set()
         """Items without a pixel; `broken` ones cannot be read."""
         self.broken: set[str] = set()
+        self.lacking: list[dict[str, str]] = []
+        """What fetch says of items that it has left out."""
         self.fetched: list[str] = []
         self.upscaled: list[str] = []
 
@@ -39,9 +41,9 @@ class Made:
                 raise NothingFoundError("nothing", None)
             return [SimpleNamespace(id=name, hrefs={}) for name in self.items[unit.interval.name]]
 
-        return SimpleNamespace(units=job.units, ask=lambda interval: None, items=items)
+        return SimpleNamespace(units=job.units, ask=lambda interval: None, items=items, left_out=lambda unit: [])
 
-    def fetch(self, plan: FetchPlan, progress: object) -> None:
+    def fetch(self, plan: FetchPlan, progress: object) -> dict[str, Any]:
         names = [item.id for item in plan.items]
         if self.broken & set(names):
             raise SceneError(f"item {names[0]} cannot be read")
@@ -50,6 +52,7 @@ class Made:
         if not plan.request.output.exists():
             self.fetched.append(plan.request.output.stem)
             write_store(plan.request.output, " ".join(names))
+        return {"left_out": self.lacking}
 
     def upscale(self, request: UpscaleRequest, workers: object) -> None:
         said = (request.scene / "zarr.json").read_text()

@@ -1,7 +1,8 @@
 """A faulty catalogue: stands in front of a real STAC API and its files, and misbehaves as its address says.
 
 Run as `python faults.py API FOLDER PORT`. http://127.0.0.1:PORT/FAULT/TOKEN is the root of a catalogue with that
-fault; a fault that counts requests counts them for each token by itself. What is not faulty is passed on.
+fault; a fault that counts requests counts them for each token by itself. `item-404/ID` lacks the files of one item,
+`private/TOKEN` wants the bearer of s3cr3t-TOKEN. What is not faulty is passed on.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class FaultyCatalogue:
         if fault in ("throttled", "flaky") and self._refuses(f"{fault}/{token}"):
             status = 429 if fault == "throttled" else 503
             return PlainTextResponse("not now", status, {"Retry-After": "0"})
+        if fault == "private" and request.headers.get("Authorization") != f"Bearer s3cr3t-{token}":
+            return PlainTextResponse("who are you?", 401)
         if fault == "html":
             return HTMLResponse("<html><body>Please log in</body></html>")
         body = await request.body()
@@ -67,10 +70,14 @@ class FaultyCatalogue:
     async def file(self, request: Request) -> Response:
         """GET or HEAD /files/FAULT/TOKEN/PATH: an asset, with its fault."""
         fault, token, path = (request.path_params[name] for name in ("fault", "token", "path"))
-        if fault == "asset-404":
+        if fault == "asset-404" or (fault == "item-404" and path.startswith(f"{token}/")):
             return PlainTextResponse("no such object", 404)
         if fault == "asset-500" or (fault == "asset-flaky" and self._refuses(f"{fault}/{token}/{path}")):
             return PlainTextResponse("the store broke", 500 if fault == "asset-500" else 503)
+        if fault == "head-refused" and request.method == "HEAD":
+            return PlainTextResponse("forbidden", 403)
+        if fault == "private" and request.headers.get("Authorization") != f"Bearer s3cr3t-{token}":
+            return PlainTextResponse("who are you?", 401)
         source = self._folder / path
         if fault == "asset-truncated":
             # Promises the whole file and hangs up half way: the server sees that bytes are missing and closes.
@@ -121,6 +128,9 @@ def _local_files(item: dict[str, Any], _: str) -> None:
 
 _SPOILERS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "asset-404": _move_assets,
+    "item-404": _move_assets,
+    "head-refused": _move_assets,
+    "private": _move_assets,
     "asset-500": _move_assets,
     "asset-flaky": _move_assets,
     "asset-truncated": _move_assets,

@@ -173,6 +173,51 @@ def test_an_asset_that_cannot_be_had_is_named_and_an_old_scene_stays(
     assert files(old) == {"zarr.json": b"{}"}
 
 
+def test_one_item_s_files_are_gone_and_the_others_make_the_scene(
+    ask: Ask, faulty: Faulty, archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    healthy = ask(catalog=faulty("asset-flaky"), output=tmp_path / "healthy.zarr")
+    gone = healthy["items"][0]
+    result = ask(catalog=faulty("item-404", gone))
+    assert result["items"] == healthy["items"][1:] and [each["id"] for each in result["left_out"]] == [gone]
+    assert f"left out: item {gone}, band " in capsys.readouterr().err
+    refused(
+        ask,
+        SceneError,
+        rf"item {gone}, band \w+: its asset cannot be read \(HTTP response code: 404\); it is not where its item says$",
+        catalog=faulty("item-404", gone),
+        output=tmp_path / "strict.zarr",
+        strict=True,
+    )
+
+
+def test_presigned_addresses_that_refuse_head_are_read(ask: Ask, faulty: Faulty, tmp_path: Path) -> None:
+    refusing = ask(catalog=faulty("head-refused"))
+    healthy = ask(catalog=faulty("asset-flaky"), output=tmp_path / "healthy.zarr")
+    same = ("items", "valid_percent", "dark_pixels")
+    assert [refusing[key] for key in same] == [healthy[key] for key in same]
+
+
+def test_a_private_catalogue_is_read_with_headers_of_the_environment_and_keeps_none(
+    archive: Archive, faulty: Faulty, rsup: Rsup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RSUP_HEADERS", raising=False)
+    catalogue = faulty("private")
+    secret = f"s3cr3t-{catalogue.rpartition('/')[2]}"
+    refused = rsup(*command(archive, catalogue, tmp_path / "a.zarr"))
+    assert refused.returncode == 4 and "answered HTTP 401: it wants credentials" in refused.stderr
+    assert "RSUP_HEADERS or ~/.netrc" in refused.stderr and not (tmp_path / "a.zarr").exists()
+    monkeypatch.setenv("RSUP_HEADERS", "Authorization: Bearer s3cr3t-wrong")
+    refused = rsup(*command(archive, catalogue, tmp_path / "a.zarr"))
+    assert refused.returncode == 4 and "s3cr3t" not in refused.stderr
+    monkeypatch.setenv("RSUP_HEADERS", f"Authorization: Bearer {secret}")
+    done = rsup(*command(archive, catalogue, tmp_path / "a.zarr"))
+    assert done.returncode == 0 and "RSUP_HEADERS: Authorization is sent to 127.0.0.1:" in done.stderr
+    assert "s3cr3t" not in done.stdout + done.stderr
+    assert not [name for name, content in files(tmp_path).items() if b"s3cr3t" in content]
+    assert json.loads(done.stdout)["valid_percent"] > 0
+
+
 def test_ids_that_climb_out_of_folders_are_labels(ask: Ask, faulty: Faulty, tmp_path: Path) -> None:
     """Nothing is written but the store, whatever items are called."""
     inner = tmp_path / "a" / "b"

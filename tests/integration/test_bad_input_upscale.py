@@ -165,9 +165,11 @@ SPOILERS: dict[str, tuple[Callable[[Path], object], str]] = {
         "has no CRS; give it its UTM zone",
     ),
     "CRS is a number": (lambda store: edit(store, "spatial_ref", attributes={"crs_wkt": 7}), "cannot be understood"),
-    "int16": (lambda store: edit(store, "red", data_type="int16"), "red is int16, not uint16"),
-    "NaN": (lambda store: edit(store, "red", data_type="float32", fill_value="NaN"), "red is float32, not uint16"),
-    "scale is text": (lambda store: edit(store, "red", attributes={"scale_factor": "tiny"}), "are no numbers"),
+    "pictures": (lambda store: edit(store, "red", data_type="uint8"), "red is uint8: a picture, not reflectance"),
+    "scale is text": (
+        lambda store: edit(store, "red", attributes={"scale_factor": "tiny"}),
+        "a scale that is no number",
+    ),
     "no GeoTransform": (
         lambda store: (shutil.rmtree(store / "x"), edit(store, "spatial_ref", attributes={"GeoTransform": "a b"})),
         "does not say where its pixels lie",

@@ -13,18 +13,20 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from rsup.models.base.errors import ArgumentError, CatalogError
 from rsup.models.sensors.profile import Sensor
+from rsup.pipeline.places import credentials
 from rsup.pipeline.public import public_address
 from rsup.pipeline.sources.footprint import Box
 
-from .documents import CATALOG_FILE, Asset, Dated, Item, Node, problem
+from .documents import CATALOG_FILE, Dated, Item, Node, problem
 from .io import CatalogIO, is_web
-from .items import ItemReference, distinct
+from .items import ItemReference, LeftOut, distinct
 from .nearby import Nearby
-from .search import Question, features, resolve
+from .references import Candidate, reference, stamp
+from .search import Question, features
 
 CATALOGS = {
     "earth-search": "https://earth-search.aws.element84.com/v1",
@@ -49,18 +51,10 @@ class Query:
     max_cloud: float
     """Percent of the whole item."""
     bands: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """An item that was asked for, its assets not looked at yet."""
-
-    item: Item
-    document: dict[str, Any]
-    base: str
-    """The address that its relative hrefs start from."""
-    address: str | None
-    """Where it lies itself; None where nothing says so."""
+    classified: bool = False
+    """Whether items are of no use without their scene classification."""
+    strict: bool = False
+    """Whether an item that lacks something ends the search; else it is left out."""
 
 
 class NothingFoundError(CatalogError):
@@ -78,10 +72,12 @@ class Listing:
 
     root: Path | None
     """The folder that a local catalogue may not leave."""
-    candidates: tuple[_Candidate, ...]
-    _read: dict[tuple[str, str, tuple[str, ...]], ItemReference] = field(default_factory=dict, compare=False)
+    candidates: tuple[Candidate, ...]
+    _read: dict[tuple[object, ...], ItemReference | LeftOut] = field(default_factory=dict, compare=False)
     """What has been asked for already."""
-    _sorted: dict[tuple[object, ...], list[ItemReference]] = field(default_factory=dict, compare=False)
+    _sorted: dict[tuple[object, ...], tuple[list[ItemReference], list[LeftOut]]] = field(
+        default_factory=dict, compare=False
+    )
     """What has been chosen already: neighbouring ground has the same items."""
 
     @cached_property
@@ -91,16 +87,24 @@ class Listing:
     def choose(self, query: Query) -> list[ItemReference]:
         """Distinct items that meet the query, least cloud first, then by date and id.
 
-        Raises NothingFoundError where there is none, and CatalogError for one that is not as it must be.
+        Raises NothingFoundError where there is none, ArgumentError where none has what `query` needs beside bands, and
+        CatalogError for one that is not as it must be, or where none is left of those that lack something.
         """
+        return list(self._chosen(query)[0])
+
+    def left_out(self, query: Query) -> list[LeftOut]:
+        """The items that would meet the query as well, had they what it needs, by id. Raises as `choose`."""
+        return list(self._chosen(query)[1])
+
+    def _chosen(self, query: Query) -> tuple[list[ItemReference], list[LeftOut]]:
         near = self._nearby.around(query.box)
         listed = tuple(number for number in near if _is_asked_for(self.candidates[number].item, query))
-        asked = listed, query.collection, query.bands, query.max_cloud
+        asked = listed, query.collection, query.bands, query.max_cloud, query.classified, query.strict
         if asked not in self._sorted:
             self._sorted[asked] = self._best([self.candidates[number] for number in listed], query)
-        return list(self._sorted[asked])
+        return self._sorted[asked]
 
-    def _best(self, listed: list[_Candidate], query: Query) -> list[ItemReference]:
+    def _best(self, listed: list[Candidate], query: Query) -> tuple[list[ItemReference], list[LeftOut]]:
         """Of those that meet the query, but for their cloud."""
         clear = [each for each in listed if (each.item.properties.cloud or 0.0) <= query.max_cloud]
         if not clear:
@@ -108,18 +112,33 @@ class Listing:
             newest = max((item.moment for item in cloudy), default=None)
             raise NothingFoundError(f"{public_address(query.catalog)} {_nothing_found(query, cloudy)}", newest)
         with _naming(query.catalog):
-            found = [self._reference(each, query) for each in clear]
+            read = [self._reference(each, query) for each in clear]
+            found = [each for each in read if isinstance(each, ItemReference)]
+            lacking = sorted((each for each in read if isinstance(each, LeftOut)), key=lambda each: each.id)
+            if lacking and (query.strict or not found):
+                _refuse(lacking, found)
         unknown_last = 101.0
-        return sorted(
+        best = sorted(
             distinct(found),
             key=lambda item: (unknown_last if item.cloud is None else item.cloud, item.datetime, item.id),
         )
+        return best, lacking
 
-    def _reference(self, each: _Candidate, query: Query) -> ItemReference:
-        asked = each.item.id, query.collection, query.bands
+    def _reference(self, each: Candidate, query: Query) -> ItemReference | LeftOut:
+        asked = each.item.id, query.collection, query.bands, query.classified
         if asked not in self._read:
-            self._read[asked] = _reference(each, self.root, query)
+            self._read[asked] = reference(each, self.root, query.sensor, query.bands, query.classified)
         return self._read[asked]
+
+
+def _refuse(lacking: list[LeftOut], found: list[ItemReference]) -> None:
+    """Raise for items that lack something, where that ends the search."""
+    if not found and all(each.blind for each in lacking):
+        raise ArgumentError(
+            f"--mask-clouds needs scene classification, which no item found has ({lacking[0].id}); do without it"
+        )
+    others = "" if found or len(lacking) == 1 else f"; nor can any of the other {len(lacking) - 1} items be used"
+    raise CatalogError(f"{lacking[0].reason}{others}")
 
 
 def search(query: Query) -> list[ItemReference]:
@@ -136,6 +155,7 @@ def ask(query: Query) -> Listing:
     Raises CatalogError where the catalogue cannot be asked or answers nonsense.
     """
     href, root = locate(query.catalog)
+    credentials.trust(href if root is None else None)
     with _naming(query.catalog), CatalogIO() as io:
         return Listing(root, tuple(_candidates(io, href, root, query)))
 
@@ -173,9 +193,9 @@ def locate(catalog: str) -> tuple[str, Path | None]:
     )
 
 
-def _candidates(io: CatalogIO, href: str, root: Path | None, query: Query) -> Iterator[_Candidate]:
+def _candidates(io: CatalogIO, href: str, root: Path | None, query: Query) -> Iterator[Candidate]:
     """The items of the collection, ground and time asked for, each once."""
-    interval = "/".join(_stamp(moment) or ".." for moment in (query.start, query.end))
+    interval = "/".join(stamp(moment) or ".." for moment in (query.start, query.end))
     seen: set[str] = set()
     question = Question(query.collection, query.box, interval)
     for document, found_in, alone in features(io, href, root, question):
@@ -191,58 +211,13 @@ def _candidates(io: CatalogIO, href: str, root: Path | None, query: Query) -> It
         if item.id not in seen and (item.geometry is None or item.geometry.touches(query.box)):
             seen.add(item.id)
             address = found_in if alone else _self_address(document, found_in)
-            yield _Candidate(item, document, found_in if root or address is None else address, address)
+            yield Candidate(item, document, found_in if root or address is None else address, address)
 
 
 def _named(document: dict[str, Any]) -> str:
     """An item that may be anything, for a sentence."""
     name = document.get("id")
     return f"item {name[:100]!r}" if isinstance(name, str) and name else "an item without an id"
-
-
-def _reference(candidate: _Candidate, root: Path | None, query: Query) -> ItemReference:
-    """The item in rsup's words. Raises CatalogError where it lacks a band or an asset is not as it must be."""
-    item, document, base, sensor = candidate.item, candidate.document, candidate.base, query.sensor
-    try:
-        assets = document.get("assets")
-        if not isinstance(assets, dict):
-            raise CatalogError("assets: must be an object")
-        keys = {band.name: key for band in sensor.layers for key in reversed(band.names) if key in assets}
-        evidence = next((band for band in (*sensor.evidence_bands, *query.bands) if band in keys), None)
-        missing = [band for band in query.bands if band not in keys]
-        if missing or evidence is None:
-            tried = ", ".join(sensor.band(missing[0]).asset_keys)
-            raise CatalogError(f"has no asset for band {missing[0]} (looked for {tried})")
-        classes = [sensor.classification] if sensor.classification in keys else []
-        wanted = dict.fromkeys((*query.bands, evidence, *classes))
-        described = {band: _asset(keys[band], assets[keys[band]]) for band in wanted}
-        hrefs = {band: _unsigned(resolve(asset.href, base, root)) for band, asset in described.items()}
-        xml = next((key for key in sensor.metadata_assets if key in assets), None)
-        metadata = _unsigned(resolve(_asset(xml, assets[xml]).href, base, root)) if xml else None
-    except CatalogError as error:
-        raise CatalogError(f"item {item.id} {error}") from error
-    properties = document["properties"]
-    identity = sensor.identify(item.id, properties)
-    return ItemReference(
-        sensor=sensor,
-        id=item.id,
-        collection=item.collection,
-        datetime=_stamp(item.moment) or "",
-        cloud=item.properties.cloud,
-        platform=identity.platform,
-        tile=identity.tile,
-        segment=identity.segment,
-        baseline=identity.baseline,
-        generation=identity.generation,
-        geometry=item.geometry,
-        hrefs=hrefs,
-        assets={band: asset.described() for band, asset in described.items()},
-        evidence_band=evidence,
-        product_metadata=metadata,
-        properties={k: v for k, v in properties.items() if k.split(":")[0] in sensor.kept_properties},
-        public_href=None if candidate.address is None else _stored(candidate.address, root),
-        public_hrefs={band: _stored(address, root) for band, address in hrefs.items()},
-    )
 
 
 def _self_address(document: dict[str, Any], found_in: str) -> str | None:
@@ -255,32 +230,8 @@ def _self_address(document: dict[str, Any], found_in: str) -> str | None:
     return None
 
 
-def _asset(key: str, fields: Any) -> Asset:
-    try:
-        return Asset.model_validate(fields)
-    except ValueError as error:
-        raise CatalogError(f"has an asset {key} that is not as STAC has it ({problem(error)})") from error
-
-
-def _stored(address: str, root: Path | None) -> str:
-    """An address as it may be stored: without secrets, and relative to the folder of a local catalogue."""
-    path = Path(address)
-    return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else public_address(address)
-
-
-def _unsigned(href: str) -> str:
-    """An Azure href without its signature, which expires in under an hour and is made anew when reading."""
-    parts = urlsplit(href)
-    azure = (parts.hostname or "").endswith(".blob.core.windows.net")
-    return parts._replace(query="").geturl() if azure else href
-
-
-def _stamp(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
-
-
 def _nothing_found(query: Query, cloudy: list[Item]) -> str:
-    date = "/".join((_stamp(moment) or "..")[:10] for moment in (query.start, query.end))
+    date = "/".join((stamp(moment) or "..")[:10] for moment in (query.start, query.end))
     asked = f"has no {query.collection} item over {query.bbox} in {date}"
     if not cloudy:
         return f"{asked}; widen --date, or check --bbox and --collection"

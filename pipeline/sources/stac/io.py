@@ -25,6 +25,7 @@ from urllib3.exceptions import HTTPError
 
 from rsup.models.base.errors import CatalogError
 from rsup.models.base.progress import say
+from rsup.pipeline.places.credentials import auth_for, headers_for
 from rsup.pipeline.public import printable, public_address, public_text
 
 TIMEOUT = (10.0, 30.0)
@@ -143,7 +144,14 @@ class CatalogIO:
         """The answer, after redirects inside the same server; they keep method and body, which libraries drop."""
         for _ in range(REDIRECTS):
             response = self._session.request(
-                method, address, timeout=TIMEOUT, stream=True, allow_redirects=False, **what
+                method,
+                address,
+                timeout=TIMEOUT,
+                stream=True,
+                allow_redirects=False,
+                headers=headers_for(address),
+                auth=auth_for(address),
+                **what,
             )
             target = self._session.get_redirect_target(response)
             if target is None:
@@ -193,6 +201,11 @@ def _body(response: requests.Response) -> bytes:
     """The bytes of an answer, decompressed; raises CatalogError for one that is none or too long."""
     if response.status_code == 429:
         raise CatalogError("asks to be left alone for a while (HTTP 429); try again later")
+    if response.status_code in (401, 403):
+        raise CatalogError(
+            f"answered HTTP {response.status_code}: it wants credentials, or those it was given are wrong or have "
+            "expired; give them in RSUP_HEADERS or ~/.netrc"
+        )
     if not 200 <= response.status_code < 300:
         advice = "try again later" if response.status_code >= 500 else "check --catalog"
         raise CatalogError(f"answered HTTP {response.status_code}; {advice}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
@@ -55,21 +55,45 @@ class ItemReference:
     """The item itself, to be stored: without secrets; relative to the catalogue where that is a folder."""
     public_hrefs: dict[str, str] = field(default_factory=dict)
     """`hrefs`, to be stored."""
+    spares: tuple[ItemReference, ...] = field(default=(), repr=False)
+    """What else shows the same acquisition, best first, should this one's files be gone."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An item that answers the request and lacks what is needed of it."""
+
+    id: str
+    reason: str
+    """A sentence that names it, without secrets."""
+    blind: bool = False
+    """Whether what it lacks is the scene classification, which not every request needs."""
+
+    def to_dict(self) -> dict[str, str]:
+        """As scenes and mosaics record it."""
+        return {"id": self.id, "reason": self.reason}
 
 
 def distinct(items: Iterable[ItemReference]) -> list[ItemReference]:
     """Drop items that show an acquisition that a better item shows: each has one vote, however often it is listed.
+
+    The better one keeps them as its spares.
 
     Better is the higher baseline, then the later product, then the later id. One acquisition is what a platform saw of
     a tile in one pass; downlink segments, which share the tile's ground between them, are told apart by their
     datastrips or else by their footprints.
     """
     kept: dict[str | None, list[ItemReference]] = defaultdict(list)
+    spares: dict[str, list[ItemReference]] = defaultdict(list)
     for item in sorted(items, key=_goodness, reverse=True):
         near = chain(*kept.values()) if item.tile is None else chain(kept[item.tile], kept[None])
-        if not any(_same_acquisition(item, better) for better in near):
+        better = next((each for each in near if _same_acquisition(item, each)), None)
+        if better is None:
             kept[item.tile].append(item)
-    return list(chain(*kept.values()))
+        elif item.id != better.id:
+            spares[better.id].append(item)
+    best = chain(*kept.values())
+    return [replace(item, spares=tuple(spares[item.id])) if item.id in spares else item for item in best]
 
 
 def _goodness(item: ItemReference) -> tuple[str, tuple[str, ...], str]:

@@ -112,7 +112,7 @@ def test_its_options_are_its_own(made: Sensor, catalog: Path, tmp_path: Path) ->
     plain = {"bbox": (15.0, 46.0, 15.1, 46.1), "date": "2001", "output": tmp_path / "s.zarr", "collection": "made-l2"}
     with pytest.raises(ArgumentError, match="--bands red: choose from pan, heat"):
         FetchRequest(**plain, bands=("red", "pan"))
-    with pytest.raises(ArgumentError, match="--offset -1000: choose auto, 0$"):
+    with pytest.raises(ArgumentError, match="--offset -1000: choose auto, 0, or ID=VALUE for one item$"):
         FetchRequest(**plain, bands=("pan",), offset="-1000")
     with pytest.raises(ArgumentError, match="--mask-clouds"):
         fetch(FetchRequest(**plain, bands=("pan",), mask_clouds=True, crs="EPSG:32633", catalog=str(catalog)))

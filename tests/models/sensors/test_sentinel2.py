@@ -92,6 +92,29 @@ def test_evidence_that_disagrees_is_left_to_the_user(
     assert decide("item", properties, asset, dark, wanted=0).offset == 0
 
 
+@pytest.mark.parametrize(
+    ("properties", "asset", "dark", "wanted", "overrules"),
+    [
+        (NEW, NONE, 1050.0, -1000, False),
+        (NEW, NONE, 1050.0, 0, True),
+        (OLD, NONE, 300.0, 0, False),
+        (OLD, NONE, 300.0, -1000, True),
+        (NEW, MINUS, 250.0, 0, False),  # what is said and the dark pixels disagree: the user decides
+        (NEW, MINUS, 250.0, -1000, True),  # a hundredth of the ground darker than black
+        (NEW | APPLIED, MINUS, 2500.0, 0, False),
+        (NEW | APPLIED, MINUS, 2500.0, -1000, False),
+        ({}, NONE, 1500.0, 0, False),
+        ({}, NONE, None, -1000, False),
+    ],
+)
+def test_a_user_s_word_counts_and_what_it_contradicts_is_known(
+    properties: dict[str, Any], asset: dict[str, Any], dark: float | None, wanted: int, overrules: bool
+) -> None:
+    decision = decide("item", properties, asset, dark, wanted=wanted)
+    assert (decision.offset, decision.by_user, decision.overrules) == (wanted, True, overrules)
+    assert decision.evidence[-1] == f"decided by --offset {wanted}{', against the evidence' if overrules else ''}"
+
+
 def test_product_metadata_stands_in_for_the_baseline() -> None:
     assert decide("item", {}, NONE, 1100.0, product=-1000).offset == -1000
     with pytest.raises(SceneError, match="product metadata: -1000; dark pixels"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -115,6 +116,14 @@ def test_a_unit_without_items_is_looked_at_again(job: Job, made: Made) -> None:
                               + "/unit.json", "job.json"]  # fmt: skip
     made.items["2024-06"] = june
     assert became(run(job, ALL)) == {"empty": 1, "done": 1}
+
+
+def test_what_was_left_out_of_a_unit_is_recorded_and_done_for_all_that(job: Job, made: Made) -> None:
+    made.lacking = [{"id": "gone", "reason": "item gone, band red: it is not where its item says"}]
+    assert became(run(job, ALL)) == {"done": 2}
+    records = [json.loads(said) for name, said in files(job.output).items() if name.endswith("unit.json")]
+    assert len(records) == 2 and all(record["left_out"] == made.lacking for record in records)
+    assert became(run(job, ALL)) == {"already_done": 2}
 
 
 def test_a_failure_stops_no_other_unit_and_is_tried_again_when_it_is_told(job: Job, made: Made) -> None:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from places import SHARED
 from pyproj import Transformer
 
-from rsup.models.base.errors import ArgumentError, OutputError, SceneError
+from rsup.models.base.errors import ArgumentError, CatalogError, OutputError, SceneError
 from rsup.pipeline.jobs.fetch import MARGIN, plan, run
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
@@ -432,13 +433,159 @@ def test_nothing_left_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*scene*"))
 
 
+def rewrite(folder: Path, item_id: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what a catalogue on disk says of an item."""
+    path = folder / item_id / "item.json"
+    item = json.loads(path.read_text())
+    change(item)
+    path.write_text(json.dumps(item))
+
+
 def test_masking_without_classes_is_refused(tmp_path: Path) -> None:
-    item = add_item(tmp_path, "a", flat(1500))
-    del item["assets"]["scl"]
-    (tmp_path / "a" / "item.json").write_text(json.dumps(item))
-    with pytest.raises(ArgumentError, match="--mask-clouds needs scene classification"):
+    add_item(tmp_path, "a", flat(1500))
+    rewrite(tmp_path, "a", lambda item: item["assets"].pop("scl"))
+    with pytest.raises(ArgumentError, match="--mask-clouds needs scene classification, which no item found has"):
         fetch(tmp_path, mask_clouds=True)
     assert not stored_array(fetch(tmp_path), "scl").any()
+
+
+LACKS: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
+    "no such band": (
+        lambda folder: rewrite(folder, "best", lambda item: item["assets"].pop("green")),
+        {},
+        "item best has no asset for band green (looked for green, B03, B03_10m)",
+    ),
+    "no classes": (
+        lambda folder: rewrite(folder, "best", lambda item: item["assets"].pop("scl")),
+        {"mask_clouds": True},
+        "item best has no scene classification, which --mask-clouds needs",
+    ),
+    "a file gone": (
+        lambda folder: (folder / "best" / "red.tif").unlink(),
+        {},
+        "item best, band red: its asset cannot be read (No such file or directory); it is not where its item says",
+    ),
+}
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_what_one_item_lacks_costs_that_item(lack: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The other's pixels, the same as if it were alone; the loss said, kept in the scene and in its mosaic's item."""
+    spoil, options, reason = LACKS[lack]
+    add_item(tmp_path / "both", "best", flat(1500), **{"eo:cloud_cover": 1})
+    add_item(tmp_path / "both", "other", ramps())
+    add_item(tmp_path / "alone", "other", ramps())
+    spoil(tmp_path / "both")
+    alone = fetch(tmp_path / "alone", **options)
+    capsys.readouterr()
+    scene = fetch(tmp_path / "both", **options)
+    assert capsys.readouterr().err.count(f"left out: {reason} (--strict would stop here)") == 1
+    np.testing.assert_array_equal(scene.read(scene.bands, scene.window), alone.read(scene.bands, scene.window))
+    assert [item["id"] for item in scene.attributes["items"]] == ["other"]
+    assert np.unique(stored_array(scene, "source")).tolist() == [1]
+    assert scene.attributes["left_out"] == [{"id": "best", "reason": reason}]
+    upscale(UpscaleRequest(scene.path, 4, tmp_path / "m", "nearest", ("red",), device="cpu"))
+    made = json.loads((tmp_path / "m" / "scene_x4.json").read_text())
+    assert made["properties"]["rsup:left_out"] == [{"id": "best", "reason": reason}]
+    assert made["properties"]["rsup:sources"] == ["other"]
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_who_wants_the_stop_asks_for_it(lack: str, tmp_path: Path) -> None:
+    spoil, options, reason = LACKS[lack]
+    add_item(tmp_path, "best", flat(1500), **{"eo:cloud_cover": 1})
+    add_item(tmp_path, "other", ramps())
+    spoil(tmp_path)
+    with pytest.raises((SceneError, CatalogError)) as stopped:
+        fetch(tmp_path, strict=True, **options)
+    assert reason in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("lack", ["no such band", "a file gone"])
+def test_where_no_item_is_left_there_is_one_sentence(lack: str, tmp_path: Path) -> None:
+    for name in ("best", "other"):
+        add_item(tmp_path, name, flat(1500))
+        if lack == "a file gone":
+            (tmp_path / name / "red.tif").unlink()
+        else:
+            rewrite(tmp_path, name, lambda item: item["assets"].pop("red"))
+    with pytest.raises((SceneError, CatalogError)) as stopped:
+        fetch(tmp_path)
+    said = str(stopped.value)
+    assert "item best" in said and said.endswith("; nor can any of the other 1 items be used")
+    assert "again" not in said and "\n" not in said and not (tmp_path / "scene.zarr").exists()
+
+
+def test_an_item_that_goes_while_a_run_is_stopped_is_mixed_into_nothing(tmp_path: Path) -> None:
+    """Chunks that were made with it are made again without; with it back, a finished scene is not touched."""
+    add_item(tmp_path, "best", flat(1500), **{"eo:cloud_cover": 1})
+    add_item(tmp_path, "other", ramps())
+    asked = FetchRequest(BBOX, "2024-06", tmp_path / "scene.zarr", str(tmp_path), bands=("red", "green"), chunk=128)
+
+    class StopError(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == total - 1:
+            raise StopError
+
+    with pytest.raises(StopError):
+        run(plan(asked), stop)
+    (tmp_path / "best" / "red.tif").rename(tmp_path / "red.tif")
+    summary = run(plan(asked), lambda done, total: None)
+    assert summary["items"] == ["other"] and [each["id"] for each in summary["left_out"]] == ["best"]
+    scene = open_scene(asked.output)
+    np.testing.assert_array_equal(scene.read(("red",), AOI)[0], ramps()["red"][AOI.within(GROUND)])
+    (tmp_path / "red.tif").rename(tmp_path / "best" / "red.tif")
+    again = run(plan(asked), lambda done, total: None)
+    assert again["already_done"] and again["left_out"] == summary["left_out"] and again["items"] == ["other"]
+
+
+def test_the_same_acquisition_in_an_older_listing_takes_the_place_of_files_that_are_gone(tmp_path: Path) -> None:
+    """And alone of the two has its vote where they are there."""
+    same = {"datetime": "2024-06-10T10:00:00Z", "platform": "sentinel-2b", "grid:code": "MGRS-33TWL"}
+    add_item(tmp_path, "old", ramps(), **same)
+    add_item(tmp_path, "new", flat(1500), **same | {"s2:processing_baseline": "05.11"})
+    assert [item["id"] for item in fetch(tmp_path, output=tmp_path / "a.zarr").attributes["items"]] == ["new"]
+    (tmp_path / "new" / "green.tif").unlink()
+    scene = fetch(tmp_path, output=tmp_path / "b.zarr")
+    assert [item["id"] for item in scene.attributes["items"]] == ["old"]
+    assert [each["id"] for each in scene.attributes["left_out"]] == ["new"]
+    np.testing.assert_array_equal(scene.read(("red",), AOI)[0], ramps()["red"][AOI.within(GROUND)])
+
+
+def test_all_items_that_somebody_has_to_decide_of_are_named_at_once(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        add_item(tmp_path, name, flat(500 if name != "b" else 1500))
+    with pytest.raises(SceneError, match=r"^a: .*disagrees.*--offset a=0 .* \(so are 2 items: a, c\)$"):
+        fetch(tmp_path)
+    assert [item["offset"] for item in fetch(tmp_path, offset="a=0,c=0").attributes["items"]] == [0, -1000, 0]
+
+
+def test_offsets_are_decided_item_by_item(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """West: the 1000 is off, whatever it says. East: it is on. Truth + 1000 everywhere, if the west is decided."""
+    half = GROUND.width // 2 // 2 * 2
+    truth = np.random.default_rng(0).integers(200, 900, (GROUND.height, GROUND.width)).astype(np.uint16)
+    west, east = replace(GROUND, width=half), replace(GROUND, col=GROUND.col + half, width=GROUND.width - half)
+    add_item(tmp_path, "west", dict.fromkeys(("red", "green"), truth[:, :half]), west)
+    add_item(tmp_path, "east", dict.fromkeys(("red", "green"), truth[:, half:] + np.uint16(1000)), east)
+    with pytest.raises(SceneError, match=r"west: .*disagrees .*decide for it with --offset west=0 \(.*for all items"):
+        fetch(tmp_path)
+    with pytest.raises(ArgumentError, match="--offset nobody=...: no item of that id is found; --dry-run lists"):
+        fetch(tmp_path, offset="nobody=0")
+    capsys.readouterr()
+    for name, offset in (("one", "west=0"), ("rest", "0,east=-1000")):
+        scene = fetch(tmp_path, output=tmp_path / f"{name}.zarr", offset=offset)
+        assert "contradicts" not in capsys.readouterr().err
+        np.testing.assert_array_equal(scene.read(("red",), AOI)[0], truth[AOI.within(GROUND)] + 1000)
+    scene = fetch(tmp_path, output=tmp_path / "all.zarr", offset="0")
+    said = capsys.readouterr().err
+    assert "--offset 0 contradicts the evidence of 1 of 2 items, and counts all the same (item east: " in said
+    evidence = {item["id"]: item["evidence"][-1] for item in scene.attributes["items"]}
+    assert evidence == {
+        "west": "decided by --offset 0",
+        "east": "decided by --offset 0, against the evidence",
+    }
 
 
 def test_the_catalogue_s_word_on_the_grid_is_not_needed(tmp_path: Path) -> None:

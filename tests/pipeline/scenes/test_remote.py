@@ -90,7 +90,7 @@ def test_what_is_not_there_or_no_scene_is_one_sentence(on_s3: Bucket, web: str) 
 
 
 def test_a_broken_line_is_said_with_what_to_do(bucket: Bucket, tmp_path: Path) -> None:
-    tiff(tmp_path / "odd.tif", numbers(), nodata=7)
+    tiff(tmp_path / "odd.tif", numbers(), crs="EPSG:3857")
     upload({tmp_path / "odd.tif": ObjectPath(bucket.name, "odd.tif")})
     with pytest.raises(SceneError, match="copy it to this machine and give that") as caught:
         open_scene(scene_place(bucket.address("odd.tif")))

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from buckets import Bucket
 
 from rsup.models.base.errors import SceneError
 from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.pipeline.lattice import Window
+from rsup.pipeline.places import credentials
 from rsup.pipeline.sources import remote, retry
 from rsup.pipeline.sources.asset_file import GDAL_OPTIONS, check_whole, read_coarse, read_header
 from rsup.pipeline.sources.assets import inspect, quiet, read
@@ -216,7 +218,7 @@ def test_what_no_second_attempt_helps_is_not_tried_again(server: Server, status:
     server.fault = refuse
     with pytest.raises(SceneError, match=rf"HTTP response code: {status}\); .*{words}") as failure:
         fetched(f"http://{server.address}/red.tif")
-    assert "again" not in str(failure.value) and len(asked) <= 2
+    assert "again" not in str(failure.value) and asked.count("HEAD") <= 1 and len(asked) <= 4
     with pytest.raises(SceneError, match="No such file or directory.; it is not where its item says"):
         fetched(str(server.folder / "gone.tif"))
 
@@ -240,6 +242,139 @@ def test_credentials_in_an_address_are_used_and_its_length_is_checked(server: Se
     with quiet():
         known = inspect(item(href, None, f"http://me:p%40ss@{server.address}/MTD.xml"), None, False)
     assert known.decision.evidence[0] == "product metadata: -1000"
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+def test_where_head_is_refused_get_is_tried(server: Server, status: int) -> None:
+    """As by presigned addresses, whose signature is good for one method."""
+    write(server.folder / f"signed-{status}.tif")
+    asked: list[str] = []
+
+    def refuse_head(handler: Handler, part: bytes) -> bool:
+        asked.append(handler.command)
+        if handler.command != "HEAD":
+            return False
+        handler.answer(status, b"")
+        return True
+
+    server.fault = refuse_head
+    np.testing.assert_array_equal(fetched(f"http://{server.address}/signed-{status}.tif"), DATA)
+    assert asked.count("HEAD") <= 1 and "GET" in asked
+
+
+TOKEN = "Bearer s3cr3t, of-the-tests"
+
+
+@pytest.fixture
+def private(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, dict[str, list[str]]]]:
+    """A server that wants TOKEN, whose `/out/` leads to a second one; what both were told, by address."""
+    told: dict[str, list[str]] = {}
+    other = Server(("127.0.0.1", 0), Handler)
+    other.folder = server.folder
+    Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def listen(handler: Handler, part: bytes) -> bool:
+        sent = [value for name, value in handler.headers.items() if name.lower() in ("authorization", "x-key")]
+        told.setdefault(handler.server.address, []).extend(sent)
+        if handler.server is server and TOKEN not in sent:
+            handler.answer(401, b"")
+            return True
+        if handler.server is server and handler.path.startswith("/out"):
+            handler.answer(302, b"", Location=f"http://{other.address}/red.tif")
+            return True
+        return False
+
+    server.fault = other.fault = listen
+    monkeypatch.setattr(credentials, "_trusted", set())
+    monkeypatch.setenv("RSUP_HEADERS", f"Authorization: {TOKEN}\nX-Key: k3y")
+    write(server.folder / "red.tif")
+    write(server.folder / "out.tif")
+    yield server, told
+    other.shutdown()
+    other.server_close()
+
+
+def test_headers_of_the_environment_reach_the_catalogue_s_server(private: tuple[Server, dict[str, list[str]]]) -> None:
+    server, told = private
+    size = (server.folder / "red.tif").stat().st_size
+    with pytest.raises(SceneError, match="HTTP response code: 401.*needs credentials.*RSUP_HEADERS") as failure:
+        fetched(f"http://{server.address}/red.tif")
+    assert "s3cr3t" not in str(failure.value) and not told[server.address]
+    credentials.trust(f"http://{server.address}/v1")
+    np.testing.assert_array_equal(fetched(f"http://{server.address}/red.tif", {"file:size": size}), DATA)
+    assert set(told[server.address]) == {TOKEN, "k3y"}
+    (server.folder / "MTD.xml").write_text("<BOA_ADD_OFFSET>-1000</BOA_ADD_OFFSET>")
+    assert remote.text(f"http://{server.address}/MTD.xml")
+
+
+def test_headers_go_no_further_than_their_server(private: tuple[Server, dict[str, list[str]]]) -> None:
+    """By GDAL, and by requests for lengths and texts."""
+    server, told = private
+    credentials.trust(f"http://{server.address}/v1")
+    address = f"http://{server.address}/out.tif"
+    size = (server.folder / "red.tif").stat().st_size
+    np.testing.assert_array_equal(fetched(address, {"file:size": size}), DATA)
+    assert remote.length(address) == size and remote.text(address) is None  # it is no text, and was asked for
+    others = {name: sent for name, sent in told.items() if name != server.address}
+    assert len(others) == 1 and not any(others.values())
+    assert "k3y" in told[server.address]
+
+
+def test_where_a_server_leads_to_is_not_left_to_gdal(private: tuple[Server, dict[str, list[str]]]) -> None:
+    """Where rsup's own question is refused, GDAL, which would take all headers along, does not ask."""
+    server, told = private
+    listen = server.fault
+
+    def refuse_the_first(handler: Handler, part: bytes) -> bool:
+        if handler.server is server and handler.headers.get("Range") == "bytes=0-0":
+            handler.answer(503, b"")
+            return True
+        return listen(handler, part)
+
+    server.fault = refuse_the_first
+    credentials.trust(f"http://{server.address}/v1")
+    with pytest.raises(SceneError, match="cannot be read .HTTP response code: 503.; run the same command again"):
+        fetched(f"http://{server.address}/out.tif")
+    assert set(told) <= {server.address}
+    server.fault = lambda handler, part: handler.answer(404, b"") is None
+    with pytest.raises(retry.GoneError, match="HTTP response code: 404"):
+        fetched(f"http://{server.address}/red.tif")
+
+
+def test_a_password_of_netrc_is_used(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    size = write(server.folder / "netrc.tif").stat().st_size
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cr3t\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    right = "Basic " + base64.b64encode(b"me:s3cr3t").decode()
+
+    def guard(handler: Handler, part: bytes) -> bool:
+        if handler.headers.get("Authorization") == right:
+            return False
+        handler.answer(401, b"", WWW_Authenticate="Basic realm=archive")
+        return True
+
+    server.fault = guard
+    address = f"http://{server.address}/netrc.tif"
+    np.testing.assert_array_equal(fetched(address, {"file:size": size}), DATA)
+    assert remote.length(address) == size
+
+
+def test_objects_of_s3_are_read_from_where_the_environment_says(bucket: Bucket, tmp_path: Path) -> None:
+    bucket.put("tiles/red.tif", write(tmp_path / "red.tif").read_bytes())
+    np.testing.assert_array_equal(fetched(bucket.address("tiles/red.tif")), DATA)
+    with pytest.raises(retry.GoneError, match="it is not where its item says"):
+        fetched(bucket.address("tiles/gone.tif"))
+
+
+def test_objects_of_s3_without_keys_are_said_to_need_some(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CPL_AWS_AUTODETECT_EC2", "NO")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    with pytest.raises(SceneError, match="its bucket needs credentials: give them in AWS_ACCESS_KEY_ID") as failure:
+        fetched(bucket.address("tiles/red.tif"))
+    assert "again" not in str(failure.value)
 
 
 def test_a_server_that_gives_no_parts_is_said_to_be_one(server: Server) -> None:
