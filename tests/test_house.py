@@ -61,6 +61,8 @@ ELSEWHERE = {
         "sources/chunks": "jobs/test_fetch",
         "sources/packing": "sources/test_assets, sources/test_asset_file",
         "sources/plan": "jobs/test_fetch",
+        "sources/products/files": "sources/products/test_safe",
+        "sources/products/product": "jobs/test_product",
         "sources/remote": "sources/test_asset_file",
         "sources/retry": "sources/test_assets, sources/test_asset_file",
         "sources/stac/io": "sources/stac/test_search, sources/stac/test_catalog",

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from rsup.models.base.errors import ArgumentError
 from rsup.models.sensors import DEFAULT
 
 from .options import DryRun, Json, Overwrite, names, numbers, print_result
 
 
 def fetch(
-    bbox: Annotated[str, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")],
-    date: Annotated[str, typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, or a range with a slash.")],
+    products: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PRODUCT]...", help="SAFE products (folder or zip) and EOPF stores, in the place of a catalogue."
+        ),
+    ] = None,
+    bbox: Annotated[
+        str | None, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")
+    ] = None,
+    date: Annotated[
+        str | None, typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, or a range with a slash.")
+    ] = None,
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="PATH", help="The scene store to write, here or on s3://.")
     ] = "scene.zarr",
@@ -23,7 +34,12 @@ def fetch(
         typer.Option(envvar="RSUP_CATALOG", help="earth-search, planetary-computer, or a STAC URL or file."),
     ] = "earth-search",
     collection: Annotated[str, typer.Option(help="STAC collection.")] = DEFAULT.collections[0],
-    max_cloud: Annotated[float, typer.Option(min=0, max=100, help="Most cloud an item may have, in percent.")] = 20,
+    max_cloud: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=100, help="Most cloud an item may have, in percent.", show_default="20; of products, 100"
+        ),
+    ] = None,
     bands: Annotated[str, typer.Option(help="Bands by common name, separated by commas.")] = "red,green,blue",
     composite: Annotated[str, typer.Option(help="first (least cloud wins) or median.")] = "first",
     mask_clouds: Annotated[bool, typer.Option("--mask-clouds", help="Drop cloud and shadow pixels by SCL.")] = False,
@@ -33,25 +49,31 @@ def fetch(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Search a STAC catalogue and write one analysis-ready scene store."""
+    """Search a STAC catalogue, or take products as they were downloaded, and write one analysis-ready scene store."""
+    from rsup.pipeline.jobs.product import request_of
     from rsup.pipeline.jobs.storing import fetch as run
     from rsup.pipeline.places.place import place_of
     from rsup.pipeline.sources.request import FetchRequest
 
-    request = FetchRequest(
-        bbox=numbers("--bbox", bbox),
-        date=date,
-        output=Path(),
-        catalog=catalog,
-        collection=collection,
-        max_cloud=max_cloud,
-        bands=names(bands),
-        composite=composite,
-        mask_clouds=mask_clouds,
-        crs=crs,
-        offset=offset,
-        overwrite=overwrite,
-    )
+    options: dict[str, Any] = {
+        "date": date,
+        "bands": names(bands),
+        "composite": composite,
+        "mask_clouds": mask_clouds,
+        "crs": crs,
+        "offset": offset,
+        "overwrite": overwrite,
+    }
+    box = None if bbox is None else numbers("--bbox", bbox)
+    if products:
+        request = request_of(products, box, max_cloud=100 if max_cloud is None else max_cloud, **options)
+    elif box is None or date is None:
+        raise ArgumentError("fetch needs --bbox and --date for what to search a catalogue for, or names of products")
+    else:
+        cloud = 20 if max_cloud is None else max_cloud
+        request = FetchRequest(
+            bbox=box, output=Path(), catalog=catalog, collection=collection, max_cloud=cloud, **options
+        )
     print_result(run(request, place_of(output), dry_run=dry_run), as_json)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from rsup.pipeline.lattice import Rectangle, Window
 
 from .asset_file import Header, check_whole, read_coarse, read_header, read_window
 from .packing import Packing, asset_offset, classes, nodata_of
+from .products import tiles
 from .remote import text
 from .resample import Method, resample
 from .retry import item_band, persevere
@@ -42,9 +43,14 @@ class InspectedItem:
     sign: bool
     """Its hrefs need Planetary Computer's signature, made anew at each read because it expires."""
 
+    def rule(self, band: str) -> NumberRule:
+        """What a band's numbers need: as the item's, but for an offset that its product states of that band."""
+        own = self.item.offsets.get(band)
+        return self.decision if own is None or self.decision.by_user else replace(self.decision, offset=own)
+
     def zero(self, band: str) -> int:
         """The stored number of a 0 that is no nodata."""
-        return self.packings[band].zero(self.decision)
+        return self.packings[band].zero(self.rule(band))
 
     @property
     def coarse(self) -> dict[str, float]:
@@ -130,7 +136,11 @@ def _check_together(item: ItemReference, headers: dict[str, Header]) -> None:
 def _decide(
     item: ItemReference, headers: dict[str, Header], packings: dict[str, Packing], wanted: int | None, sign: bool
 ) -> NumberRule:
-    """Which offset the item's numbers of the product carry: one for all its bands."""
+    """Which offset the item's numbers of the product carry: one for all its bands, but for what its product states."""
+    if item.offsets:
+        chosen = item.offsets[item.evidence_band] if wanted is None else wanted
+        words = (*item.stated, *(() if wanted is None else (f"decided by --offset {wanted}",)))
+        return NumberRule(chosen, False, item.baseline, words, wanted is not None)
     of_product = [band for band in (item.evidence_band, *packings) if packings[band].scale is None]
     if not of_product:
         band = item.evidence_band
@@ -171,7 +181,7 @@ def read(inspected: InspectedItem, band: str, window: Window, crs: str) -> Pixel
     """
 
     def convert(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        numbers, zero = inspected.packings[band].stored(values, inspected.decision, inspected.item.sensor.to_stored)
+        numbers, zero = inspected.packings[band].stored(values, inspected.rule(band), inspected.item.sensor.to_stored)
         return numbers, zero.astype(np.uint16)
 
     numbers, zero = _on_lattice(inspected, band, window, crs, convert, ("bilinear", "nearest"))
@@ -218,7 +228,7 @@ def _on_lattice(
             values = persevere(
                 inspected.item,
                 band,
-                lambda fresh: read_window(_href(inspected.item, band, inspected.sign), header, rows, cols, fresh),
+                lambda fresh: _read_window(_href(inspected.item, band, inspected.sign), header, rows, cols, fresh),
             )
             for plane, part in zip(planes, convert(values), strict=True):
                 plane[inside.within(native)] = part
@@ -229,6 +239,11 @@ def _on_lattice(
         resample(plane, native, grid, window, crs, method) if plane.any() else nothing
         for plane, method in zip(planes, methods, strict=True)
     ]
+
+
+def _read_window(href: str, header: Header, rows: slice, cols: slice, fresh: bool) -> NDArray[Any]:
+    reader = tiles.read_window if tiles.has_tiles(href) else read_window
+    return reader(href, header, rows, cols, fresh)
 
 
 @contextmanager
