@@ -81,7 +81,10 @@ def upscale(
     scene: Annotated[
         str,
         # Whether it can be read is for open_scene to say, in the words and with the code of scenes.
-        typer.Argument(metavar="SCENE", help="A scene store (Zarr) or a GeoTIFF; here, on s3:// or https://."),
+        typer.Argument(
+            metavar="SCENE",
+            help="A scene store (Zarr), a GeoTIFF, or a product (SAFE, EOPF); here, on s3:// or https://.",
+        ),
     ],
     scale: Annotated[int, typer.Option(help="4 (2.5 m) or 8 (1.25 m).")],
     output: Annotated[
@@ -113,18 +116,23 @@ def upscale(
         bool, typer.Option("--uncertainty", help="Write the standard deviation of the mosaic's error beside it.")
     ] = False,
     chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
+    keep_scene: Annotated[
+        bool, typer.Option("--keep-scene", help="Keep the scene that is made of a product, beside the mosaic.")
+    ] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Super-resolve a scene into a mosaic: Zarr, COG, STAC item and a before/after page."""
+    """Super-resolve a scene, or a product, into a mosaic: Zarr, COG, STAC item and a before/after page."""
     from rsup.pipeline.jobs.storing import upscale as run
     from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
     from rsup.pipeline.places.place import place_of
     from rsup.pipeline.places.web import scene_place
+    from rsup.pipeline.sources.products.recognise import is_product
 
+    place = scene_place(scene)
     request = UpscaleRequest(
-        scene=scene_place(scene),
+        scene=place,
         scale=scale,
         model=model,
         bands=names(bands),
@@ -140,7 +148,15 @@ def upscale(
         chunk=chunk,
         overwrite=overwrite,
     )
-    print_result(run(request, place_of(output), dry_run=dry_run), as_json)
+    if is_product(place):
+        from rsup.pipeline.jobs.product_upscale import upscale as run_product
+
+        made = run_product(scene, request, place_of(output), keep_scene=keep_scene, dry_run=dry_run)
+    elif keep_scene:
+        raise ArgumentError(f"--keep-scene: {scene} is a scene already, and stays")
+    else:
+        made = run(request, place_of(output), dry_run=dry_run)
+    print_result(made, as_json)
 
 
 def demo(

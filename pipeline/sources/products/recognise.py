@@ -11,10 +11,11 @@ from rsup.pipeline.places.web import scene_place
 from rsup.pipeline.scenes.remote import ScenePath
 
 from .archive import Archive
+from .eopf import is_eopf, read_eopf
 from .files import Folder
 from .product import Product
-from .safe import GRANULES, IMAGES, Layout, layouts_in, metadata_in, read_safe
-from .safe_metadata import METADATA, TILE_METADATA
+from .safe.granules import GRANULES, IMAGES, Layout, layouts_in, metadata_in, read_safe
+from .safe.metadata import METADATA, TILE_METADATA
 
 TAKEN = (
     "give a SAFE product of Sentinel-2, level 1C or 2A (its folder, its MTD_MSIL2A.xml, a folder of its GRANULE, its "
@@ -25,11 +26,24 @@ ZIP = (b"PK\3\4", b"PK\5\6")
 
 
 def is_product(place: ScenePath) -> bool:
-    """Whether it is a product, whole or damaged, and no scene."""
-    if not isinstance(place, Path):
+    """Whether it is a product, whole or damaged, and no scene; what cannot be looked at is none."""
+    try:
+        return _is_product(place)
+    except (SceneError, OSError, ValueError):  # for the reader of scenes to say
         return False
-    if place.is_dir():
-        return bool(_layout(place)) or (place / GRANULES).is_dir()
+
+
+def _is_product(place: ScenePath) -> bool:
+    if not place.is_dir():
+        return isinstance(place, Path) and _is_product_file(place)
+    if isinstance(place, Path):
+        inside = [path.name for path in place.iterdir()]
+        if GRANULES in inside or IMAGES in inside or any(map(METADATA.fullmatch, inside)):
+            return True
+    return is_eopf(place)
+
+
+def _is_product_file(place: Path) -> bool:
     return _is_zip(place) or bool(METADATA.fullmatch(place.name) or TILE_METADATA.fullmatch(place.name))
 
 
@@ -40,6 +54,8 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
     """
     place = scene_place(text)
     if not isinstance(place, Path):
+        if place.is_dir() and is_eopf(place):
+            return [read_eopf(place, bands)]
         raise SceneError(f"{place} is no product that is taken: {TAKEN}")
     try:
         mode = place.stat().st_mode
@@ -55,10 +71,14 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
             )
         if layout is not None:
             return read_safe(layout, bands)
+        if stat.S_ISDIR(mode) and is_eopf(place):
+            return [read_eopf(place, bands)]
     elif stat.S_ISREG(mode) and _is_zip(place):
         archive = Archive(place)
         if found := layouts_in(archive):
             return [product for layout in found for product in read_safe(layout, bands)]
+        if is_eopf(place):
+            return [read_eopf(place, bands)]
         raise SceneError(f"{place} holds no product: {TAKEN}")
     raise SceneError(f"{place} is no product: {TAKEN}")
 

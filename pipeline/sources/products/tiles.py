@@ -125,6 +125,7 @@ def assemble(
     shape: Shape,
     window: tuple[slice, slice],
     decode: Callable[[tuple[slice, slice]], NDArray[Any]],
+    keep: bool = True,
 ) -> NDArray[Any]:
     """A window [y, x] of an image of `whole` pixels from its tiles of `shape`, each decoded once while it is kept."""
     rows, cols = window
@@ -141,11 +142,13 @@ def assemble(
             decoded = decode(inside)
             return decoded, decoded.nbytes
 
-        with _tiles.lend((name, place), make) if _askers else _once(make) as numbers:
+        with _tiles.lend((name, place), make) if _askers and keep else _once(make) as numbers:
             common = wanted.intersect(tile)
             assert common is not None
             if out is None:
                 out = np.zeros((wanted.height, wanted.width), numbers.dtype)
+            elif out.dtype != numbers.dtype:  # NaN of a tile that is not there
+                out = out.astype(np.promote_types(out.dtype, numbers.dtype))
             out[common.within(wanted)] = numbers[common.within(tile)]
     assert out is not None
     return out

@@ -17,15 +17,15 @@ from rsup.models.sensors import sensor_of
 from rsup.models.sensors.profile import Sensor
 from rsup.pipeline.public import printable
 from rsup.pipeline.sources.asset_file import read_header
+from rsup.pipeline.sources.products.archive import Archive
+from rsup.pipeline.sources.products.files import Files
+from rsup.pipeline.sources.products.product import Product, described
 from rsup.pipeline.sources.retry import item_band, persevere
 from rsup.pipeline.sources.stac.items import ItemReference
 
-from .archive import Archive
-from .files import Files
 from .jpeg2000 import check_whole
-from .product import Product, described
-from .safe_metadata import BANDS, METADATA, SafeMetadata, read_metadata
-from .safe_xml import LARGEST
+from .metadata import BANDS, METADATA, SafeMetadata, read_metadata
+from .xml import LARGEST
 
 GRANULES, IMAGES = "GRANULE", "IMG_DATA"
 IMAGE = re.compile(r"_(B\d\d|B8A|SCL)(?:_L2A_TL_\w*?)?(?:_(10|20|60)m)?\.jp2", re.IGNORECASE)

@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element
 
 from rsup.pipeline.public import printable
 
-from .safe_xml import LARGEST, first, parse, texts
+from .xml import LARGEST, first, parse, texts
 
 METADATA = re.compile(r"(?:MTD_MSIL(?:1C|2A)|S2._(?:OPER|USER)_MTD_SAFL(?:1C|2A)_[A-Za-z0-9_]+)\.xml")
 """What a product calls its metadata."""

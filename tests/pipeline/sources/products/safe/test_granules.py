@@ -9,54 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zarr
+from fetched import BANDS, arrays, bbox_of, fetched, no_progress, said
 from numpy.typing import NDArray
 from safes import COARSE, GROUND, metadata, planes, write_jp2, write_safe, zipped
 
 from rsup.models.base.errors import SceneError
 from rsup.pipeline.demo.servers import serve_assets
 from rsup.pipeline.jobs.fetch import plan, run
-from rsup.pipeline.jobs.product import request_of
 from rsup.pipeline.lattice import Window
-from rsup.pipeline.sources.footprint import box_of
 from rsup.pipeline.sources.products.recognise import read_product
 from rsup.pipeline.sources.request import FetchRequest
 
-BANDS = ("red", "nir", "nir08")
 MIDDLE = Window(GROUND.row + 30, GROUND.col + 50, 60, 70)
-
-
-def no_progress(done: int, total: int) -> None:
-    pass
-
-
-def arrays(store: Path) -> dict[str, NDArray[Any]]:
-    group = zarr.open_group(store, mode="r")
-    return {name: np.asarray(array[:]) for name, array in group.arrays() if array.ndim == 2}
-
-
-def said(store: Path) -> dict[str, Any]:
-    return dict(json.loads((store / "zarr.json").read_text())["attributes"])
-
-
-def fetched(output: Path, *products: Path, box: Window | None = None, **options: Any) -> dict[str, NDArray[Any]]:
-    asked: dict[str, Any] = {"date": None, "max_cloud": 100, "bands": BANDS, "chunk": 64} | options
-    bbox = None if box is None else bbox_of(box)
-    request = request_of([str(each) for each in products], bbox, **asked)
-    run(plan(FetchRequest(**{**vars_of(request), "output": output})), no_progress)
-    return arrays(output)
-
-
-def vars_of(request: FetchRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in request.__dataclass_fields__ if name not in DERIVED}
-
-
-DERIVED = ("box", "utm", "start", "end")
-
-
-def bbox_of(window: Window) -> tuple[float, float, float, float]:
-    box = box_of(window, "EPSG:32633")
-    return box.west, box.south, box.east, box.north
 
 
 def write_catalogue(folder: Path, bands: dict[str, NDArray[Any]], **properties: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 from places import SHARED
 from safes import metadata
 
-from rsup.pipeline.sources.products.safe_metadata import BANDS, METADATA, TILE_METADATA, read_metadata
+from rsup.pipeline.sources.products.safe.metadata import BANDS, METADATA, TILE_METADATA, read_metadata
 
 REAL = SHARED / "data/sentinel2/metadata/stactools"
 real = pytest.mark.skipif(not REAL.exists(), reason="the real metadata are not at hand")

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 from safes import metadata
 
-from rsup.pipeline.sources.products.safe_xml import first, parse, texts
+from rsup.pipeline.sources.products.safe.xml import first, parse, texts
 
 
 def test_elements_are_those_of_another_parser_without_namespaces() -> None:

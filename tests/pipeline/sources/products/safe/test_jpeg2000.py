@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safes import GROUND, write_jp2
 
-from rsup.pipeline.sources.products.jpeg2000 import check_whole
+from rsup.pipeline.sources.products.safe.jpeg2000 import check_whole
 
 
 @pytest.fixture(scope="module")
