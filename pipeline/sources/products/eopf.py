@@ -23,7 +23,7 @@ from rsup.pipeline.sources.stac.items import ItemReference
 from .product import Product, described
 from .safe.metadata import BANDS
 from .zarr_asset import href_of, read_header
-from .zarr_store import ZarrStore, store_at
+from .zarr_store import ZarrStore, array_at, store_at
 
 REFLECTANCE = "measurements/reflectance"
 """The group that makes a store a product."""
@@ -36,7 +36,7 @@ RAW = 1e-4
 
 def is_eopf(place: ScenePath) -> bool:
     """Whether a store is such a product. Raises SceneError where its documents are none, or a server does not say."""
-    return store_at(_address(place)).has_group(REFLECTANCE)
+    return ZarrStore(place).has_group(REFLECTANCE)
 
 
 def _address(place: ScenePath) -> str:
@@ -49,6 +49,8 @@ def read_eopf(place: ScenePath, bands: Sequence[str]) -> Product:
     Raises SceneError for what is missing, damaged, or said by nobody or twice.
     """
     address = _address(place)
+    store_at.cache_clear()  # it may be another one than before
+    array_at.cache_clear()
     store, sensor = store_at(address), sensor_of("sentinel-2-l2a")
     about = _about(store)
     paths = {band: _path(store, band) for band in bands}

@@ -49,6 +49,16 @@ def test_dates_cloud_and_ground_choose_among_products(products: dict[str, str]) 
             request_of(both, box, **OPTIONS | changed)
 
 
+def test_a_product_across_the_antimeridian(tmp_path: Path) -> None:
+    window = Window(-818_500, 17_860, 128, 192)  # of zone 1 south, 180 degrees in its middle
+    made = write_safe(tmp_path, planes(), window, "EPSG:32701", tile="01KAB")
+    request = request_of([str(made)], None, **OPTIONS)
+    assert (request.utm, request.ground) == ("EPSG:32701", window)
+    west, _, east, _ = request.bbox
+    assert 179.9 < west < 180 and -180 < east < -179.9
+    assert len(request_of([str(made)], (179.99, -17, -179.99, -16), **OPTIONS).items) == 1
+
+
 def test_what_makes_no_sense_is_refused(products: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="infrared: choose from"):
         request_of([products["early"]], None, **OPTIONS | {"bands": ("infrared",)})

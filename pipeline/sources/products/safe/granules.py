@@ -133,16 +133,14 @@ def _item(
     certain = set(offsets.values()) <= set(sensor.offsets) and (
         about.states_offsets or (identity.baseline or "00.00") < NEW_NUMBERS
     )
-    words = ", ".join(str(about.offsets[_number(sensor, band)]) for band in bands) if about.states_offsets else "none"
-    evidence = [f"{about.file}: {kind} {words if len(set(words.split(', '))) > 1 else words.split(', ')[0]}"]
+    said = {band: about.offsets[_number(sensor, band)] for band in bands} if about.states_offsets else {}
+    words = [f"{band} {offset}" for band, offset in said.items()] if len(set(said.values())) > 1 else []
+    evidence = [f"{about.file}: {kind} {', '.join(words) or next(iter(said.values()), 'none')}"]
     evidence.append(f"{about.file}: quantification {about.quantification:g}")
     if about.level == "1C":
         evidence.append("level 1C: reflectance at the top of the atmosphere, without scene classification")
-    stated = about.offsets if about.states_offsets else {}
     assets = {
-        band: described(1 / about.quantification, stated[number] / about.quantification if number in stated else None)
-        for band in bands
-        for number in [_number(sensor, band)]
+        band: described(1 / about.quantification, said[band] / about.quantification if said else None) for band in bands
     }
     return ItemReference(
         sensor=sensor,

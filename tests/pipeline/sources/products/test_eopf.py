@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,10 @@ from rsup.pipeline.demo.servers import serve_assets
 from rsup.pipeline.jobs.fetch import plan, run
 from rsup.pipeline.jobs.product import request_of
 from rsup.pipeline.sources import retry
-from rsup.pipeline.sources.products import zarr_store
 from rsup.pipeline.sources.products.recognise import is_product, read_product
 
 KINDS = ("v2", "v2-filter", "v3", "fixedscaleoffset", "scale_offset", "float")
 REAL = SHARED / "data/sentinel2/eopf_zarr"
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    yield
-    zarr_store.store_at.cache_clear()
-    zarr_store.array_at.cache_clear()
 
 
 @pytest.fixture(scope="module")
