@@ -24,7 +24,7 @@ from rsup.pipeline.lattice import Rectangle, Window
 from . import asset_file
 from .asset_file import Header, check_whole
 from .packing import Packing, asset_offset, classes, nodata_of
-from .products import tiles, zarr_asset
+from .products import flags, tiles, zarr_asset
 from .remote import text
 from .resample import Method, resample
 from .retry import item_band, persevere
@@ -32,7 +32,7 @@ from .stac.items import ItemReference
 
 
 class _Reader(Protocol):
-    """asset_file or zarr_asset."""
+    """asset_file, flags or zarr_asset."""
 
     def read_header(self, label: str, href: str, sensor: Sensor, fresh: bool) -> Header: ...
     def read_window(self, href: str, header: Header, rows: slice, cols: slice, fresh: bool) -> NDArray[Any]: ...
@@ -251,7 +251,9 @@ def _on_lattice(
 
 
 def _reader(href: str) -> _Reader:
-    """Who reads an asset: an array of an EOPF product, or a raster."""
+    """Who reads an asset: an array of an EOPF product, a mask of flags, or a raster."""
+    if flags.is_flags(href):
+        return flags
     return zarr_asset if zarr_asset.is_array(href) else asset_file
 
 

@@ -13,13 +13,14 @@ from rsup.pipeline.scenes.remote import ScenePath
 from .archive import Archive
 from .eopf import is_eopf, read_eopf
 from .files import Folder
+from .others import find_other, read_other
 from .product import Product
 from .safe.granules import GRANULES, IMAGES, Layout, layouts_in, metadata_in, read_safe
 from .safe.metadata import METADATA, TILE_METADATA
 
 TAKEN = (
     "give a SAFE product of Sentinel-2, level 1C or 2A (its folder, its MTD_MSIL2A.xml, a folder of its GRANULE, its "
-    "zip), or an EOPF product in Zarr"
+    "zip), an EOPF product in Zarr, or a folder or zip of Theia's level 2A or HLS S30"
 )
 ZIP = (b"PK\3\4", b"PK\5\6")
 """How zips begin, the empty one too."""
@@ -39,6 +40,8 @@ def _is_product(place: ScenePath) -> bool:
     if isinstance(place, Path):
         inside = [path.name for path in place.iterdir()]
         if GRANULES in inside or IMAGES in inside or any(map(METADATA.fullmatch, inside)):
+            return True
+        if find_other(Folder(place.resolve())):
             return True
     return is_eopf(place)
 
@@ -71,12 +74,17 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
             )
         if layout is not None:
             return read_safe(layout, bands)
+        if stat.S_ISDIR(mode) and (other := find_other(Folder(place.resolve()))):
+            return [read_other(Folder(place.resolve()), *other, bands)]
         if stat.S_ISDIR(mode) and is_eopf(place):
             return [read_eopf(place, bands)]
     elif stat.S_ISREG(mode) and _is_zip(place):
         archive = Archive(place)
         if found := layouts_in(archive):
             return [product for layout in found for product in read_safe(layout, bands)]
+        roots = [f"{folder}/" if folder else "" for folder in archive.folders()]
+        if other := find_other(archive, roots):
+            return [read_other(archive, *other, bands)]
         if is_eopf(place):
             return [read_eopf(place, bands)]
         raise SceneError(f"{place} holds no product: {TAKEN}")

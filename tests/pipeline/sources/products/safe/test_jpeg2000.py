@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import SHARED
 from safes import GROUND, write_jp2
 
 from rsup.pipeline.sources.products.safe.jpeg2000 import check_whole
+
+REAL = SHARED / "data/sentinel2/mapchete_eo/full_products"
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +24,20 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def test_a_whole_file_is_whole(image: bytes) -> None:
     check_whole(io.BytesIO(image), len(image))
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="no real products are at hand")
+def test_real_files_are_whole_and_cut_ones_are_not() -> None:
+    """Masks of real products, as ESA's own encoder wrote them."""
+    files = sorted(REAL.rglob("*.jp2"))
+    assert len(files) > 50
+    for file in files:
+        content = file.read_bytes()
+        check_whole(io.BytesIO(content), len(content))
+        for share in (0.3, 0.7, 0.95, 0.999):
+            cut = content[: int(len(content) * share)]
+            with pytest.raises(ValueError, match="cut off"):
+                check_whole(io.BytesIO(cut), len(cut))
 
 
 def test_boxes_may_follow_or_end_with_the_file(image: bytes) -> None:
