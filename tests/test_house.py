@@ -63,6 +63,7 @@ ELSEWHERE = {
         "sources/plan": "jobs/test_fetch",
         "sources/products/files": "sources/products/safe/test_granules",
         "sources/products/product": "jobs/test_product",
+        "sources/products/readers": "sources/products/test_eopf, sources/products/test_others",
         "sources/products/zarr_asset": "sources/products/test_eopf",
         "sources/products/zarr_store": "sources/products/test_eopf",
         "sources/remote": "sources/test_asset_file",

@@ -11,32 +11,23 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from rsup.models.base.errors import SceneError
-from rsup.models.sensors.profile import Evidence, NumberRule, Sensor
+from rsup.models.sensors.profile import Evidence, NumberRule
 from rsup.pipeline.lattice import Rectangle, Window
 
-from . import asset_file
 from .asset_file import Header, check_whole
 from .packing import Packing, asset_offset, classes, nodata_of
-from .products import flags, tiles, zarr_asset
+from .products.readers import reader_of
 from .remote import text
 from .resample import Method, resample
 from .retry import item_band, persevere
 from .stac.items import ItemReference
-
-
-class _Reader(Protocol):
-    """asset_file, flags or zarr_asset."""
-
-    def read_header(self, label: str, href: str, sensor: Sensor, fresh: bool) -> Header: ...
-    def read_window(self, href: str, header: Header, rows: slice, cols: slice, fresh: bool) -> NDArray[Any]: ...
-    def read_coarse(self, href: str, header: Header, fresh: bool) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -115,7 +106,7 @@ def inspect(item: ItemReference, wanted: int | None, sign: bool) -> InspectedIte
 
 def _look(item: ItemReference, band: str, sign: bool, fresh: bool) -> Header:
     href, label = _href(item, band, sign), item_band(item, band)
-    header = _reader(href).read_header(label, href, item.sensor, fresh)
+    header = reader_of(href).read_header(label, href, item.sensor, fresh)
     check_whole(label, href, item.assets[band])
     return header
 
@@ -167,7 +158,8 @@ def _decide(
             f"item {item.id}: its {band} and {other} assets declare different offsets ({sorted(claims[band])} and "
             f"{sorted(claims[other])}); decide with --offset 0 or --offset -1000"
         )
-    values = persevere(item, band, lambda fresh: _read_coarse(_href(item, band, sign), headers[band], fresh))
+    read_coarse = reader_of(item.hrefs[band]).read_coarse
+    values = persevere(item, band, lambda fresh: read_coarse(_href(item, band, sign), headers[band], fresh))
     known = Evidence(
         item.id,
         item.properties,
@@ -234,10 +226,11 @@ def _on_lattice(
         inside = native.intersect(whole)
         if inside:
             rows, cols = inside.within(whole)
+            read_window = reader_of(inspected.item.hrefs[band]).read_window
             values = persevere(
                 inspected.item,
                 band,
-                lambda fresh: _read_window(_href(inspected.item, band, inspected.sign), header, rows, cols, fresh),
+                lambda fresh: read_window(_href(inspected.item, band, inspected.sign), header, rows, cols, fresh),
             )
             for plane, part in zip(planes, convert(values), strict=True):
                 plane[inside.within(native)] = part
@@ -248,22 +241,6 @@ def _on_lattice(
         resample(plane, native, grid, window, crs, method) if plane.any() else nothing
         for plane, method in zip(planes, methods, strict=True)
     ]
-
-
-def _reader(href: str) -> _Reader:
-    """Who reads an asset: an array of an EOPF product, a mask of flags, or a raster."""
-    if flags.is_flags(href):
-        return flags
-    return zarr_asset if zarr_asset.is_array(href) else asset_file
-
-
-def _read_window(href: str, header: Header, rows: slice, cols: slice, fresh: bool) -> NDArray[Any]:
-    read_window = tiles.read_window if tiles.has_tiles(href) else _reader(href).read_window
-    return read_window(href, header, rows, cols, fresh)
-
-
-def _read_coarse(href: str, header: Header, fresh: bool) -> NDArray[Any]:
-    return _reader(href).read_coarse(href, header, fresh)
 
 
 @contextmanager

@@ -22,32 +22,32 @@ TAKEN = (
     "give a SAFE product of Sentinel-2, level 1C or 2A (its folder, its MTD_MSIL2A.xml, a folder of its GRANULE, its "
     "zip), an EOPF product in Zarr, or a folder or zip of Theia's level 2A or HLS S30"
 )
+MANIFEST = "manifest.safe"
 ZIP = (b"PK\3\4", b"PK\5\6")
 """How zips begin, the empty one too."""
 
 
 def is_product(place: ScenePath) -> bool:
-    """Whether it is a product, whole or damaged, and no scene; what cannot be looked at is none."""
+    """Whether it is a product, whole or damaged, and no scene; what cannot be looked at here is none.
+
+    Raises SceneError where a server does not say.
+    """
+    if not isinstance(place, Path):
+        return place.is_dir() and is_eopf(place)
     try:
         return _is_product(place)
     except (SceneError, OSError, ValueError):  # for the reader of scenes to say
         return False
 
 
-def _is_product(place: ScenePath) -> bool:
-    if not place.is_dir():
-        return isinstance(place, Path) and _is_product_file(place)
-    if isinstance(place, Path):
+def _is_product(place: Path) -> bool:
+    if place.is_dir():
         inside = [path.name for path in place.iterdir()]
-        if GRANULES in inside or IMAGES in inside or any(map(METADATA.fullmatch, inside)):
+        if {GRANULES, IMAGES} & {*inside, place.name} or any(map(METADATA.fullmatch, inside)):
             return True
-        if find_other(Folder(place.resolve())):
-            return True
-    return is_eopf(place)
-
-
-def _is_product_file(place: Path) -> bool:
-    return _is_zip(place) or bool(METADATA.fullmatch(place.name) or TILE_METADATA.fullmatch(place.name))
+        return find_other(Folder(place.resolve())) is not None or is_eopf(place)
+    named = METADATA.fullmatch(place.name) or TILE_METADATA.fullmatch(place.name) or place.name == MANIFEST
+    return bool(named) or _is_zip(place)
 
 
 def read_product(text: str, bands: Sequence[str]) -> list[Product]:
@@ -65,7 +65,7 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SceneError(f"{place} cannot be opened ({reason}): check its name and who may read it") from error
-    if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and place.suffix == ".xml"):
+    if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and (place.suffix == ".xml" or place.name == MANIFEST)):
         layout = _layout(place)
         if layout is None and (place / GRANULES).is_dir():
             raise SceneError(
@@ -104,6 +104,8 @@ def _is_zip(path: Path) -> bool:
 def _layout(place: Path) -> Layout | None:
     """Of a folder or a file of metadata that a product is named by; None where it is neither."""
     place = place.resolve()
+    if place.name in (GRANULES, MANIFEST):
+        place = place.parent
     folder = place if place.is_dir() else place.parent
     if place != folder and METADATA.fullmatch(place.name):
         return Layout(Folder(folder), "", place.name)

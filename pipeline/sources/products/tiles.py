@@ -103,6 +103,9 @@ def keeping() -> Iterator[None]:
             _files.shrink(-1)
 
 
+read_header, read_coarse = asset_file.read_header, asset_file.read_coarse
+
+
 def read_window(href: str, header: Header, rows: slice, cols: slice, fresh: bool) -> NDArray[Any]:
     """As asset_file's, of a JPEG 2000 file of this machine."""
     if not _askers or fresh or header.beside:

@@ -97,9 +97,15 @@ class ZarrStore:
 
     def has_group(self, path: str) -> bool:
         """Whether there is a group, by its own document or, to save requests, by a consolidated one."""
-        root = self.document("zarr.json")
-        if root is None:
+        content = self._read("zarr.json")
+        if content is None:
             return self.has(f"{path}/.zgroup")
+        try:
+            root = json.loads(content)
+        except (ValueError, RecursionError):
+            return False
+        if not isinstance(root, dict):
+            return False
         listed = root.get("consolidated_metadata")
         listed = listed.get("metadata") if isinstance(listed, dict) else None
         return path in listed if isinstance(listed, dict) and listed else self.has(f"{path}/zarr.json")

@@ -39,6 +39,7 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_one_step_makes_what_two_do(product: Path, tmp_path: Path) -> None:
     planned = upscale(product, tmp_path / "one", dry=True)
     assert planned["shape"] == [512, 768] and not (tmp_path / "one").exists()
@@ -54,6 +55,7 @@ def test_one_step_makes_what_two_do(product: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(item)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_is_done_already_and_another_is_refused(
     product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +103,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_fetched(product: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_into_a_bucket(product: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     upscale(product, tmp_path / "out", keep=True)

@@ -17,7 +17,15 @@ def test_products_and_what_is_none(tmp_path: Path) -> None:
     safe = write_safe(tmp_path, planes(bands=("red",)))
     zipped(safe, tmp_path / "a")
     granule = next((safe / "GRANULE").iterdir())
-    for path in (safe, safe / "MTD_MSIL2A.xml", granule, granule / "MTD_TL.xml", tmp_path / "a"):
+    for path in (
+        safe,
+        safe / "GRANULE",
+        safe / "manifest.safe",
+        safe / "MTD_MSIL2A.xml",
+        granule,
+        granule / "MTD_TL.xml",
+        tmp_path / "a",
+    ):
         assert is_product(path), path
     (safe / "MTD_MSIL2A.xml").unlink()
     assert is_product(safe)  # a damaged one

@@ -109,6 +109,8 @@ def test_without_a_bbox_the_product_is_taken_whole_and_says_where_it_is_from(tmp
 
 WAYS: dict[str, Callable[[Path, Path], Path]] = {
     "metadata": lambda safe, _: safe / "MTD_MSIL2A.xml",
+    "granules": lambda safe, _: safe / "GRANULE",
+    "manifest": lambda safe, _: safe / "manifest.safe",
     "granule": lambda safe, _: next((safe / "GRANULE").iterdir()),
     "granule's metadata": lambda safe, _: next((safe / "GRANULE").iterdir()) / "MTD_TL.xml",
     "zip": lambda safe, folder: zipped(safe, folder / "a.zip"),
