@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rsup.models.base.errors import ArgumentError
 from rsup.pipeline.public import printable, public_address
 from rsup.pipeline.sources.assets import quiet
 from rsup.pipeline.sources.footprint import box_of, utm_of
@@ -35,8 +36,12 @@ def request_of(products: Sequence[str], bbox: tuple[float, ...] | None, **option
     if not kept:
         names = ", ".join(printable(public_address(each)) for each in products)
         raise NothingFoundError(f"{names}: not one product is of the ground, dates and cloud asked for", None)
-    chosen = distinct([product.item for product in kept])
-    kept = [product for product in kept if any(product.item is item for item in chosen)]
+    blind = [product.item.id for product in kept if asked.sensor.classification not in product.item.hrefs]
+    if asked.mask_clouds and blind:
+        raise ArgumentError(f"--mask-clouds needs scene classification, which {blind[0]} does not have")
+    chosen = distinct(product.item for product in kept)
+    ids = {item.id for item in chosen}
+    kept = [product for product in kept if product.item.id in ids]
     zone = asked.utm if asked.crs else _zone(kept)
     if bbox is None:
         ground = window_of_all(kept, zone)
@@ -45,11 +50,8 @@ def request_of(products: Sequence[str], bbox: tuple[float, ...] | None, **option
         asked = replace(
             asked, bbox=(around.west, max(-80.0, around.south), east, min(84.0, around.north)), ground=ground
         )
-    items = sorted(
-        (product.item for product in kept),
-        key=lambda item: (101.0 if item.cloud is None else item.cloud, item.datetime, item.id),
-    )
-    return replace(asked, crs=zone, items=tuple(items))
+    best_first = sorted(chosen, key=lambda item: (101.0 if item.cloud is None else item.cloud, item.datetime, item.id))
+    return replace(asked, crs=zone, items=tuple(best_first))
 
 
 def _is_asked_for(product: Product, asked: FetchRequest, *, whole: bool) -> bool:

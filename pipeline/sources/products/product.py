@@ -12,6 +12,9 @@ from rsup.pipeline.sources.footprint import Footprint
 from rsup.pipeline.sources.resample import Grid
 from rsup.pipeline.sources.stac.items import ItemReference
 
+LARGEST = 33_000
+"""Pixels of the lattice along a side: a tile has a third of that."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -26,6 +29,9 @@ class Product:
     def of(cls, item: ItemReference, grid: Grid) -> Product:
         """With the ground that `grid`, of one of its bands, covers. Raises SceneError where that is none."""
         window = snap(grid.bounds)
+        if max(window.height, window.width) > LARGEST:
+            sides = f"{window.height / 100:,.0f} x {window.width / 100:,.0f} km"
+            raise SceneError(f"item {item.id}: its pixels would cover {sides}, which no product does; get it anew")
         lons, lats = ring_in_degrees(window, grid.crs, 8)
         corners = [[float(lon), float(lat)] for lon, lat in zip(lons, lats, strict=True)]
         try:

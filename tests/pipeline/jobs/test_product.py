@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safes import GROUND, planes, write_safe
+from safes import GROUND, planes, write_jp2, write_safe
 
 from rsup.models.base.errors import ArgumentError, SceneError
 from rsup.pipeline.jobs.product import request_of
@@ -57,6 +57,16 @@ def test_a_product_across_the_antimeridian(tmp_path: Path) -> None:
     west, _, east, _ = request.bbox
     assert 179.9 < west < 180 and -180 < east < -179.9
     assert len(request_of([str(made)], (179.99, -17, -179.99, -16), **OPTIONS).items) == 1
+
+
+def test_clouds_of_level_1c_cannot_be_masked_and_no_product_is_larger_than_a_country(tmp_path: Path) -> None:
+    bands = {name: plane for name, plane in planes().items() if name != "scl"}
+    plain = write_safe(tmp_path, bands, level="1C")
+    with pytest.raises(ArgumentError, match="--mask-clouds needs scene classification, which S2B_MSIL1C"):
+        request_of([str(plain)], None, **OPTIONS | {"mask_clouds": True})
+    write_jp2(next(plain.rglob("*_B04.jp2")), bands["red"], GROUND, gsd=20_000)
+    with pytest.raises(SceneError, match="its pixels would cover 2,560 x 3,840 km, which no product does"):
+        request_of([str(plain)], None, **OPTIONS)
 
 
 def test_what_makes_no_sense_is_refused(products: dict[str, str], tmp_path: Path) -> None:
