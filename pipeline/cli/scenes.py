@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from rsup.models.base.errors import ArgumentError
 from rsup.models.sensors import DEFAULT
 
 from .options import DryRun, Json, Overwrite, names, numbers, print_result
 
 
 def fetch(
-    bbox: Annotated[str, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")],
+    products: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PRODUCT]...", help="SAFE products (folder or zip) and EOPF stores, in the place of a catalogue."
+        ),
+    ] = None,
+    bbox: Annotated[
+        str | None, typer.Option(metavar="W,S,E,N", help="Degrees; west > east crosses the antimeridian.")
+    ] = None,
     date: Annotated[
-        str,
+        str | None,
         typer.Option(metavar="DATE[/DATE]", help="2024-06-01, 2024-06, 2024-06-01T10:00Z, or a range with a slash."),
-    ],
+    ] = None,
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="PATH", help="The scene store to write, here or on s3://.")
     ] = "scene.zarr",
@@ -26,7 +35,12 @@ def fetch(
         typer.Option(envvar="RSUP_CATALOG", help="earth-search, planetary-computer, or a STAC URL or file."),
     ] = "earth-search",
     collection: Annotated[str, typer.Option(help="STAC collection.")] = DEFAULT.collections[0],
-    max_cloud: Annotated[float, typer.Option(min=0, max=100, help="Most cloud an item may have, in percent.")] = 20,
+    max_cloud: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=100, help="Most cloud an item may have, in percent.", show_default="20; of products, 100"
+        ),
+    ] = None,
     bands: Annotated[str, typer.Option(help="Bands by common name, separated by commas.")] = "red,green,blue",
     composite: Annotated[str, typer.Option(help="first (least cloud wins) or median.")] = "first",
     mask_clouds: Annotated[bool, typer.Option("--mask-clouds", help="Drop cloud and shadow pixels by SCL.")] = False,
@@ -42,26 +56,32 @@ def fetch(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Search a STAC catalogue and write one analysis-ready scene store."""
+    """Search a STAC catalogue, or take products as they were downloaded, and write one analysis-ready scene store."""
+    from rsup.pipeline.jobs.product import request_of
     from rsup.pipeline.jobs.storing import fetch as run
     from rsup.pipeline.places.place import place_of
     from rsup.pipeline.sources.request import FetchRequest
 
-    request = FetchRequest(
-        bbox=numbers("--bbox", bbox),
-        date=date,
-        output=Path(),
-        catalog=catalog,
-        collection=collection,
-        max_cloud=max_cloud,
-        bands=names(bands),
-        composite=composite,
-        mask_clouds=mask_clouds,
-        crs=crs,
-        offset=",".join(offset or ["auto"]),
-        strict=strict,
-        overwrite=overwrite,
-    )
+    options: dict[str, Any] = {
+        "date": date,
+        "bands": names(bands),
+        "composite": composite,
+        "mask_clouds": mask_clouds,
+        "crs": crs,
+        "offset": ",".join(offset or ["auto"]),
+        "strict": strict,
+        "overwrite": overwrite,
+    }
+    box = None if bbox is None else numbers("--bbox", bbox)
+    if products:
+        request = request_of(products, box, max_cloud=100 if max_cloud is None else max_cloud, **options)
+    elif box is None or date is None:
+        raise ArgumentError("fetch needs --bbox and --date for what to search a catalogue for, or names of products")
+    else:
+        cloud = 20 if max_cloud is None else max_cloud
+        request = FetchRequest(
+            bbox=box, output=Path(), catalog=catalog, collection=collection, max_cloud=cloud, **options
+        )
     print_result(run(request, place_of(output), dry_run=dry_run), as_json)
 
 
@@ -69,7 +89,10 @@ def upscale(
     scene: Annotated[
         str,
         # Whether it can be read is for open_scene to say, in the words and with the code of scenes.
-        typer.Argument(metavar="SCENE", help="A scene store (Zarr) or a GeoTIFF; here, on s3:// or https://."),
+        typer.Argument(
+            metavar="SCENE",
+            help="A scene store (Zarr), a GeoTIFF, or a product (SAFE, EOPF); here, on s3:// or https://.",
+        ),
     ],
     scale: Annotated[int, typer.Option(help="4 (2.5 m) or 8 (1.25 m).")],
     output: Annotated[
@@ -111,19 +134,24 @@ def upscale(
         float | None, typer.Option(help="Its number that stands for nothing: 0, -9999; NaN always does.")
     ] = None,
     chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
+    keep_scene: Annotated[
+        bool, typer.Option("--keep-scene", help="Keep the scene that is made of a product, beside the mosaic.")
+    ] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Super-resolve a scene into a mosaic: Zarr, COG, STAC item and a before/after page."""
+    """Super-resolve a scene, or a product, into a mosaic: Zarr, COG, STAC item and a before/after page."""
     from rsup.pipeline.jobs.storing import upscale as run
     from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
     from rsup.pipeline.places.place import place_of
     from rsup.pipeline.places.web import scene_place
     from rsup.pipeline.scenes.foreign.numbers import Said
+    from rsup.pipeline.sources.products.recognise import is_product
 
+    place = scene_place(scene)
     request = UpscaleRequest(
-        scene=scene_place(scene),
+        scene=place,
         scale=scale,
         model=model,
         bands=names(bands),
@@ -140,7 +168,15 @@ def upscale(
         overwrite=overwrite,
         said=Said(input_scale, input_offset, input_nodata),
     )
-    print_result(run(request, place_of(output), dry_run=dry_run), as_json)
+    if is_product(place):
+        from rsup.pipeline.jobs.product_upscale import upscale as run_product
+
+        made = run_product(scene, request, place_of(output), keep_scene=keep_scene, dry_run=dry_run)
+    elif keep_scene:
+        raise ArgumentError(f"--keep-scene: {scene} is a scene already, and stays")
+    else:
+        made = run(request, place_of(output), dry_run=dry_run)
+    print_result(made, as_json)
 
 
 def demo(

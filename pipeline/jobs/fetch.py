@@ -57,12 +57,14 @@ def fetch(request: FetchRequest, *, dry_run: bool = False) -> dict[str, Any]:
 
 
 def plan(request: FetchRequest) -> FetchPlan:
-    """Search the catalogue and lay out the store; writes nothing.
+    """Search the catalogue, unless the items are known, and lay out the store; writes nothing.
 
     Raises ArgumentError and CatalogError, and OutputError for more ground than the disk has room for.
     """
-    aoi = window_in(request.box, request.utm)
+    aoi = request.ground or window_in(request.box, request.utm)
     _check_room(request, aoi.grow(MARGIN))
+    if request.items:
+        return lay_out(request, aoi, request.items, [])
     query = query_of(request, aoi)
     listing = ask(query)
     items, left_out = listing.choose(query), listing.left_out(query)

@@ -231,7 +231,10 @@ class UpscalePlan:
 
 
 def _resolved(scene: ScenePath) -> ScenePath:
-    return scene.resolve() if isinstance(scene, Path) else scene
+    try:
+        return scene.resolve() if isinstance(scene, Path) else scene
+    except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a NUL: for open_scene to say
+        return scene
 
 
 def _check_cluster(request: UpscaleRequest) -> None:

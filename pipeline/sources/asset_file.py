@@ -47,6 +47,8 @@ GDAL_OPTIONS: dict[str, Any] = {
 }
 NO_NEIGHBOURS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 """No requests for side-car files that archives do not have, and none of a local folder's files is looked into."""
+IN_ZIP = "/vsizip/"
+"""How GDAL names a file in a zip. A catalogue may name none; who opens a product has looked through its zip."""
 PAST_THE_CACHE = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/"}
 """GDAL keeps what a broken answer brought, and would answer a second attempt with it."""
 NO_HEAD = {"CPL_VSIL_CURL_USE_HEAD": "NO"}
@@ -93,7 +95,7 @@ def read_header(label: str, href: str, sensor: Sensor, fresh: bool) -> Header:
     Raises errors of rasterio where the asset cannot be read.
     """
     local = not scheme_of(href)
-    if local:
+    if local and not href.startswith(IN_ZIP):
         _check_regular(label, Path(href))
     with _opened(href, fresh) as source:
         beside = local and (source.crs is None or source.transform.is_identity)

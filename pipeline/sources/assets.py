@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,9 @@ from rsup.models.base.errors import SceneError
 from rsup.models.sensors.profile import Evidence, NumberRule
 from rsup.pipeline.lattice import Rectangle, Window
 
-from .asset_file import Header, check_whole, read_coarse, read_header, read_window
+from .asset_file import Header, check_whole
 from .packing import Packing, asset_offset, classes, nodata_of
+from .products.readers import reader_of
 from .remote import text
 from .resample import Method, resample
 from .retry import item_band, persevere
@@ -42,9 +43,14 @@ class InspectedItem:
     sign: bool
     """Its hrefs need Planetary Computer's signature, made anew at each read because it expires."""
 
+    def rule(self, band: str) -> NumberRule:
+        """What a band's numbers need: as the item's, but for an offset that its product states of that band."""
+        own = self.item.offsets.get(band)
+        return self.decision if own is None or self.decision.by_user else replace(self.decision, offset=own)
+
     def zero(self, band: str) -> int:
         """The stored number of a 0 that is no nodata."""
-        return self.packings[band].zero(self.decision)
+        return self.packings[band].zero(self.rule(band))
 
     @property
     def coarse(self) -> dict[str, float]:
@@ -100,7 +106,7 @@ def inspect(item: ItemReference, wanted: int | None, sign: bool) -> InspectedIte
 
 def _look(item: ItemReference, band: str, sign: bool, fresh: bool) -> Header:
     href, label = _href(item, band, sign), item_band(item, band)
-    header = read_header(label, href, item.sensor, fresh)
+    header = reader_of(href).read_header(label, href, item.sensor, fresh)
     check_whole(label, href, item.assets[band])
     return header
 
@@ -130,7 +136,11 @@ def _check_together(item: ItemReference, headers: dict[str, Header]) -> None:
 def _decide(
     item: ItemReference, headers: dict[str, Header], packings: dict[str, Packing], wanted: int | None, sign: bool
 ) -> NumberRule:
-    """Which offset the item's numbers of the product carry: one for all its bands."""
+    """Which offset the item's numbers of the product carry: one for all its bands, but for what its product states."""
+    if item.offsets:
+        chosen = item.offsets[item.evidence_band] if wanted is None else wanted
+        words = (*item.stated, *(() if wanted is None else (f"decided by --offset {wanted}",)))
+        return NumberRule(chosen, False, item.baseline, words, wanted is not None)
     of_product = [band for band in (item.evidence_band, *packings) if packings[band].scale is None]
     if not of_product:
         band = item.evidence_band
@@ -150,6 +160,7 @@ def _decide(
             f"item {item.id}: its {band} and {other} assets declare different offsets ({sorted(claims[band])} and "
             f"{sorted(claims[other])}); decide with --offset {item.id}=0 or --offset {item.id}=-1000"
         )
+    read_coarse = reader_of(item.hrefs[band]).read_coarse
     values = persevere(item, band, lambda fresh: read_coarse(_href(item, band, sign), headers[band], fresh))
     known = Evidence(
         item.id,
@@ -173,7 +184,7 @@ def read(inspected: InspectedItem, band: str, window: Window, crs: str) -> Pixel
     """
 
     def convert(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        numbers, zero = inspected.packings[band].stored(values, inspected.decision, inspected.item.sensor.to_stored)
+        numbers, zero = inspected.packings[band].stored(values, inspected.rule(band), inspected.item.sensor.to_stored)
         return numbers, zero.astype(np.uint16)
 
     numbers, zero = _on_lattice(inspected, band, window, crs, convert, ("bilinear", "nearest"))
@@ -217,6 +228,7 @@ def _on_lattice(
         inside = native.intersect(whole)
         if inside:
             rows, cols = inside.within(whole)
+            read_window = reader_of(inspected.item.hrefs[band]).read_window
             values = persevere(
                 inspected.item,
                 band,

@@ -19,6 +19,7 @@ from rsup.pipeline.scenes.writer import SceneWriter
 from .assets import InspectedItem, inspect
 from .composite import Fused, first, median
 from .plan import FetchPlan
+from .products.tiles import keeping
 from .retry import GoneError
 from .stac.catalog import CATALOGS
 from .stac.items import ItemReference, LeftOut
@@ -109,7 +110,7 @@ def fill(plan: FetchPlan, items: list[InspectedItem], writer: SceneWriter, ledge
     missing = (chunk for chunk in every if chunk.key not in done)
     finished = sum(chunk.key in done for chunk in every)
     progress(finished, len(every))
-    with ThreadPoolExecutor(READERS) as pool:
+    with keeping(), ThreadPoolExecutor(READERS) as pool:
 
         def start(count: int) -> dict[Future[Fused], Chunk]:
             return {pool.submit(_read_chunk, plan, items, each.window): each for each in islice(missing, count)}

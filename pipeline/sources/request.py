@@ -12,11 +12,13 @@ from typing import Literal
 from rsup.models.base.errors import ArgumentError
 from rsup.models.sensors import DEFAULT, sensor_of
 from rsup.models.sensors.profile import Sensor
+from rsup.pipeline.lattice import Window
 from rsup.pipeline.public import public_address
 
 from .footprint import Box, utm_of
 from .stac.documents import CATALOG_FILE
 from .stac.interval import interval
+from .stac.items import ItemReference
 
 Composite = Literal["first", "median"]
 
@@ -27,8 +29,8 @@ class FetchRequest:
 
     bbox: tuple[float, ...]
     """West, south, east, north in degrees; west > east crosses the antimeridian."""
-    date: str
-    """A date or time, or two of them with a slash; `..` leaves an end open (stac/interval.py)."""
+    date: str | None
+    """A date or time, or two of them with a slash; `..` leaves an end open (stac/interval.py). None for any date."""
     output: Path
     catalog: str = "earth-search"
     collection: str = DEFAULT.collections[0]
@@ -49,6 +51,10 @@ class FetchRequest:
     overwrite: bool = False
     chunk: int = 1024
     """Side of a chunk of the store, in pixels."""
+    items: tuple[ItemReference, ...] = ()
+    """Of products, best first, in the place of a catalogue's."""
+    ground: Window | None = None
+    """What is asked for where that is no bbox: `bbox` then lies around it."""
     box: Box = field(init=False, compare=False)
     utm: str = field(init=False, compare=False)
     start: datetime | None = field(init=False, compare=False)
@@ -62,7 +68,7 @@ class FetchRequest:
 
         settle("box", Box.of(tuple(self.bbox)))
         settle("utm", utm_of(self.box) if self.crs is None else _utm(self.crs))
-        start, end = interval(self.date)
+        start, end = (None, None) if self.date is None else interval(self.date)
         settle("start", start)
         settle("end", end)
         settle("bands", tuple(self.sensor.common_name(band) or band for band in self.bands))
@@ -82,7 +88,9 @@ class FetchRequest:
 
     @property
     def public_catalog(self) -> str:
-        """`catalog` as it may be stored: without secrets, and without the folders of this machine."""
+        """`catalog` as it may be stored: without secrets, and without the folders of this machine; "" for products."""
+        if self.items:
+            return ""
         if "://" in self.catalog:
             return public_address(self.catalog)
         return CATALOG_FILE if Path(self.catalog).is_dir() else Path(self.catalog).name

@@ -55,6 +55,10 @@ class ItemReference:
     """The item itself, to be stored: without secrets; relative to the catalogue where that is a folder."""
     public_hrefs: dict[str, str] = field(default_factory=dict)
     """`hrefs`, to be stored."""
+    offsets: dict[str, int] = field(default_factory=dict)
+    """Of each band, in numbers, as the product's own metadata state them beyond doubt; none of a catalogue's item."""
+    stated: tuple[str, ...] = ()
+    """Their words, as evidence."""
     spares: tuple[ItemReference, ...] = field(default=(), repr=False)
     """What else shows the same acquisition, best first, should this one's files be gone."""
 

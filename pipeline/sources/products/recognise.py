@@ -1,0 +1,122 @@
+"""Which product a path or an address is, by what it says of itself: places in, products out."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from rsup.models.base.errors import SceneError
+from rsup.pipeline.places.web import scene_place
+from rsup.pipeline.scenes.remote import ScenePath
+
+from .archive import Archive
+from .eopf import is_eopf, read_eopf
+from .files import Folder
+from .others import find_other, read_other
+from .product import Product
+from .safe.granules import GRANULES, IMAGES, Layout, layouts_in, metadata_in, read_safe
+from .safe.metadata import METADATA, TILE_METADATA
+
+TAKEN = (
+    "give a SAFE product of Sentinel-2, level 1C or 2A (its folder, its MTD_MSIL2A.xml, a folder of its GRANULE, its "
+    "zip), an EOPF product in Zarr, or a folder or zip of Theia's level 2A or HLS S30"
+)
+MANIFEST = "manifest.safe"
+ZIP = (b"PK\3\4", b"PK\5\6")
+"""How zips begin, the empty one too."""
+
+
+def is_product(place: ScenePath) -> bool:
+    """Whether it is a product, whole or damaged, and no scene; what cannot be looked at here is none.
+
+    Raises SceneError where a server does not say.
+    """
+    if not isinstance(place, Path):
+        return place.is_dir() and is_eopf(place)
+    try:
+        return _is_product(place)
+    except (SceneError, OSError, ValueError):  # for the reader of scenes to say
+        return False
+
+
+def _is_product(place: Path) -> bool:
+    if place.is_dir():
+        inside = [path.name for path in place.iterdir()]
+        if {GRANULES, IMAGES} & {*inside, place.name} or any(map(METADATA.fullmatch, inside)):
+            return True
+        return find_other(Folder(place.resolve())) is not None or is_eopf(place)
+    named = METADATA.fullmatch(place.name) or TILE_METADATA.fullmatch(place.name) or place.name == MANIFEST
+    return bool(named) or _is_zip(place)
+
+
+def read_product(text: str, bands: Sequence[str]) -> list[Product]:
+    """The granules of the product at a path or an address, with the assets of `bands` (common names).
+
+    Raises SceneError where it is none, or is damaged; ArgumentError for an address of what nothing can be read from.
+    """
+    place = scene_place(text)
+    if not isinstance(place, Path):
+        if place.is_dir() and is_eopf(place):
+            return [read_eopf(place, bands)]
+        raise SceneError(f"{place} is no product that is taken: {TAKEN}")
+    try:
+        mode = place.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SceneError(f"{place} cannot be opened ({reason}): check its name and who may read it") from error
+    if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and (place.suffix == ".xml" or place.name == MANIFEST)):
+        layout = _layout(place)
+        if layout is None and (place / GRANULES).is_dir():
+            raise SceneError(
+                f"{place} has no MTD_MSIL2A.xml or MTD_MSIL1C.xml, which say what its numbers mean: "
+                "get the product anew"
+            )
+        if layout is not None:
+            return read_safe(layout, bands)
+        if stat.S_ISDIR(mode) and (other := find_other(Folder(place.resolve()))):
+            return [read_other(Folder(place.resolve()), *other, bands)]
+        if stat.S_ISDIR(mode) and is_eopf(place):
+            return [read_eopf(place, bands)]
+    elif stat.S_ISREG(mode) and _is_zip(place):
+        archive = Archive(place)
+        if found := layouts_in(archive):
+            return [product for layout in found for product in read_safe(layout, bands)]
+        roots = [f"{folder}/" if folder else "" for folder in archive.folders()]
+        if other := find_other(archive, roots):
+            return [read_other(archive, *other, bands)]
+        if is_eopf(place):
+            return [read_eopf(place, bands)]
+        raise SceneError(f"{place} holds no product: {TAKEN}")
+    raise SceneError(f"{place} is no product: {TAKEN}")
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return file.read(4) in ZIP
+    except (OSError, ValueError):
+        return False
+
+
+def _layout(place: Path) -> Layout | None:
+    """Of a folder or a file of metadata that a product is named by; None where it is neither."""
+    place = place.resolve()
+    if place.name in (GRANULES, MANIFEST):
+        place = place.parent
+    folder = place if place.is_dir() else place.parent
+    if place != folder and METADATA.fullmatch(place.name):
+        return Layout(Folder(folder), "", place.name)
+    if place == folder and (name := metadata_in(Folder(folder), "")):
+        return Layout(Folder(folder), "", name)
+    if (place != folder and not TILE_METADATA.fullmatch(place.name)) or not (folder / IMAGES).is_dir():
+        return None
+    product = folder.parent.parent
+    if folder.parent.name != GRANULES or not (name := metadata_in(Folder(product), "")):
+        raise SceneError(
+            f"{place} is a granule without its product: MTD_MSIL2A.xml, two folders above, says what its numbers mean; "
+            "get the product anew"
+        )
+    return Layout(Folder(product), "", name, folder.name)

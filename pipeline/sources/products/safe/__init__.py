@@ -1,0 +1,1 @@
+"""SAFE products: their granules, their metadata and their images."""

@@ -1,0 +1,40 @@
+"""What is a product and what is a scene, by what it says of itself and never by its name."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safes import planes, write_safe, zipped
+from scenes import write_scene
+
+from rsup.models.base.errors import SceneError
+from rsup.pipeline.lattice import Window
+from rsup.pipeline.sources.products.recognise import is_product, read_product
+
+
+def test_products_and_what_is_none(tmp_path: Path) -> None:
+    safe = write_safe(tmp_path, planes(bands=("red",)))
+    zipped(safe, tmp_path / "a")
+    granule = next((safe / "GRANULE").iterdir())
+    for path in (
+        safe,
+        safe / "GRANULE",
+        safe / "manifest.safe",
+        safe / "MTD_MSIL2A.xml",
+        granule,
+        granule / "MTD_TL.xml",
+        tmp_path / "a",
+    ):
+        assert is_product(path), path
+    (safe / "MTD_MSIL2A.xml").unlink()
+    assert is_product(safe)  # a damaged one
+    dn = np.full((1, 64, 64), 2000, np.uint16)
+    scene = write_scene(tmp_path / "S2A_MSIL2A.SAFE", dn, ("red",), Window(-510_000, 50_000, 64, 64), "EPSG:32633")
+    (tmp_path / "MTD_MSIL2A.tif").write_bytes(b"II*\0")
+    os.mkfifo(tmp_path / "pipe.zip")
+    nothing = (tmp_path, scene.path, tmp_path / "MTD_MSIL2A.tif", tmp_path / "pipe.zip", tmp_path / "nowhere.SAFE")
+    for path in nothing:
+        assert not is_product(path), path
+        with pytest.raises(SceneError):
+            read_product(str(path), ("red",))
