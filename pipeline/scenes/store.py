@@ -93,7 +93,7 @@ def describe(path: ScenePath, said: Said) -> Description:
 
 
 def _describe(path: ScenePath, words: Words, arrays: Arrays, said: Said) -> Description:
-    layout = Layout(path, arrays, _words, lambda array: _window(path, array, tuple(slice(0, n) for n in array.shape)))
+    layout = Layout(path, arrays, _words, lambda array: _whole(path, array))
     planes = layout.planes()
     classes = next((name for name in planes if common_name(name) == CLASSES), None)
     rasters = {name: plane for name, plane in planes.items() if name not in (classes, SOURCE)}
@@ -136,6 +136,12 @@ def _describe(path: ScenePath, words: Words, arrays: Arrays, said: Said) -> Desc
         words if taken is None else {"datetime": taken.isoformat(), **words},
         numbers,
     )
+
+
+def _whole(path: ScenePath, array: zarr.Array[Any]) -> NDArray[Any]:
+    """All of a small array: a coordinate."""
+    check_chunks(path, array.basename, array.chunks, array.shape, array.dtype.itemsize)
+    return _window(path, array, tuple(slice(0, size) for size in array.shape))
 
 
 def _layer(plane: Plane) -> str | Plane:

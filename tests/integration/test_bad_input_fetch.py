@@ -179,7 +179,8 @@ def test_one_item_s_files_are_gone_and_the_others_make_the_scene(
     healthy = ask(catalog=faulty("asset-flaky"), output=tmp_path / "healthy.zarr")
     gone = healthy["items"][0]
     result = ask(catalog=faulty("item-404", gone))
-    assert result["items"] == healthy["items"][1:] and [each["id"] for each in result["left_out"]] == [gone]
+    assert gone not in result["items"] and set(healthy["items"][1:]) <= set(result["items"])  # it may have a spare
+    assert [each["id"] for each in result["left_out"]] == [gone]
     assert f"left out: item {gone}, band " in capsys.readouterr().err
     refused(
         ask,

@@ -28,6 +28,8 @@ Words = Mapping[str, Any]
 DEGREES = ("lat", "latitude", "lon", "longitude")
 """Dimensions of grids of degrees."""
 MOMENTS = ("time", "t")
+MOST_PLANES = 512
+"""Of one array: bands of a scene, or moments to choose from."""
 UNITS = {
     "days": timedelta(days=1),
     "hours": timedelta(hours=1),
@@ -135,6 +137,11 @@ class Layout:
                     f"order and last: {remedies.transpose(self.path)}"
                 )
             return
+        if math.prod(array.shape[:-2]) > MOST_PLANES:
+            raise SceneError(
+                f"{self.path}: {name} has {' x '.join(map(str, array.shape[:-2]))} planes along "
+                f"{', '.join(dimensions[:-2])[:80]}, more than a scene has bands; cut out the one moment that is meant"
+            )
         leading = list(zip(dimensions[:-2], array.shape[:-2], strict=True))
         named = [self._names(name, array, dimension, size) for dimension, size in leading]
         labelled = [labels for labels in named if labels is not None]

@@ -16,6 +16,7 @@ import pytest
 import rasterio
 import rioxarray
 import xarray as xr
+import zarr
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Transformer
@@ -222,6 +223,15 @@ def test_a_crs_in_the_store_s_own_attributes(tmp_path: Path) -> None:
     plain = dataset().drop_vars("spatial_ref").assign_attrs({"proj:code": CRS})
     plain.to_zarr(tmp_path / "s.zarr", encoding=dict.fromkeys(BANDS, PACKING))
     check(tmp_path / "s.zarr")
+
+
+def test_a_billion_planes_are_not_counted(tmp_path: Path) -> None:
+    group = zarr.create_group(tmp_path / "s.zarr")
+    size = {"shape": (10**9, 64, 80), "chunks": (1, 64, 80), "dtype": "uint16", "fill_value": 0}
+    group.create_array("red", dimension_names=("band", "y", "x"), **size)
+    group.create_array("band", shape=(10**9,), chunks=(10**9,), dtype="int64", dimension_names=("band",))
+    with pytest.raises(SceneError, match="red has 1000000000 planes along band, more than a scene has bands"):
+        open_scene(tmp_path / "s.zarr")
 
 
 def test_two_arrays_of_one_band_are_not_chosen_from(tmp_path: Path) -> None:
