@@ -24,7 +24,7 @@ from rasterio.windows import Window as RasterWindow
 
 from rsup.pipeline.lattice import Rectangle
 from rsup.pipeline.sources import asset_file
-from rsup.pipeline.sources.asset_file import GDAL_OPTIONS, NO_NEIGHBOURS, Header
+from rsup.pipeline.sources.asset_file import DRIVERS, GDAL_OPTIONS, NO_NEIGHBOURS, Header
 from rsup.pipeline.sources.remote import scheme_of
 
 MOST_BYTES = 384 << 20
@@ -170,7 +170,7 @@ def _file(href: str) -> Iterator[DatasetReader]:
 
 
 def _open(href: str) -> DatasetReader:
-    return DatasetReader(Path(href), driver=["JP2OpenJPEG"], OVERVIEW_LEVEL="NONE")
+    return DatasetReader(Path(href), driver=DRIVERS, OVERVIEW_LEVEL="NONE")
 
 
 def has_tiles(href: str) -> bool:
