@@ -52,6 +52,7 @@ ELSEWHERE = {
         "jobs/upscale": "integration/test_upscale_job",
         "mosaics/overviews": "mosaics/test_store",
         "mosaics/pictures": "mosaics/test_page",
+        "mosaics/stac/footprint": "mosaics/stac/test_item",
         "places/address": "scenes/test_remote, batch/leases/test_bucket",
         "places/objects": "places/test_upload, batch/leases/test_bucket",
         "places/place": "batch/test_run, batch/leases/test_bucket",

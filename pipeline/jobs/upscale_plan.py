@@ -49,7 +49,8 @@ class UpscaleRequest:
     scale: int
     output: Path = Path()
     model: str = "default"
-    bands: tuple[str, ...] = ("red", "green", "blue")
+    bands: tuple[str, ...] = ()
+    """Empty: those that the scene has of what its sensor sees at 10 m."""
     device: str = "auto"
     workers: int | None = None
     scheduler: str | None = None
@@ -94,9 +95,14 @@ class UpscalePlan:
             raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
         # Absolute: workers of a standing cluster have a working folder of their own.
         scene = open_scene(_resolved(request.scene)) if scene is None else scene
-        request = replace(request, bands=tuple(map(common_name, request.bands)))
+        request = replace(request, bands=tuple(map(common_name, request.bands)) or _fine(scene))
         absent = [band for band in request.bands if band not in scene.bands]
-        if absent or not request.bands:
+        if not request.bands:
+            raise ArgumentError(
+                f"{request.scene} has no band that its sensor sees at {scene.window.gsd} m: name some of "
+                f"{', '.join(scene.bands)} with --bands"
+            )
+        if absent:
             raise ArgumentError(
                 f"--bands {','.join(request.bands)}: {request.scene} has {', '.join(scene.bands)}; choose from these"
             )
@@ -219,12 +225,19 @@ class UpscalePlan:
     def artefacts(self, uncertainty: bool) -> dict[str, str]:
         """Names of the outputs in the order they are published: the store last, for it marks the end.
 
-        By what they are; those with pixels, and the page, by the keys of `stac_item.ASSETS`.
+        By what they are; those with pixels, and the page, by the keys of `ASSETS` in `mosaics/stac/item.py`.
         """
-        endings = {"page": ".html", "item": ".json", "cog": ".tif"}
+        endings = {"page": ".html", "model": "_model.json", "item": ".json", "cog": ".tif"}
         if uncertainty:
             endings["uncertainty"] = "_uncertainty.tif"
         return {kind: self.name + ending for kind, ending in (endings | {"zarr": ".zarr"}).items()}
+
+
+def _fine(scene: Scene) -> tuple[str, ...]:
+    """Its bands of the lattice's own resolution, natural colours first."""
+    items = scene.attributes.get("items")
+    native = sensor_of_items(items if isinstance(items, list) else []).native(scene.window.gsd)
+    return tuple(band for band in native if band in scene.bands)
 
 
 def _resolved(scene: ScenePath) -> ScenePath:

@@ -82,6 +82,6 @@ def test_uncertainty_is_a_run_of_its_own_with_twice_the_pixels(tmp_path: Path, s
     pixels = without.summary()["bytes"] // (2 * 2)
     assert sure.task_bytes() - without.task_bytes() == 2 * pixels * (4 + 2)
     names = [Path(name).name for name in sure.summary()["outputs"]]
-    assert names == ["s_x4.html", "s_x4.json", "s_x4.tif", "s_x4_uncertainty.tif", "s_x4.zarr"]
+    assert names == ["s_x4.html", "s_x4_model.json", "s_x4.json", "s_x4.tif", "s_x4_uncertainty.tif", "s_x4.zarr"]
     assert without.planes == ("red", "nir")
     assert sure.planes == ("red", "nir", "red_uncertainty", "nir_uncertainty")
