@@ -52,8 +52,9 @@ def add_array(
     chunk: int,
     dtype: str = "uint16",
     attributes: dict[str, Any] | None = None,
+    axes: tuple[str, str] = ("y", "x"),
 ) -> None:
-    """Create an empty (0) [y, x] array in `chunk` px squares; a band unless `attributes` say otherwise."""
+    """Create an empty (0) array along `axes` in `chunk` px squares; a band unless `attributes` say otherwise."""
     group.create_array(
         name,
         shape=shape,
@@ -61,17 +62,20 @@ def add_array(
         dtype=dtype,
         fill_value=0,
         compressors=[ZstdCodec(level=3)],
-        dimension_names=("y", "x"),
+        dimension_names=axes,
         attributes=BAND_ATTRIBUTES if attributes is None else attributes,
     )
 
 
-def add_grid(group: zarr.Group, transform: Affine, shape: tuple[int, int], crs: str) -> None:
-    """Write `x`, `y` and `spatial_ref` of a north-up raster of `shape` (rows, columns)."""
+def add_grid(
+    group: zarr.Group, transform: Affine, shape: tuple[int, int], crs: str, axes: tuple[str, str] = ("y", "x")
+) -> None:
+    """Write the coordinates of both axes and `spatial_ref` of a north-up raster of `shape` (rows, columns)."""
     height, width = shape
+    down, along = axes
     centres = {
-        "x": (transform.c + (np.arange(width) + 0.5) * transform.a, "projection_x_coordinate", "X"),
-        "y": (transform.f + (np.arange(height) + 0.5) * transform.e, "projection_y_coordinate", "Y"),
+        along: (transform.c + (np.arange(width) + 0.5) * transform.a, "projection_x_coordinate", "X"),
+        down: (transform.f + (np.arange(height) + 0.5) * transform.e, "projection_y_coordinate", "Y"),
     }
     for name, (values, standard_name, axis) in centres.items():
         described: dict[str, Any] = {"standard_name": standard_name, "axis": axis, "units": "metre"}

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rioxarray
 import typer.main
-import xarray as xr
 from places import ROOT
 
 from rsup.models.base import errors
@@ -104,13 +104,12 @@ def test_each_file_named_exists() -> None:
 def test_the_python_of_the_readme_reads_reflectance(
     real_scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert code is not None
+    reading, recipe = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     Path("mosaic").mkdir()
     shutil.copytree(real_scene.path, "potsdam.zarr")
     window = Window(real_scene.window.row + 500, real_scene.window.col + 200, 96, 96)
-    bands = ("red", "green", "blue")
+    bands = ("red", "green", "blue", "nir")
     dn = real_scene.read(bands, window).repeat(8, 1).repeat(8, 2)
     store = Path("mosaic/potsdam_x8.zarr")
     create_mosaic(store, window, real_scene.crs, 8, bands, 96, {})
@@ -118,11 +117,19 @@ def test_the_python_of_the_readme_reads_reflectance(
     build_overviews(store, lambda done, total: None)
     write_cog(store, Path("mosaic/potsdam_x8.tif"), lambda done, total: None)
 
-    read: dict[str, xr.Dataset] = {}
-    exec(code.group(1), read)
+    read: dict[str, Any] = {}
+    exec(reading, read)
+    exec(recipe, read)
     mean = np.where(dn[0] > 0, dn[0] * 1e-4 - 0.1, np.nan)
     assert read["mosaic"].rio.resolution() == (1.25, -1.25)
     np.testing.assert_allclose(read["mosaic"].red.values, mean, atol=1e-9)
     np.testing.assert_allclose(read["image"][0].values, mean, atol=1e-6)
-    assert read["coarse"].sizes == {"y": 384, "x": 384} and "nir" in read["scene"]
+    assert (
+        read["coarse"].sizes == {"y_2": 384, "x_2": 384}
+        and read["everything"].groups == ("/", "/2")
+        and "nir" in read["scene"]
+    )
+    nir = dn[3] * 1e-4 - 0.1
+    with rioxarray.open_rasterio("ndvi.tif", masked=True) as ndvi:
+        np.testing.assert_allclose(ndvi[0], (nir - mean) / (nir + mean), rtol=1e-5)
     assert f"{real_scene.crs} (1.25, -1.25)" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,12 @@ class Band:
     """What else it is called at its own resolution."""
     response: Response | None = None
     """None where it is not known; of a sensor's first band it must be."""
+    stac_name: str | None = None
+    """What STAC's eo extension calls it, where that is not its common name here."""
+    wavelength: float | None = None
+    """Centre of what it sees, in micrometres; None where it is not known."""
+    width: float | None = None
+    """Full width of that at half its maximum, in micrometres."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,6 +143,15 @@ class Sensor:
     """An item's pixels -> stored numbers (reflectance * 10000 + 1000); 0 stays nodata, valid never becomes 0."""
     suffix: str = r"\Z"
     """Expression for what may follow a band's name in files."""
+    constellation: str | None = None
+    """As STAC has it, and so the others: in small letters."""
+    instruments: tuple[str, ...] = ()
+    platforms: Mapping[str, str] = field(default_factory=dict)
+    """By what `identify` calls them."""
+    provider: tuple[str, str] | None = None
+    """Name and address of who makes the items and licenses them."""
+    terms: str | None = None
+    """Address of that licence."""
 
     @property
     def classification(self) -> str | None:
@@ -151,6 +166,12 @@ class Sensor:
     def band(self, name: str) -> Band:
         """The band, or the classification's, of a common name. Raises KeyError."""
         return self._bands[name]
+
+    def native(self, gsd: int) -> tuple[str, ...]:
+        """The bands it has at that ground sampling distance, natural colours first."""
+        colours = ("red", "green", "blue")
+        found = [band.name for band in self.bands if band.gsd == gsd]
+        return tuple(sorted(found, key=lambda name: colours.index(name) if name in colours else len(colours)))
 
     def response(self, name: str) -> Response:
         """How it sees the band of that common name; as its first band, where nothing is known of the other.

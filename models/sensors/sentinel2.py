@@ -17,12 +17,23 @@ from .response import Response
 from .sentinel2_offset import RAW_OFFSET, number_rule, processing_baseline, product_offset, to_stored
 
 
-def _band(name: str, number: str, gsd: int, aliases: tuple[str, ...] = (), response: Response | None = None) -> Band:
-    """`number`: ESA's name. Files call a band also as EOPF (b04) and as Earth Engine (B4) do."""
-    other = (number.lower(), number.replace("B0", "B"), *aliases)
+def _band(
+    name: str,
+    number: str,
+    gsd: int,
+    light: tuple[float, float] | None = None,
+    stac_name: str | None = None,
+    response: Response | None = None,
+) -> Band:
+    """`number`: ESA's name. Files call a band also as EOPF (b04) and as Earth Engine (B4) do.
+
+    `light`: central wavelength and bandwidth of Sentinel-2A, nm (ESA, Sentinel-2 User Handbook and spectral responses).
+    """
+    other = (number.lower(), number.replace("B0", "B"), *((stac_name,) if stac_name else ()))
     if response is not None:
         response = replace(response, ratio=gsd // 10)
-    return Band(name, gsd, (name, number, f"{number}_{gsd}m"), other, response)
+    centre, width = (round(length / 1000, 4) for length in light) if light else (None, None)
+    return Band(name, gsd, (name, number, f"{number}_{gsd}m"), other, response, stac_name, centre, width)
 
 
 def _response(mtf: float, snr: float, radiance: float, irradiance: float) -> Response:
@@ -108,16 +119,16 @@ SENTINEL2 = Sensor(
     title="Sentinel-2",
     # The 60 m bands say nothing about the surface at 10 m.
     bands=(
-        _band("blue", "B02", 10, response=_response(0.26, 154, 128, 1959.7)),
-        _band("green", "B03", 10, response=_response(0.28, 168, 128, 1824.0)),
-        _band("red", "B04", 10, response=_response(0.24, 142, 108, 1512.4)),
-        _band("rededge1", "B05", 20, ("rededge071",), response=_response(0.38, 117, 74.6, 1424.64)),
-        _band("rededge2", "B06", 20, ("rededge075",), response=_response(0.34, 89, 68.23, 1287.61)),
-        _band("rededge3", "B07", 20, ("rededge078",), response=_response(0.34, 105, 66.7, 1162.08)),
-        _band("nir", "B08", 10, response=_response(0.26, 174, 103, 1041.5)),
-        _band("nir08", "B8A", 20, response=_response(0.33, 72, 52.39, 955.32)),
-        _band("swir16", "B11", 20, response=_response(0.22, 100, 4, 245.59)),
-        _band("swir22", "B12", 20, response=_response(0.23, 100, 1.7, 85.25)),
+        _band("blue", "B02", 10, (492.4, 66), response=_response(0.26, 154, 128, 1959.7)),
+        _band("green", "B03", 10, (559.8, 36), response=_response(0.28, 168, 128, 1824.0)),
+        _band("red", "B04", 10, (664.6, 31), response=_response(0.24, 142, 108, 1512.4)),
+        _band("rededge1", "B05", 20, (704.1, 15), "rededge071", response=_response(0.38, 117, 74.6, 1424.64)),
+        _band("rededge2", "B06", 20, (740.5, 15), "rededge075", response=_response(0.34, 89, 68.23, 1287.61)),
+        _band("rededge3", "B07", 20, (782.8, 20), "rededge078", response=_response(0.34, 105, 66.7, 1162.08)),
+        _band("nir", "B08", 10, (832.8, 106), response=_response(0.26, 174, 103, 1041.5)),
+        _band("nir08", "B8A", 20, (864.7, 21), response=_response(0.33, 72, 52.39, 955.32)),
+        _band("swir16", "B11", 20, (1613.7, 91), response=_response(0.22, 100, 4, 245.59)),
+        _band("swir22", "B12", 20, (2202.4, 175), response=_response(0.23, 100, 1.7, 85.25)),
     ),
     classes=CLASSES,
     collections=("sentinel-2-l2a", "sentinel-2-c1-l2a"),
@@ -131,6 +142,11 @@ SENTINEL2 = Sensor(
     product_offset=product_offset,
     number_rule=number_rule,
     to_stored=to_stored,
+    constellation="sentinel-2",
+    instruments=("msi",),
+    provider=("ESA", "https://sentinels.copernicus.eu"),
+    terms="https://sentinels.copernicus.eu/documents/247904/690755/Sentinel_Data_Legal_Notice",
+    platforms={f"2{unit}": f"sentinel-2{unit.lower()}" for unit in "ABCD"},
     # The grid it is on (CDSE), and what GDAL's SENTINEL2 driver adds.
     suffix=r"_(?:10|20|60)m$|, central wavelength \d+ nm$",
 )

@@ -55,7 +55,7 @@ class UpscaleOptions(Config):
 
     scale: int
     model: str = UpscaleRequest.model
-    bands: Bands = UpscaleRequest.bands
+    bands: tuple[str, ...] = UpscaleRequest.bands
     device: str = UpscaleRequest.device
     workers: int | None = UpscaleRequest.workers
     scheduler: str | None = UpscaleRequest.scheduler
@@ -182,6 +182,7 @@ class Job(Config):
         first, _ = self.days
         request = self.fetch_request(self.places[0].box, None, self.whole_time())
         upscale = self.upscale.model_dump(mode="json", exclude=WHERE_IT_RUNS)
+        plan = self.upscale_plan
         said = {
             "area": hashlib.sha256(self.ground.normalize().wkb).hexdigest() if self.bbox is None else self.bbox,
             "first_day": str(first),
@@ -189,7 +190,7 @@ class Job(Config):
             "cells": self.cells,
             "keep_scenes": self.keep_scenes,
             "fetch": self.fetch.model_dump(mode="json", exclude={"strict"}) | {"catalog": request.public_catalog},
-            "upscale": upscale | {"model": self.upscale_plan.model.sha256},
+            "upscale": upscale | {"model": plan.model.sha256, "bands": list(plan.request.bands)},
         }
         return json.loads(json.dumps(said))  # type: ignore[no-any-return]
 

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from rsup.pipeline.jobs.fetch import MARGIN
-from rsup.pipeline.jobs.upscale_plan import forecast
+from rsup.pipeline.jobs.forecast import forecast
 from rsup.pipeline.sources.stac.catalog import NothingFoundError
 
 from .catalogue import Catalogue

@@ -32,6 +32,13 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def asked(option: str, text: str) -> tuple[str, ...]:
+    """As `names`; raises ArgumentError, naming `option`, where nothing stands there."""
+    if not (found := names(text)):
+        raise ArgumentError(f"{option} {text!r} names nothing; leave it out, or give names with commas between them")
+    return found
+
+
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print a result: JSON for machines, `key: value` lines for people."""
     if as_json:

@@ -10,7 +10,7 @@ import typer
 from rsup.models.base.errors import ArgumentError
 from rsup.models.sensors import DEFAULT
 
-from .options import DryRun, Json, Overwrite, names, numbers, print_result
+from .options import DryRun, Json, Overwrite, asked, names, numbers, print_result
 
 
 def fetch(
@@ -99,7 +99,9 @@ def upscale(
         str, typer.Option("-o", "--output", metavar="PATH", help="Folder for the mosaic, or a prefix on s3://.")
     ] = ".",
     model: Annotated[str, typer.Option(help="A name from `rsup models list`, or a weights file.")] = "default",
-    bands: Annotated[str, typer.Option(help="Bands to upscale, separated by commas.")] = "red,green,blue",
+    bands: Annotated[
+        str | None, typer.Option(help="Bands to upscale, separated by commas; default: all that were seen at 10 m.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (every card) or cuda:N.")] = "auto",
     workers: Annotated[
         int | None, typer.Option(help="Worker processes; default: one a card, or one CPU worker.")
@@ -154,7 +156,7 @@ def upscale(
         scene=place,
         scale=scale,
         model=model,
-        bands=names(bands),
+        bands=() if bands is None else asked("--bands", bands),
         device=device,
         workers=workers,
         scheduler=scheduler,

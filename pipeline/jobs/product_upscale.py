@@ -27,9 +27,10 @@ from rsup.pipeline.sources.request import FetchRequest
 
 from . import fetch as fetching
 from . import storing
+from .forecast import forecast
 from .product import request_of
 from .publishing import clear
-from .upscale_plan import UpscalePlan, UpscaleRequest, forecast
+from .upscale_plan import UpscalePlan, UpscaleRequest
 
 HIDDEN = ".rsup"
 

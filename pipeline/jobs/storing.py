@@ -26,8 +26,9 @@ from rsup.pipeline.sources.request import FetchRequest
 
 from . import fetch as fetching
 from . import upscale as upscaling
+from .forecast import forecast
 from .publishing import clear
-from .upscale_plan import UpscalePlan, UpscaleRequest, forecast
+from .upscale_plan import UpscalePlan, UpscaleRequest
 
 _BEGUN = "uploading"
 """The record before the first object: what lies there is from here."""

@@ -15,9 +15,11 @@ from rsup.models.base.files import writing
 from rsup.models.base.progress import say, show_progress
 from rsup.pipeline.lattice import Chunk, count_chunks
 from rsup.pipeline.ledger import Ledger
-from rsup.pipeline.mosaics import cog, overviews, page, stac_item
+from rsup.pipeline.mosaics import cog, overviews, page
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
+from rsup.pipeline.mosaics.stac.item import stac_item, write_item
+from rsup.pipeline.mosaics.stac.model_item import model_item
 from rsup.pipeline.public import printable
 from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.scene import Scene
@@ -25,8 +27,9 @@ from rsup.pipeline.workers import local, slurm, standing, tasks
 from rsup.pipeline.workers.memory import give_back_memory
 from rsup.pipeline.workers.model import ModelPlugin, worker_model
 
+from .forecast import forecast
 from .publishing import PUBLISHED, Publication, clear, own
-from .upscale_plan import UpscalePlan, UpscaleRequest, check_room, forecast
+from .upscale_plan import UpscalePlan, UpscaleRequest, check_room
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -219,16 +222,18 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
     if not mosaic.has_valid_pixel(store):
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
     with show_progress("COG", "chunks") as progress:
-        cog.write_cog(store, plan.work / names["cog"], progress)
+        statistics = cog.write_cog(store, plan.work / names["cog"], progress)
     if request.uncertainty:
         with show_progress("uncertainty COG", "chunks") as progress:
-            cog.write_cog(store, plan.work / names["uncertainty"], progress, uncertainty=True)
+            statistics |= cog.write_cog(store, plan.work / names["uncertainty"], progress, uncertainty=True)
     figures = measure(scene, store, plan.responses, request.scale) | median_uncertainty(store)
     figures |= count_pixels(scene, request.bands)
     if figures["lost_pixels"]:
         say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
     about = {"name": model.name, "sha256": model.sha256, "header": model.header}
-    document = stac_item.stac_item(
+    asked, gsd = request.bands, plan.window.gsd
+    write_item(model_item(Path(names["model"]).stem, asked, gsd, request.scale, about), plan.work / names["model"])
+    document = stac_item(
         plan.name,
         plan.window,
         scene.crs,
@@ -241,6 +246,7 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
         false_colour=plan.false_colour,
         held_by=request.consistency,
         figures=figures,
+        statistics=statistics,
     )
     if left_out := scene.attributes.get("left_out"):
         document["properties"]["rsup:left_out"] = left_out
@@ -248,7 +254,7 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
         document["properties"]["rsup:input"] = {
             band: meant.to_dict() for band, meant in zip(scene.bands, scene.numbers, strict=True) if meant
         }
-    stac_item.write_item(document, plan.work / names["item"])
+    write_item(document, plan.work / names["item"])
     page.write_page(plan.work / names["page"], scene, store, request.bands, about, request.consistency, figures)
     return figures
 

@@ -5,7 +5,6 @@ In: a request. Out: a plan, its summary for people and machines, and a forecast 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsup.models.base.errors import ArgumentError, OutputError
 from rsup.models.sensors import common_name, sensor_of_items
-from rsup.models.upscaler import descriptor_of, load
+from rsup.models.upscaler import descriptor_of
 from rsup.pipeline.environment import check_libraries
 from rsup.pipeline.lattice import Chunk, Window, chunks, count_chunks
 from rsup.pipeline.mosaics import store as mosaic
@@ -50,7 +49,8 @@ class UpscaleRequest:
     scale: int
     output: Path = Path()
     model: str = "default"
-    bands: tuple[str, ...] = ("red", "green", "blue")
+    bands: tuple[str, ...] = ()
+    """Empty: those that the scene has of what its sensor sees at 10 m."""
     device: str = "auto"
     workers: int | None = None
     scheduler: str | None = None
@@ -97,9 +97,14 @@ class UpscalePlan:
             raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
         # Absolute: workers of a standing cluster have a working folder of their own.
         scene = open_scene(_resolved(request.scene), request.said) if scene is None else scene
-        request = replace(request, bands=tuple(map(common_name, request.bands)))
+        request = replace(request, bands=tuple(map(common_name, request.bands)) or _fine(scene))
         absent = [band for band in request.bands if band not in scene.bands]
-        if absent or not request.bands:
+        if not request.bands:
+            raise ArgumentError(
+                f"{request.scene} has no band that its sensor sees at {scene.window.gsd} m: name some of "
+                f"{', '.join(scene.bands)} with --bands"
+            )
+        if absent:
             raise ArgumentError(
                 f"--bands {','.join(request.bands)}: {request.scene} has {', '.join(scene.bands)}; choose from these"
             )
@@ -222,12 +227,19 @@ class UpscalePlan:
     def artefacts(self, uncertainty: bool) -> dict[str, str]:
         """Names of the outputs in the order they are published: the store last, for it marks the end.
 
-        By what they are; those with pixels, and the page, by the keys of `stac_item.ASSETS`.
+        By what they are; those with pixels, and the page, by the keys of `ASSETS` in `mosaics/stac/item.py`.
         """
-        endings = {"page": ".html", "item": ".json", "cog": ".tif"}
+        endings = {"page": ".html", "model": "_model.json", "item": ".json", "cog": ".tif"}
         if uncertainty:
             endings["uncertainty"] = "_uncertainty.tif"
         return {kind: self.name + ending for kind, ending in (endings | {"zarr": ".zarr"}).items()}
+
+
+def _fine(scene: Scene) -> tuple[str, ...]:
+    """Its bands of the lattice's own resolution, natural colours first."""
+    items = scene.attributes.get("items")
+    native = sensor_of_items(items if isinstance(items, list) else []).native(scene.window.gsd)
+    return tuple(band for band in native if band in scene.bands)
 
 
 def _resolved(scene: ScenePath) -> ScenePath:
@@ -264,23 +276,6 @@ def _check_uncertainty(request: UpscaleRequest, model: ModelDescriptor) -> None:
             f"--uncertainty: {model.name} knows how far it may be off in {', '.join(model.bands)}; leave "
             f"{', '.join(unknown)} out of --bands"
         )
-
-
-def forecast(plan: UpscalePlan) -> dict[str, Any]:
-    """Where the work would run, and the seconds the network would take by the time one tile takes here."""
-    request, pool = plan.request, plan.pool
-    if pool is None:
-        return {"workers": request.scheduler or [f"{request.cluster} job"] * (request.workers or 1)}
-    import torch
-
-    model = load(request.model, request.scale, pool.device, pool.cores)
-    tile = torch.zeros(model.batch, len(plan.model.bands), plan.model.tile, plan.model.tile)
-    model(tile, uncertainty=request.uncertainty).cpu()  # the first call also chooses kernels and fills caches
-    start = time.monotonic()
-    model(tile, uncertainty=request.uncertainty).cpu()
-    each = (time.monotonic() - start) / model.batch
-    workers = [pool.device if pin is None else f"{pool.device}:{pin}" for pin in pool.pins]
-    return {"workers": workers, "network_seconds": round(plan.summary()["tiles"] * each / len(workers), 1)}
 
 
 def check_room(plan: UpscalePlan) -> None:

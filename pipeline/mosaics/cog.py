@@ -27,7 +27,9 @@ from rsup.models.base.errors import OutputError, remedy, unwritable
 from rsup.models.base.files import clear, replacing
 from rsup.models.base.progress import Progress
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+from rsup.models.sensors import sensor_of_items
 
+from .statistics import Statistics
 from .store import bands_of, uncertainties_of
 
 BLOCK = 512
@@ -39,18 +41,18 @@ CACHE_MIB = 256
 COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
 
 
-def write_cog(store: Path, out: Path, progress: Progress, *, uncertainty: bool = False) -> None:
+def write_cog(store: Path, out: Path, progress: Progress, *, uncertainty: bool = False) -> dict[str, Statistics]:
     """Write the bands of the mosaic `store` to `out`, or their uncertainty; `out` appears whole or not at all.
 
-    Holds one chunk of one band and GDAL's cache (256 MiB) at a time. `progress(done, total)` counts chunks; after the
-    last one follow GDAL's own pass over the whole and a reading of what it wrote. Raises OutputError where the disk
-    refuses.
+    Returns the statistics of each, by name. Holds one chunk of one band and GDAL's cache (256 MiB) at a time.
+    `progress(done, total)` counts chunks; after the last one follow GDAL's own pass over the whole and a reading of
+    what it wrote. Raises OutputError where the disk refuses.
     """
     plain = out.with_name(f".{out.name}.plain")
     try:
         clear(plain)
         with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB), replacing(out) as fresh:
-            sums = _write_plain(store, plain, progress, uncertainty)
+            sums, statistics = _write_plain(store, plain, progress, uncertainty)
             rasterio.shutil.copy(
                 plain,
                 fresh,
@@ -62,8 +64,10 @@ def write_cog(store: Path, out: Path, progress: Progress, *, uncertainty: bool =
                 OVERVIEW_RESAMPLING="AVERAGE",
                 BIGTIFF="IF_SAFER",
                 NUM_THREADS="ALL_CPUS",
+                STATISTICS="YES",
             )
             _verify(fresh, sums)
+        return statistics
     except Exception as error:  # GDAL's failures share no public class
         raise OutputError(f"{unwritable(out, _cause(error, plain))}; the same command then goes on") from error
     finally:
@@ -79,10 +83,12 @@ def _cause(error: Exception, plain: Path) -> Exception:
     return error
 
 
-def _write_plain(store: Path, path: Path, progress: Progress, uncertainty: bool) -> dict[tuple[int, RasterWindow], int]:
+def _write_plain(
+    store: Path, path: Path, progress: Progress, uncertainty: bool
+) -> tuple[dict[tuple[int, RasterWindow], int], dict[str, Statistics]]:
     """An ordinary TIFF to make the COG from, band after band: GDAL must not see tiles half filled.
 
-    Returns the checksum of each window (a chunk) of each band, counted from 1.
+    Returns the checksum of each window (a chunk) of each band, counted from 1; and the bands' statistics.
     """
     root, bands = zarr.open_group(store, mode="r"), uncertainties_of(store) if uncertainty else bands_of(store)
     attributes: dict[str, Any] = dict(root.attrs)
@@ -117,17 +123,24 @@ def _write_plain(store: Path, path: Path, progress: Progress, uncertainty: bool)
         array: Any = root[bands[0]]
         tall, wide = array.chunks
         starts = list(product(range(len(bands)), range(0, height, tall), range(0, width, wide)))
-        sums = {}
+        sums, statistics = dict[tuple[int, RasterWindow], int](), {name: Statistics() for name in bands}
         for done, (band, row, col) in enumerate(starts):
             progress(done, len(starts))
             source: Any = root[bands[band]]
             data = source[row : row + tall, col : col + wide]
             window = RasterWindow(col, row, data.shape[1], data.shape[0])
             sums[band + 1, window] = crc32(data)
+            statistics[bands[band]].add(data)
             if data.any():
                 target.write(data, band + 1, window=window)
+        for number, name in enumerate(bands, start=1):
+            described = {
+                f"STATISTICS_{key.upper()}": f"{value:.14g}" for key, value in statistics[name].figures().items()
+            }
+            target.update_tags(number, **described)
+            target.update_tags(number, ns="IMAGERY", **({} if uncertainty else _light(attributes, name)))
         progress(len(starts), len(starts))
-    return sums
+    return sums, statistics
 
 
 def _verify(path: Path, sums: dict[tuple[int, RasterWindow], int]) -> None:
@@ -158,3 +171,11 @@ def _tags(attributes: dict[str, Any]) -> dict[str, str]:
         "SOURCES": " ".join(str(item["id"]) for item in items if item.get("id")),
     }
     return {name: str(value) for name, value in tags.items() if value}
+
+
+def _light(attributes: dict[str, Any], name: str) -> dict[str, str]:
+    """What light a band sees, as GDAL writes it (domain IMAGERY), in micrometres; nothing where nobody knows."""
+    sensor = sensor_of_items(attributes.get("items") or [])
+    band = next((band for band in sensor.bands if band.name == name), None)
+    said = {} if band is None else {"CENTRAL_WAVELENGTH_UM": band.wavelength, "FWHM_UM": band.width}
+    return {key: f"{value:g}" for key, value in said.items() if value is not None}

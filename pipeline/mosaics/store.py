@@ -3,7 +3,7 @@
 In: finished chunks, uint16 [plane, y, x]. Out: one [y, x] array a band at the root, perhaps one more that says how far
 it may be off, and halved copies in the child groups "2", "4", "8", ... down to 512 px, each a CF dataset of its own
 (cf.py). Equal input gives equal bytes, however often and in whatever order chunks are written.
-Conventions: zarr-conventions `multiscales`, `spatial` and `proj:` (GeoZarr), version 1, beside CF.
+Conventions: `multiscales`, `spatial` and `proj` (GeoZarr), version 0.1, beside CF; docs/zarr.md says why it is so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import zarr
 from affine import Affine
 from numpy.typing import NDArray
+from pyproj import CRS
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import replacing, sync_tree, writing
@@ -36,37 +37,36 @@ SMALLEST_OVERVIEW = 512
 """Overviews are halved until the longer side is at most this many pixels."""
 
 
-def _convention(uuid: str, name: str, repository: str, description: str) -> dict[str, str]:
+def _convention(uuid: str, name: str, description: str) -> dict[str, str]:
     return {
         "uuid": uuid,
         "name": name,
-        "schema_url": f"https://raw.githubusercontent.com/{repository}/refs/tags/v1/schema.json",
-        "spec_url": f"https://github.com/{repository}/blob/v1/README.md",
+        "schema_url": f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/v0.1/schema.json",
+        "spec_url": f"https://github.com/zarr-conventions/{name}/blob/v0.1/README.md",
         "description": description,
     }
 
 
-CONVENTIONS = [
-    _convention(
-        "d35379db-88df-4056-af3a-620245f8e347",
-        "multiscales",
-        "zarr-conventions/multiscales",
-        "Multiscale layout of zarr datasets",
-    ),
+_PLACE = [
     _convention(
         "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
         "spatial",
-        "zarr-conventions/spatial",
         "Spatial coordinate information",
     ),
     _convention(
         "f17cb550-5864-4468-aeb7-f3180cfb622f",
-        "proj:",
-        "zarr-experimental/geo-proj",
+        "proj",
         "Coordinate reference system information for geospatial data",
     ),
 ]
-"""What the root attribute `zarr_conventions` declares."""
+"""What every group declares: what a group says is inherited by its own arrays alone."""
+
+_PYRAMID = _convention(
+    "d35379db-88df-4056-af3a-620245f8e347",
+    "multiscales",
+    "Multiscale layout of zarr datasets",
+)
+"""What the root declares besides."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,11 @@ class _Level:
     """Group it is averaged from."""
     transform: Affine
     shape: tuple[int, int]
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        """Names of its dimensions. A tree's groups inherit the root's, so those of other lengths have their own."""
+        return ("y", "x") if self.source is None else (f"y_{self.group}", f"x_{self.group}")
 
 
 def create_mosaic(
@@ -170,24 +175,21 @@ def _create(
         "Conventions": "CF-1.11",
         "bands": list(bands),
         **({"uncertainty": list(map(uncertainty_of, bands))} if uncertainty else {}),
-        "zarr_conventions": CONVENTIONS,
         "multiscales": {"layout": [_layout(level) for level in levels], "resampling_method": "average"},
-        **({"proj:code": crs} if crs.startswith("EPSG:") else {"proj:wkt2": crs}),
-        "spatial:dimensions": ["y", "x"],
-        "spatial:bbox": list(window.bounds),
-        "spatial:transform": list(levels[0].transform)[:6],
-        "spatial:shape": list(levels[0].shape),
+        **_place(window, crs, levels[0]),
     }
+    described["zarr_conventions"] = [_PYRAMID, *_PLACE]
     root = zarr.create_group(path, attributes=described)
     for level in levels:
-        group = root if level.source is None else root.create_group(level.group, attributes={"Conventions": "CF-1.11"})
-        add_grid(group, level.transform, level.shape, crs)
+        said = {"Conventions": "CF-1.11", **_place(window, crs, level), "zarr_conventions": _PLACE}
+        group = root if level.source is None else root.create_group(level.group, attributes=said)
+        add_grid(group, level.transform, level.shape, crs, level.axes)
         for band in bands:
-            beside = {"ancillary_variables": uncertainty_of(band)} if uncertainty else {}
-            add_array(group, band, level.shape, chunk * scale, attributes=BAND_ATTRIBUTES | beside)
+            about = BAND_ATTRIBUTES | ({"ancillary_variables": uncertainty_of(band)} if uncertainty else {})
+            add_array(group, band, level.shape, chunk * scale, attributes=about, axes=level.axes)
             if uncertainty:
                 about = UNCERTAINTY_ATTRIBUTES | {"long_name": f"uncertainty of {band}"}
-                add_array(group, uncertainty_of(band), level.shape, chunk * scale, attributes=about)
+                add_array(group, uncertainty_of(band), level.shape, chunk * scale, attributes=about, axes=level.axes)
     for level in reversed(levels):  # the root last: its copy holds the children's
         consolidate(path / level.group)
 
@@ -203,6 +205,22 @@ def _levels(window: Window, scale: int) -> list[_Level]:
         coarser = Affine(transform.a * factor, 0.0, transform.c, 0.0, transform.e * factor, transform.f)
         levels.append(_Level(str(factor), levels[-1].group, coarser, shape))
     return levels
+
+
+def _place(window: Window, crs: str, level: _Level) -> dict[str, Any]:
+    """Where a level lies; one whose sides were rounded up reaches past the window."""
+    rows, cols = level.shape
+    west, _, _, north = window.bounds
+    return {
+        **({"proj:code": crs} if crs.startswith("EPSG:") else {}),
+        "proj:wkt2": CRS.from_user_input(crs).to_wkt(),
+        "spatial:dimensions": list(level.axes),
+        "spatial:bbox": [west, north + rows * level.transform.e, west + cols * level.transform.a, north],
+        "spatial:transform_type": "affine",
+        "spatial:transform": list(level.transform)[:6],
+        "spatial:shape": [rows, cols],
+        "spatial:registration": "pixel",
+    }
 
 
 def _layout(level: _Level) -> dict[str, Any]:

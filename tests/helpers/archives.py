@@ -68,7 +68,7 @@ class Made:
         band = {"name": "red", "data_type": "uint16", "nodata": 0, "raster:scale": 1e-4, "raster:offset": -0.1}
         cog = {"href": f"{stem}.tif", "bands": [band]}
         item = {"id": stem, "bbox": [13, 52, 14, 53], "properties": properties, "links": [], "assets": {"cog": cog}}
-        for ending, content in ((".html", said), (".json", json.dumps(item)), (".tif", said)):
+        for ending, content in ((".html", said), ("_model.json", said), (".json", json.dumps(item)), (".tif", said)):
             with replacing(request.output / f"{stem}{ending}") as fresh:
                 fresh.write_text(content)
         write_store(request.output / f"{stem}.zarr", said)

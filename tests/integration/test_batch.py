@@ -114,7 +114,8 @@ def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: li
     for unit in UNITS:
         cell, month = unit.split("_")
         expected |= {
-            f"{month}/{cell}/{name}" for name in ("unit.json", *(f"{unit}_x4.{e}" for e in ("html", "json", "tif")))
+            f"{month}/{cell}/{name}"
+            for name in ("unit.json", *(f"{unit}_x4{e}" for e in (".html", "_model.json", ".json", ".tif")))
         }
     assert {name for name in files_of(undisturbed) if ".zarr/" not in name} == expected
     collection = pystac.Collection.from_file(str(undisturbed / "collection.json"))

@@ -116,7 +116,7 @@ def finish(forks: Forks, scene: Path, folder: Path, *options: str) -> None:
 def test_upscale(make_scene: Callable[..., Scene], forks: Forks, replacing: bool, tmp_path: Path) -> None:
     dn = np.random.default_rng(0).integers(1, 65535, (3, 40, 40)).astype(np.uint16)
     scene, begun = make_scene(dn).path, tmp_path / "begun"
-    old = put(begun, replacing, *(f"scene_x4.{ending}" for ending in ("html", "json", "tif", "zarr")))
+    old = put(begun, replacing, *(f"scene_x4{ending}" for ending in (".html", "_model.json", ".json", ".tif", ".zarr")))
     finish(forks, scene, begun, "--overwrite")
     assert digests(begun) == old
 
@@ -127,7 +127,7 @@ def test_upscale(make_scene: Callable[..., Scene], forks: Forks, replacing: bool
     shutil.copytree(begun, whole)
     again(whole)
     new = digests(whole)
-    assert new.keys() >= old.keys() and len(new) == 4 and not new.items() & old.items()
+    assert new.keys() >= old.keys() and len(new) == 5 and not new.items() & old.items()
     folders = copies(begun, again, tmp_path)
     assert len(folders) >= 4 + 8 * replacing
     for number, folder in enumerate(folders):
@@ -208,7 +208,7 @@ def test_a_file_that_comes_while_outputs_wait_is_not_replaced(
     assert digests(tmp_path / "out").keys() == {stranger.name} and stranger.read_text() == "mine"
     stranger.unlink()
     upscale(request)
-    assert len(digests(tmp_path / "out")) == 4
+    assert len(digests(tmp_path / "out")) == 5
 
 
 def test_fetch_looks_again_once_the_place_is_its_own(

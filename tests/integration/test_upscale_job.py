@@ -74,7 +74,7 @@ def test_nearest_is_the_whole_scene_enlarged_and_every_output_says_so(
     expected = dn[:, 20:280, 10:260].repeat(8, 1).repeat(8, 2)
     np.testing.assert_array_equal(stored(out / "scene_x8.zarr"), expected)
     assert {path.name for path in out.iterdir()} == {".rsup"} | {
-        f"scene_x8.{e}" for e in ("zarr", "tif", "json", "html")
+        f"scene_x8{e}" for e in (".zarr", ".tif", ".json", ".html", "_model.json")
     }
 
     with xr.open_dataset(out / "scene_x8.zarr", engine="zarr", decode_coords="all") as mosaic:
@@ -225,7 +225,7 @@ def test_uncertainty_stands_beside_a_mosaic_that_is_the_same_without_it(
     out = tmp_path / "sure"
     result = rsup("upscale", scene.path, *options, "--model", sure_student, "-o", out)
     assert result.returncode == 0, result.stderr
-    names = {f"scene_x4{ending}" for ending in (".html", ".json", ".tif", "_uncertainty.tif", ".zarr")}
+    names = {f"scene_x4{ending}" for ending in (".html", "_model.json", ".json", ".tif", "_uncertainty.tif", ".zarr")}
     said = json.loads(result.stdout)
     assert {Path(name).name for name in said["outputs"]} == {path.name for path in out.iterdir()} - {".rsup"} == names
 

@@ -41,7 +41,8 @@ def test_a_run_does_all_and_the_next_one_nothing(job: Job, made: Made) -> None:
         f"{month}/{cell}/{name}"
         for month in ("2024-05", "2024-06")
         for name in (
-            "unit.json", f"{cell}_{month}_x4.html", f"{cell}_{month}_x4.json", f"{cell}_{month}_x4.tif",
+            "unit.json", f"{cell}_{month}_x4.html", f"{cell}_{month}_x4_model.json",
+            f"{cell}_{month}_x4.json", f"{cell}_{month}_x4.tif",
             f"{cell}_{month}_x4.zarr/zarr.json",
         )
     }  # fmt: skip

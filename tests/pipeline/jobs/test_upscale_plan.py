@@ -15,8 +15,22 @@ from rsup.models.consistency import MeanConsistency
 from rsup.models.upscaler import load
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
 from rsup.pipeline.mosaics.chunk import upscale_chunk
+from rsup.pipeline.scenes.scene import Scene
 
 Student = Callable[[int], Path]
+
+
+def test_without_a_choice_it_is_every_band_seen_at_10_m_natural_colours_first(
+    make_scene: Callable[..., Scene],
+) -> None:
+    def plan(*bands: str) -> UpscalePlan:
+        scene = make_scene(np.full((len(bands), 64, 64), 2000, np.uint16), "-".join(bands), bands)
+        return UpscalePlan.make(UpscaleRequest(scene.path, 4, model="nearest", device="cpu"))
+
+    assert plan("nir", "swir16", "blue", "red", "green").request.bands == ("red", "green", "blue", "nir")
+    assert plan("B08", "B04").request.bands == ("red", "nir")
+    with pytest.raises(ArgumentError, match="no band that its sensor sees at 10 m: name some of swir16, swir22 with"):
+        plan("swir16", "swir22")
 
 
 def test_esa_s_names_and_common_ones_give_one_mosaic(tmp_path: Path, tiny_student: Student) -> None:
@@ -82,6 +96,6 @@ def test_uncertainty_is_a_run_of_its_own_with_twice_the_pixels(tmp_path: Path, s
     pixels = without.summary()["bytes"] // (2 * 2)
     assert sure.task_bytes() - without.task_bytes() == 2 * pixels * (4 + 2)
     names = [Path(name).name for name in sure.summary()["outputs"]]
-    assert names == ["s_x4.html", "s_x4.json", "s_x4.tif", "s_x4_uncertainty.tif", "s_x4.zarr"]
+    assert names == ["s_x4.html", "s_x4_model.json", "s_x4.json", "s_x4.tif", "s_x4_uncertainty.tif", "s_x4.zarr"]
     assert without.planes == ("red", "nir")
     assert sure.planes == ("red", "nir", "red_uncertainty", "nir_uncertainty")

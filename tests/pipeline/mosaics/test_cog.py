@@ -48,7 +48,7 @@ def test_valid_and_the_store_s_numbers_on_the_store_s_grid(tmp_path: Path, bands
     data = make(tmp_path / "a.zarr", bands)
     out = tmp_path / "a.tif"
     seen: list[tuple[int, int]] = []
-    write_cog(tmp_path / "a.zarr", out, lambda done, total: seen.append((done, total)))
+    statistics = write_cog(tmp_path / "a.zarr", out, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (15 * len(bands), 15 * len(bands))
     valid, errors, warnings = cog_validate(out, strict=True)
     assert (valid, errors, warnings) == (True, [], [])
@@ -70,6 +70,15 @@ def test_valid_and_the_store_s_numbers_on_the_store_s_grid(tmp_path: Path, bands
         assert tags["MODEL"] == "bicubic" and tags["MODEL_SHA256"] == "ab" * 32
         assert tags["SOURCES"] == "S2A_one S2B_two"
         assert tif.overviews(1) == [2, 4]
+        for number, plane in enumerate(data, start=1):
+            said, valid = tif.tags(number), plane[plane > 0].astype(float)
+            figures = {"MINIMUM": valid.min(), "MAXIMUM": valid.max(), "MEAN": valid.mean(), "STDDEV": valid.std()}
+            figures["VALID_PERCENT"] = 100 * valid.size / plane.size
+            assert {key: float(said[f"STATISTICS_{key}"]) for key in figures} == pytest.approx(figures)
+            assert {key: said[f"STATISTICS_{key.upper()}"] for key in statistics[bands[number - 1]].figures()} == {
+                key: f"{value:.14g}" for key, value in statistics[bands[number - 1]].figures().items()
+            }
+        assert tif.tags(len(bands), ns="IMAGERY")["CENTRAL_WAVELENGTH_UM"] == ("0.8328" if "nir" in bands else "0.4924")
     with rasterio.open(out, overview_level=0) as half:
         blocks = data[0].astype(float).reshape(600, 2, 804, 2)
         mean = np.asarray(np.ma.masked_equal(blocks, 0).mean(axis=(1, 3)).filled(0))

@@ -18,6 +18,7 @@ import pytest
 import rioxarray  # noqa: F401 (registers .rio)
 import xarray as xr
 import zarr
+import zarr_cm
 from numpy.typing import NDArray
 
 from rsup.models.base.errors import OutputError
@@ -138,7 +139,21 @@ def test_every_overview_is_a_dataset_and_the_mean_of_valid_pixels(tmp_path: Path
     attributes: Any = dict(zarr.open_group(store, mode="r").attrs)
     layout = attributes["multiscales"]["layout"]
     assert [level["asset"] for level in layout] == [".", "2", "4"]  # 1048 -> 524 -> 262
-    assert {c["name"] for c in attributes["zarr_conventions"]} == {"multiscales", "spatial", "proj:"}
+    assert attributes["proj:code"] == "EPSG:32633" and 'ID["EPSG",32633]' in attributes["proj:wkt2"]
+    for level in layout:
+        node = json.loads((store / level["asset"] / "zarr.json").read_text())
+        root = level["asset"] == "."
+        conventions: list[Any] = [zarr_cm.proj, zarr_cm.spatial, *([zarr_cm.multiscales] if root else [])]
+        for convention in conventions:
+            convention.validate_group_metadata(node)
+        newest = zarr_cm.latest_revisions()
+        assert zarr_cm.detect_revisions(node["attributes"]) == {
+            name: newest[name] for name in ("proj", "spatial", "multiscales") if root or name != "multiscales"
+        }
+        assert node["attributes"]["spatial:shape"] == level["spatial:shape"]
+        dimensions = node["attributes"]["spatial:dimensions"]
+        array = json.loads((store / level["asset"] / "red" / "zarr.json").read_text())
+        assert array["dimension_names"] == dimensions and array["shape"] == level["spatial:shape"]
     expected = list(data)
     for level in layout[1:]:
         expected = [halved(band) for band in expected]
@@ -150,7 +165,11 @@ def test_every_overview_is_a_dataset_and_the_mean_of_valid_pixels(tmp_path: Path
             assert ds.rio.crs.to_epsg() == 32633
             assert list(ds.rio.transform())[:6] == level["spatial:transform"]
             assert ds.rio.transform().a == 1.25 * int(level["asset"])
-            assert [ds.sizes["y"], ds.sizes["x"]] == level["spatial:shape"]
+            assert list(ds["red"].shape) == level["spatial:shape"] and ds.rio.x_dim == f"x_{level['asset']}"
+    with xr.open_datatree(store, engine="zarr", mask_and_scale=False) as tree:
+        assert tree.groups == ("/", "/2", "/4")
+        np.testing.assert_array_equal(tree["red"].values, data[0])
+        np.testing.assert_array_equal(tree["4/red"].values, expected[0])
 
 
 def test_odd_sides_round_up_and_overview_pixels_lie_on_the_pixels_they_cover(tmp_path: Path) -> None:
@@ -164,7 +183,7 @@ def test_odd_sides_round_up_and_overview_pixels_lie_on_the_pixels_they_cover(tmp
     build_overviews(store, lambda *_: None)
     with xr.open_dataset(store, engine="zarr", group="4", mask_and_scale=False) as ds:
         np.testing.assert_array_equal(ds["red"].values, halved(halved(data)))
-        assert float(ds["x"][0]) == 50 + 5  # a 10 m pixel over the first LR pixel
+        assert float(ds["x_4"][0]) == 50 + 5  # a 10 m pixel over the first LR pixel
 
 
 def test_bytes_depend_on_neither_order_nor_repetition_nor_process(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rasterio.windows import Window, from_bounds
 
 from rsup.pipeline.batch.formats.vrt import Image, image_of, vrt_of
 from rsup.pipeline.lattice import Window as Cell
-from rsup.pipeline.mosaics.stac_item import stac_item
+from rsup.pipeline.mosaics.stac.item import stac_item
 
 BANDS = ("red", "green", "nir")
 SIDE, SCALE = 150, 4
@@ -44,7 +44,9 @@ def cogs(tmp_path: Path) -> dict[Cell, NDArray[np.uint16]]:
 def item(cell: Cell) -> dict[str, Any]:
     model = {"name": "nearest", "sha256": "00" * 32, "header": None}
     assets = {"cog": "mosaic.tif"}
-    return stac_item("m", cell, "EPSG:32633", SCALE, BANDS, model, [], assets, held_by="sensor", figures={})
+    return stac_item(
+        "m", cell, "EPSG:32633", SCALE, BANDS, model, [], assets, held_by="sensor", figures={}, statistics={}
+    )
 
 
 @pytest.fixture

@@ -14,19 +14,24 @@ import jsonschema
 import numpy as np
 import pystac
 import pytest
+from places import ROOT
 from pyproj import Transformer
 from pystac.errors import STACValidationError
-from pystac.extensions.mlm import MLMExtension
+from pystac.extensions.eo import EOExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.validation import validate_dict
 from shapely.geometry import Point, Polygon, shape
+from stac_pydantic import Item
 
 from rsup.models.base.errors import OutputError
 from rsup.models.upscaler import descriptor_of
 from rsup.pipeline.demo.servers import serve_assets
 from rsup.pipeline.lattice import Window
-from rsup.pipeline.mosaics.stac_item import stac_item, write_item
+from rsup.pipeline.mosaics.stac.item import stac_item, write_item
+from rsup.pipeline.mosaics.statistics import Statistics
 
+SCHEMAS = ROOT / "tests" / "data" / "stac"
+"""The schemas of the extensions, as their authors published them (README.md there)."""
 CRS = "EPSG:32633"
 WINDOW = Window(-580_000, 40_000, 256, 300)
 MODEL = {"name": "student-x8", "sha256": "0123456789abcdef" * 4, "header": descriptor_of("default", 8).header}
@@ -38,7 +43,10 @@ SOURCES: list[dict[str, Any]] = [
     },
     {"id": "S2A_33UUU_20240602", "datetime": "2024-06-02T10:10:21Z", "href": None, "baseline": "05.10"},
 ]
-ASSETS = {"cog": "town_x8.tif", "zarr": "town_x8.zarr", "page": "town_x8.html"}
+ASSETS = {"cog": "town_x8.tif", "zarr": "town_x8.zarr", "page": "town_x8.html", "model": "town_x8_model.json"}
+STATISTICS = {band: Statistics() for band in ("red", "green", "nir")}
+for _figures in STATISTICS.values():
+    _figures.add(np.array([[0, 1000], [2000, 3000]], np.uint16))
 
 
 def make(**change: Any) -> dict[str, Any]:
@@ -53,13 +61,19 @@ def make(**change: Any) -> dict[str, Any]:
         "assets": ASSETS,
         "held_by": "sensor",
         "figures": {"sensor_rms": 0.5},
+        "statistics": STATISTICS,
     }
     return stac_item(**(options | change))
 
 
-def validate_core(item: dict[str, Any]) -> None:
-    """Against the core schemas that pystac carries; those of the extensions are on the network."""
+def validate(item: dict[str, Any]) -> None:
+    """Against the core schemas that pystac carries, stac-pydantic's reading of them, and those of the extensions."""
     validate_dict(item | {"stac_extensions": []})
+    Item.model_validate(item)
+    for address in item["stac_extensions"]:
+        name, version = address.split("/")[3:5]
+        schema = json.loads((SCHEMAS / f"{name}_{version}.json").read_text())
+        jsonschema.Draft7Validator(schema).validate(item)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +88,7 @@ def validate_core(item: dict[str, Any]) -> None:
 )
 def test_valid_by_the_core_schema(change: dict[str, Any]) -> None:
     item = make(**change)
-    validate_core(item)
+    validate(item)
     assert item == json.loads(json.dumps(item))
 
 
@@ -82,7 +96,7 @@ def test_the_core_schema_would_have_said_so() -> None:
     item = make()
     item["properties"]["datetime"] = "yesterday"
     with pytest.raises(STACValidationError):
-        validate_core(item)
+        validate(item)
 
 
 def test_read_back_by_pystac_and_its_extensions(tmp_path: Path) -> None:
@@ -93,13 +107,6 @@ def test_read_back_by_pystac_and_its_extensions(tmp_path: Path) -> None:
     assert proj.shape == [2048, 2400]
     assert proj.transform == [1.25, 0.0, 400_000.0, 0.0, -1.25, 5_800_000.0]
     assert proj.bbox == list(WINDOW.bounds)
-    mlm = MLMExtension.ext(item)
-    assert mlm.mlm_name == "student-x8" and mlm.architecture == MODEL["header"]["architecture"]
-    assert mlm.tasks == ["super-resolution"]
-    assert mlm.architecture not in (None, "student-x8")
-    assert mlm.input[0].bands == ["red", "green", "blue", "nir"]  # the network's, whatever was asked for
-    assert mlm.input[0].input.shape == mlm.output[0].result.shape == [-1, 4, -1, -1]
-    assert mlm.output[0].result.dim_order == ["batch", "channel", "height", "width"]
     assert item.properties["gsd"] == 1.25
     assert item.properties["rsup:model_sha256"] == MODEL["sha256"] and item.properties["rsup:scale"] == 8
     assert item.common_metadata.start_datetime is not None and item.common_metadata.end_datetime is not None
@@ -113,14 +120,22 @@ def test_read_back_by_pystac_and_its_extensions(tmp_path: Path) -> None:
         assert {(b["nodata"], b["data_type"], b["raster:scale"], b["raster:offset"]) for b in bands} == {
             (0, "uint16", 1e-4, -0.1)
         }
-    model = item.assets["model"]
-    assert model.roles == ["mlm:model"]
-    assert model.extra_fields["file:checksum"] == "1220" + str(MODEL["sha256"])
+        assert [(b["eo:common_name"], b["eo:center_wavelength"]) for b in bands] == [
+            ("red", 0.6646), ("green", 0.5598), ("nir", 0.8328),
+        ]  # fmt: skip
+        assert bands[0]["raster:spatial_resolution"] == 1.25 and bands[0]["raster:sampling"] == "area"
+        assert bands[0]["statistics"] == pytest.approx(
+            {"minimum": 1000, "maximum": 3000, "mean": 2000, "stddev": np.std([1000, 2000, 3000]), "valid_percent": 75}
+        )
+    eo = EOExtension.ext(item.assets["cog"]).bands
+    assert eo is not None
+    assert [(band.name, band.common_name) for band in eo] == [("red", "red"), ("green", "green"), ("nir", "nir")]
+    assert "eo:bands" not in item.assets["zarr"].extra_fields  # readers of names would open it as a raster
 
 
 def test_the_uncertainty_is_an_asset_with_bands_of_its_own() -> None:
     item = make(assets=ASSETS | {"uncertainty": "town_x8_uncertainty.tif"})
-    validate_core(item)
+    validate(item)
     asset = pystac.Item.from_dict(item).assets["uncertainty"]
     assert asset.href == "town_x8_uncertainty.tif" and asset.roles == ["data", "uncertainty"]
     assert "68% of the errors lie within it, 95% within 2.5 times it" in str(asset.description)
@@ -129,6 +144,8 @@ def test_the_uncertainty_is_an_asset_with_bands_of_its_own() -> None:
     assert {(b["nodata"], b["data_type"], b["raster:scale"], b["raster:offset"]) for b in bands} == {
         (0, "uint16", 1e-4, 0)
     }
+    assert not any("eo:common_name" in band for band in bands)
+    assert asset.extra_fields["eo:bands"][0] == {"name": "red_uncertainty"}
     del item["assets"]["uncertainty"]
     assert item == make()
 
@@ -136,13 +153,16 @@ def test_the_uncertainty_is_an_asset_with_bands_of_its_own() -> None:
 def test_every_source_is_named_and_linked_without_secrets() -> None:
     item = make()
     links = [link for link in item["links"] if link["rel"] == "derived_from"]
-    assert [link["href"] for link in links] == ["https://example.com/items/b.json"]
+    assert [link["href"] for link in links] == ["https://example.com/items/b.json", "town_x8_model.json"]
+    assert links[1]["mlm:name"] == "student-x8" and links[1]["type"] == "application/geo+json"
     assert "secret" not in json.dumps(item) and "pw@" not in json.dumps(item)
     assert item["properties"]["rsup:sources"] == ["S2B_33UUU_20240607", "S2A_33UUU_20240602"]
     assert "rsup:false_colour" in item["properties"] and item["properties"]["rsup:false_colour"] == []
     assert make(false_colour=["nir"])["properties"]["rsup:false_colour"] == ["nir"]
     local = make(sources=[{"id": "a", "href": "file:///home/somebody/item.json"}])
-    assert local["links"] == [] and "somebody" not in json.dumps(local)
+    assert [link["rel"] for link in local["links"]] == ["derived_from", "license"] and "somebody" not in json.dumps(
+        local
+    )
 
 
 def test_one_shared_moment_is_the_datetime() -> None:
@@ -172,7 +192,7 @@ def test_files_are_found_from_the_item_whatever_they_are_called(tmp_path: Path, 
         (tmp_path / file).write_bytes(key.encode())
     path = tmp_path / f"{name}_x8.json"
     write_item(make(name=f"{name}_x8", assets=files), path)
-    validate_core(json.loads(path.read_text(encoding="utf-8")))
+    validate(json.loads(path.read_text(encoding="utf-8")))
     item = pystac.Item.from_dict(json.loads(path.read_text(encoding="utf-8")))
     item.set_self_href((tmp_path / "item.json").as_uri())
     for key in files:
@@ -193,6 +213,33 @@ def test_what_others_wrote_is_one_line_of_text() -> None:
     text = json.dumps(item, ensure_ascii=False)
     assert not set("\u202e\u2066\ud800") & set(text) and "u:p" not in text
     assert item["id"] == "a\\nb\\u202e" and item["properties"]["rsup:sources"] == ["x\\ud800\\u2066\\r"]
+
+
+def test_who_took_it_and_on_which_terms() -> None:
+    said = make(sources=[SOURCES[0] | {"cloud": 4.0}, SOURCES[1] | {"cloud": 1.0}])["properties"]
+    assert (said["constellation"], said["instruments"], said["eo:cloud_cover"]) == ("sentinel-2", ["msi"], 2.5)
+    assert "platform" not in said  # two of them
+    assert make(sources=SOURCES[:1])["properties"]["platform"] == "sentinel-2b"
+    assert said["license"] == "other" and said["providers"][0]["roles"] == ["producer", "licensor"]
+    assert said["attribution"] == "Contains modified Copernicus Sentinel data 2024"
+    assert "eo:cloud_cover" not in make(sources=[SOURCES[0] | {"cloud": 4.0}, SOURCES[1]])["properties"]
+    unknown = make(sources=[])
+    assert not {"platform", "constellation", "license", "providers"} & set(unknown["properties"])
+    assert not any(link["rel"] == "license" for link in unknown["links"])
+
+
+def test_how_it_was_made_without_a_time_unless_one_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    said = make(false_colour=["nir"])["properties"]
+    assert said["processing:software"].keys() == {"rsup", "student-x8", "torch", "GDAL"}
+    assert said["processing:software"]["rsup"] == said["processing:version"] and "processing:datetime" not in said
+    assert "then corrected so that the sensor would see the 10 m pixels, within its noise" in said["processing:lineage"]
+    assert "nir in the place of the bands" in said["processing:lineage"]
+    assert "block means equal the 10 m pixels" in make(held_by="mean")["properties"]["processing:lineage"]
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1717754400")
+    item = make()
+    assert item["properties"]["processing:datetime"] == "2024-06-07T10:00:00Z"
+    validate(item)
 
 
 def test_the_footprint_is_the_window_s_edge() -> None:
@@ -223,14 +270,6 @@ def test_a_mosaic_across_the_antimeridian_is_two_polygons() -> None:
         assert geometry.contains(Point(lon, lat))
     assert not geometry.contains(Point(0, 9.1))
     assert geometry.area < 2
-
-
-@pytest.mark.parametrize("name", ["x", "42", "Ma file.safetensors", "/models/µ-net.safetensors", "--", "a b"])
-def test_any_model_name_becomes_one_that_mlm_allows(name: str) -> None:
-    item = make(model=MODEL | {"name": name})
-    assert jsonschema.Draft7Validator(
-        {"type": "string", "pattern": r"^[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]$"}
-    ).is_valid(item["properties"]["mlm:name"])
 
 
 def test_equal_input_gives_equal_bytes_and_a_failed_write_harms_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What is said of a mosaic and of its model, in STAC."""
