@@ -16,6 +16,8 @@ from typing import Any
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.progress import show_progress
+from rsup.models.sensors import DEFAULT
+from rsup.pipeline.lattice import GSD
 from rsup.pipeline.places import objects
 from rsup.pipeline.places import place as places
 from rsup.pipeline.places.place import Place
@@ -42,7 +44,8 @@ def upscale(
 
     Raises an RsupError where it cannot be done.
     """
-    fetch = request_of([product], None, date=None, max_cloud=100, bands=request.bands, overwrite=request.overwrite)
+    bands = request.bands or DEFAULT.native(GSD)
+    fetch = request_of([product], None, date=None, max_cloud=100, bands=bands, overwrite=request.overwrite)
     name = f"{_stem(fetch, product)}.zarr"
     work = output / HIDDEN if isinstance(output, Path) else scratch("product", str(output), name, request.scale)
     scene = output / name if keep_scene and isinstance(output, Path) else work / name

@@ -138,9 +138,12 @@ def _decide(
 ) -> NumberRule:
     """Which offset the item's numbers of the product carry: one for all its bands, but for what its product states."""
     if item.offsets:
-        chosen = item.offsets[item.evidence_band] if wanted is None else wanted
-        words = (*item.stated, *(() if wanted is None else (f"decided by --offset {wanted}",)))
-        return NumberRule(chosen, False, item.baseline, words, wanted is not None)
+        stated = item.offsets[item.evidence_band]
+        user = wanted is not None
+        chosen = stated if wanted is None else wanted
+        against = ", against the evidence" if chosen != stated else ""
+        words = (*item.stated, *((f"decided by --offset {wanted}{against}",) if user else ()))
+        return NumberRule(chosen, False, item.baseline, words, user, chosen != stated)
     of_product = [band for band in (item.evidence_band, *packings) if packings[band].scale is None]
     if not of_product:
         band = item.evidence_band

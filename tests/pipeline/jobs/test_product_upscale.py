@@ -55,6 +55,11 @@ def test_one_step_makes_what_two_do(product: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(item)
 
 
+def test_all_bands_of_ten_metres_are_upscaled_unless_some_are_named(tmp_path: Path) -> None:
+    safe = write_safe(tmp_path, planes(bands=(*BANDS, "nir")))
+    assert upscale(safe, tmp_path / "out", dry=True, bands=())["bands"] == [*BANDS, "nir"]
+
+
 @pytest.mark.slow
 def test_the_same_command_again_is_done_already_and_another_is_refused(
     product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
