@@ -107,6 +107,7 @@ def evaluate(
     notes = dict(judge.notes)
     means: dict[str, dict[str, Any]] = {
         key: mean_of(judged.figures[key], notes)
+        | judge.whole(key)
         | {"ms_per_tile": _milliseconds(model, request.scale, len(bands), upscaler.device)}
         for key, model in models.items()
     }
@@ -201,7 +202,7 @@ def _judged(
         low, high = make_pair(sharp.to(device)[None], request.scale, degradation, settings, generator)
         made = {key: model(low).clamp(-1, 1) for key, model in models.items()}
         for key, image in made.items():
-            judged.figures[key].append(judge(image[0], high[0], low[0]))
+            judged.figures[key].append(judge(image[0], high[0], low[0], key))
         judged.truths.append({"niqe": judge.niqe(high[0])})
         if request.page and len(judged.rows) < CROPS:
             judged.rows.append(crops_of(title, request.scale, judge, low, made, high))

@@ -14,7 +14,7 @@ ELSEWHERE = {
         "data/batches": "data/test_images, training/test_loop",
         "data/measured": "test_evaluate",
         "losses/adversarial": "losses/test_terms, losses/test_rsd",
-        "methods/reconstruction": "acceptance/test_train_tasks",
+        "methods/reconstruction": "acceptance/test_train_tasks, acceptance/test_sharp_training",
         "methods/rsd": "acceptance/test_train_tasks",
         "methods/slimdiffsr_student": "acceptance/test_train_tasks",
         "methods/slimdiffsr_teacher": "acceptance/test_train_tasks",

@@ -31,6 +31,21 @@ def discriminator_gan(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     return _cross_entropy(real, REAL_TARGET) + _cross_entropy(fake, 0.0)
 
 
+def generator_hinge(logits: Sequence[Tensor]) -> Tensor:
+    """What a generator pays a discriminator that learns by `discriminator_hinge`: minus its mean logit -> scalar."""
+    return -torch.stack([at_least_float32(part).mean() for part in logits]).mean()
+
+
+def discriminator_hinge(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """Mean of max(0, 1 - real) + max(0, 1 + fake) (Lim and Ye 2017): what is told with certainty teaches nothing more.
+
+    `fake` must come from detached images, as for `discriminator_gan`.
+    """
+    terms = [F.relu(1 - at_least_float32(part)).mean() for part in real]
+    terms += [F.relu(1 + at_least_float32(part)).mean() for part in fake]
+    return torch.stack(terms).sum() / len(real)
+
+
 def _cross_entropy(logits: Sequence[Tensor], target: float) -> Tensor:
     """Mean over the list, so that the weight does not depend on how many heads a discriminator has."""
     parts = [at_least_float32(part) for part in logits]

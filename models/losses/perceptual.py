@@ -19,6 +19,7 @@ from torchvision.models import AlexNet_Weights, VGG16_Weights
 from rsup.models.base.errors import ModelError
 from rsup.models.networks.precision import full_precision
 
+from .features import FeatureDistance
 from .terms import PerceptualKind, frequency
 
 LpipsKind = Literal["lpips-vgg", "lpips-alex"]
@@ -59,13 +60,16 @@ class Perceptual(nn.Module):
             return distance.mean()
 
 
-def perceptual_term(kind: PerceptualKind) -> Term | None:
+def perceptual_term(kind: PerceptualKind, scale: int) -> Term | None:
     """The perceptual term of a recipe, (prediction, truth) -> scalar; None for `none`.
 
-    LPIPS comes as a module on the CPU, to be moved to the images' device. Raises ModelError as `Perceptual` does.
+    LPIPS and the feature distance come as modules on the CPU, to be moved to the images' device. Raises ModelError as
+    `Perceptual` and `FeatureDistance` do.
     """
     if kind == "none":
         return None
+    if kind == "features":
+        return FeatureDistance("lite0", scale)
     return frequency if kind == "frequency" else Perceptual(kind)
 
 

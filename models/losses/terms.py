@@ -20,7 +20,7 @@ from rsup.models.networks.precision import full_precision
 
 from .spectrum import radial_spectrum
 
-PerceptualKind = Literal["lpips-vgg", "lpips-alex", "frequency", "none"]
+PerceptualKind = Literal["lpips-vgg", "lpips-alex", "features", "frequency", "none"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -29,12 +29,16 @@ class LossConfig(Config):
 
     l1: Weight = 1.0
     perceptual: PerceptualKind = "lpips-vgg"
-    """`frequency` needs no weights: for trials, and for students too small to be worth LPIPS."""
+    """`features` is the feature distance of EfficientNet-Lite0 (features.py), which comes with `rsup[sharp]`;
+    `frequency` needs no weights: for trials, and for students too small to be worth LPIPS."""
     perceptual_weight: Weight = 2.5
     gan_weight: Weight = 0.25
     """0 trains without a discriminator."""
     spectrum_weight: Weight = 0.0
     """Weight of `spectrum`, which is not of the paper: the power that L1 leaves out, without a discriminator."""
+    lattice_weight: Weight = 0.0
+    """Weight of `lattice` (lattice.py), not of the paper: against dots at the pitch of the scene's pixels, which
+    perceptual and adversarial terms leave in images."""
     decibels_weight: Weight = 0.0
     """Weight of `decibels`, which is not of the paper either: every image counts alike, however dim or flat."""
     tv_weight: Weight = 1.0

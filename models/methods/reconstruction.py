@@ -1,4 +1,4 @@
-"""The reconstruction losses that teacher and student share (Eq. 20): L1, a perceptual term, and a discriminator's."""
+"""The losses that teacher and student share (Eq. 20): L1, a perceptual term, and a discriminator's."""
 
 from __future__ import annotations
 
@@ -7,42 +7,65 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from rsup.models.losses.adversarial import discriminator_gan, frozen, generator_gan
+from rsup.models.losses.adversarial import (
+    discriminator_gan,
+    discriminator_hinge,
+    frozen,
+    generator_gan,
+    generator_hinge,
+)
+from rsup.models.losses.features import shifted
+from rsup.models.losses.lattice import lattice
 from rsup.models.losses.perceptual import perceptual_term
 from rsup.models.losses.terms import LossConfig, decibels, l1, spectrum
 from rsup.models.networks.discriminators import DiscriminatorConfig, build_discriminator
+from rsup.models.networks.projected import BACKBONE, ProjectedDiscriminator
 from rsup.models.training.task import Update
 
 
 class Reconstruction(nn.Module):
     """Images [n, band, h, w] in [-1, 1], their truth -> terms; `discriminator` is None where the GAN has no weight."""
 
-    def __init__(self, losses: LossConfig, discriminator: DiscriminatorConfig, seed: int) -> None:
-        """Raises ModelError where LPIPS's or the discriminator's backbone is not here."""
+    def __init__(self, losses: LossConfig, discriminator: DiscriminatorConfig, scale: int, seed: int) -> None:
+        """Raises ModelError where the backbone of the perceptual term or of the discriminator is not here."""
         super().__init__()
-        self.losses = losses
-        self.perceptual = perceptual_term(losses.perceptual)
-        self.discriminator = build_discriminator(discriminator, seed) if losses.gan_weight else None
+        self.losses, self.scale = losses, scale
+        self.perceptual = perceptual_term(losses.perceptual, scale)
+        self.discriminator: nn.Module | None = None
+        if losses.gan_weight and discriminator.backbone == BACKBONE:
+            self.discriminator = ProjectedDiscriminator(discriminator.width)
+        elif losses.gan_weight:
+            self.discriminator = build_discriminator(discriminator, seed)
 
-    def terms(self, image: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """`l1` and, where they have a weight, `perceptual`, `spectrum`, `decibels`: what validation can compare.
-
-        Unweighted.
-        """
+    def fidelity(self, image: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """`l1` and, where they have a weight, `spectrum` and `decibels`: how near the numbers are. Unweighted."""
         terms = {"l1": l1(image, truth)}
-        if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(image, truth)
         if self.losses.spectrum_weight:
             terms["spectrum"] = spectrum(image, truth)
         if self.losses.decibels_weight:
             terms["decibels"] = decibels(image, truth)
         return terms
 
-    def gan(self, image: Tensor) -> dict[str, Tensor]:
-        """`gan`, unweighted, where there is a discriminator; its weights get no gradient."""
+    def appearance(self, image: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Where they have a weight, `perceptual` and `lattice`: what people see of an image. Unweighted."""
+        terms = {}
+        if self.perceptual is not None:
+            terms["perceptual"] = self.perceptual(image, truth)
+        if self.losses.lattice_weight:
+            terms["lattice"] = lattice(image, self.scale)
+        return terms
+
+    def terms(self, image: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """All that validation can compare, unweighted."""
+        return self.fidelity(image, truth) | self.appearance(image, truth)
+
+    def gan(self, image: Tensor, scene: Tensor) -> dict[str, Tensor]:
+        """`gan`, unweighted, where there is a discriminator; its weights get no gradient. `scene`: enlarged."""
         if self.discriminator is None:
             return {}
         with frozen(self.discriminator):
+            if isinstance(self.discriminator, ProjectedDiscriminator):
+                return {"gan": generator_hinge(self.discriminator(*shifted(self.scale, image, scene)))}
             return {"gan": generator_gan(self.discriminator(image))}
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
@@ -53,12 +76,16 @@ class Reconstruction(nn.Module):
             "perceptual": losses.perceptual_weight,
             "spectrum": losses.spectrum_weight,
             "decibels": losses.decibels_weight,
+            "lattice": losses.lattice_weight,
             "gan": losses.gan_weight,
         }
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
-    def discriminator_update(self, image: Tensor, truth: Tensor) -> Iterator[Update]:
+    def discriminator_update(self, image: Tensor, truth: Tensor, scene: Tensor) -> Iterator[Update]:
         """The discriminator's own update, where there is one."""
-        if self.discriminator is not None:
-            real, fake = self.discriminator(truth), self.discriminator(image.detach())
-            yield Update("discriminator", discriminator_gan(real, fake))
+        judge = self.discriminator
+        if isinstance(judge, ProjectedDiscriminator):
+            image, truth, scene = shifted(self.scale, image.detach(), truth, scene)
+            yield Update("discriminator", discriminator_hinge(judge(truth, scene), judge(image, scene)))
+        elif judge is not None:
+            yield Update("discriminator", discriminator_gan(judge(truth), judge(image.detach())))

@@ -62,7 +62,7 @@ class StudentTask(Task):
         recipe.check_crops(self._multiple())
         self.networks: dict[str, nn.Module] = {"student": learner}
         self.optimizers = {"student": recipe.optimizer}
-        self.reconstruction = Reconstruction(recipe.losses, recipe.discriminator, recipe.seed)
+        self.reconstruction = Reconstruction(recipe.losses, recipe.discriminator, recipe.scale, recipe.seed)
         if self.reconstruction.discriminator is not None:
             self.networks["discriminator"] = self.reconstruction.discriminator
             self.optimizers["discriminator"] = recipe.discriminator_optimizer
@@ -81,13 +81,14 @@ class StudentTask(Task):
             return
         result, distilled = self._distilled(pair)
         held = self._held(result, pair)
-        terms = self._terms(result, held, pair.high) | self.reconstruction.gan(held)
+        scene = self.enlarge(pair.low) if self.reconstruction.discriminator is not None else pair.low
+        terms = self._terms(result, held, pair.high) | self.reconstruction.gan(held, scene)
         loss = self.reconstruction.weighted(terms)
         if distilled:
             weights = self.recipe.distillation
             loss = loss + weights.mse * distilled["mse"] + weights.mmd * distilled.get("mmd", 0)
         yield Update("student", loss, terms | distilled)
-        yield from self.reconstruction.discriminator_update(held, pair.high)
+        yield from self.reconstruction.discriminator_update(held, pair.high, scene)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         if self.recipe.learns == "uncertainty":
@@ -134,12 +135,12 @@ class StudentTask(Task):
         return hold_values(result, pair.low, self.recipe.scale, pair.responses)
 
     def _terms(self, result: Tensor, held: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """The reconstruction losses, in front of that step and behind it."""
-        terms, share = self.reconstruction.terms(result, truth), self.recipe.through
-        if held is result:
-            return terms
-        behind = self.reconstruction.terms(held, truth)
-        return {name: (1 - share) * term + share * behind[name] for name, term in terms.items()}
+        """The reconstruction losses: of numbers in front of that step and behind it, of appearance behind it."""
+        terms, share = self.reconstruction.fidelity(result, truth), self.recipe.through
+        if held is not result:
+            behind = self.reconstruction.fidelity(held, truth)
+            terms = {name: (1 - share) * term + share * behind[name] for name, term in terms.items()}
+        return terms | self.reconstruction.appearance(held, truth)
 
     def _input(self, network: Student | CompactStudent, low: Tensor) -> Tensor:
         """What a network is given: a compact one enlarges by itself."""

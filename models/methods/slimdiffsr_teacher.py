@@ -44,7 +44,7 @@ class TeacherTask(Task):
             self.teacher.estimator.requires_grad_(True)
             self.optimizers["estimator"] = recipe.optimizer
             self.estimator_steps = recipe.estimator_steps
-        self.reconstruction = Reconstruction(recipe.losses, recipe.discriminator, recipe.seed)
+        self.reconstruction = Reconstruction(recipe.losses, recipe.discriminator, recipe.scale, recipe.seed)
         if self.reconstruction.discriminator is not None:
             self.networks["discriminator"] = self.reconstruction.discriminator
             self.optimizers["discriminator"] = recipe.discriminator_optimizer
@@ -75,10 +75,10 @@ class TeacherTask(Task):
             yield Update("estimator", self._uncertainty(image, pair.high))
             return
         out = self.teacher(image, pair.high)
-        terms = self.reconstruction.terms(out.image, pair.high) | self.reconstruction.gan(out.image)
+        terms = self.reconstruction.terms(out.image, pair.high) | self.reconstruction.gan(out.image, image)
         smooth = self._smoothness(out.alpha_bar)
         yield Update("teacher", self._loss(terms, smooth), terms | smooth)
-        yield from self.reconstruction.discriminator_update(out.image, pair.high)
+        yield from self.reconstruction.discriminator_update(out.image, pair.high, image)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         image = self.enlarge(pair.low)

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR
+from rsup.models.losses.lattice import SHORTEST, spikes
 from rsup.models.losses.spectrum import radial_spectrum, windowed_fft
 
 _GAUSSIAN = 11
@@ -100,6 +101,40 @@ def spectrum_rmse(image: Tensor, truth: Tensor) -> float:
     """
     ours, theirs = (radial_spectrum(luma(each)).log() for each in (image, truth))
     return float((ours - theirs).square().mean().sqrt())
+
+
+def spectrum_db(image: Tensor, truth: Tensor, scale: int) -> float:
+    """RMSE in decibels between the two lumas' radial power spectra above the scene's Nyquist frequency, 0.5 / scale.
+
+    Not a number where an image has no power at all in some ring there.
+    """
+    ours, theirs = (radial_spectrum(luma(each)) for each in (image, truth))
+    first = min(image.shape[-2:]) // (2 * scale)  # ring k is at index k - 1
+    return 10 * float((ours[first:].log10() - theirs[first:].log10()).square().mean().sqrt())
+
+
+def acutance(image: Tensor, truth: Tensor) -> float:
+    """Mean length of the luma's gradient, by differences of neighbours, over the truth's: 1 = edges as steep as there.
+
+    Noise and dots count as edges. Not a number where the truth is flat.
+    """
+    lengths = []
+    for plane in (luma(image), luma(truth)):
+        lengths.append(torch.hypot(plane.diff(dim=0)[:, :-1], plane.diff(dim=1)[:-1]).mean())
+    return float(lengths[0] / lengths[1])
+
+
+def lattice_db(image: Tensor, truth: Tensor, scale: int) -> float:
+    """How much more of a lattice of the scene's pixels the image has than the truth, in decibels.
+
+    Of the luma's power at multiples of 1 / scale cycles a pixel over that around them. Not a number where the scene has
+    fewer than SHORTEST pixels a side, or a plane is flat.
+    """
+    if min(image.shape[-2:]) < SHORTEST * scale:
+        return math.nan
+    there, around = zip(*(spikes(luma(each), scale) for each in (image, truth)), strict=True)
+    ours, theirs = (float((a / b).mean().log10()) for a, b in zip(there, around, strict=True))
+    return 10 * (ours - theirs)
 
 
 def displacement(image: Tensor, truth: Tensor, scale: int) -> tuple[float, float]:

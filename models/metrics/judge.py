@@ -11,9 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rsup.models.base.errors import ModelError
 from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR, from_network
 
 from . import image as metrics
+from .features import FRECHET, JUDGES, FeatureJudge
 from .learned import learned_measures
 from .niqe import load_pristine, niqe
 
@@ -34,14 +36,19 @@ FIGURES = (
     "musiq",
     "maniqa",
     "clip_iqa",
+    *JUDGES,
+    FRECHET,
     "spectrum_rmse",
+    "spectrum_db",
+    "acutance",
+    "lattice_db",
     "sam_deg",
     "reflectance_error",
     "block_mean_dn",
     "shift_px",
 )
 """Every figure of an image, in the order in which they are shown; psnr_1 to psnr_4 are those of the channels; what is
-of colours is of the first three."""
+of colours is of the first three. The Frechet distance alone is one of all images, see `Judge.whole`."""
 
 WHITE = 0.425
 """Reflectance at 1, for every image: the middle of what training draws, so that figures of two runs can be compared."""
@@ -64,6 +71,11 @@ class Judge:
         """`bands`: what the channels are. Raises ModelError where `niqe_parameters` is no such file."""
         self.scale, self.radiometry, self.bands = scale, radiometry, tuple(bands)
         self._measures, self.notes = learned_measures(device)
+        self._features: FeatureJudge | None = None
+        try:
+            self._features = FeatureJudge(device)
+        except ModelError as error:
+            self.notes |= dict.fromkeys((*JUDGES, FRECHET), str(error))
         if len(bands) < 4:
             self.notes["psnr_4"] = "there are three channels"
         if not {"nir", "red"} <= set(bands):
@@ -92,8 +104,15 @@ class Judge:
         plane = metrics.luma(metrics.eight_bits(self.shown(image[:3]))).round()
         return niqe(plane.cpu().numpy(), self._pristine)
 
-    def __call__(self, image: Tensor, high: Tensor, low: Tensor) -> Figures:
-        """Every name of FIGURES for one `image`, its truth `high` [band, y, x] and the pixels `low` it was made of."""
+    def whole(self, name: str) -> Figures:
+        """What is a figure of all images together that were judged under `name`."""
+        return {FRECHET: self._features.frechet(name) if self._features else None}
+
+    def __call__(self, image: Tensor, high: Tensor, low: Tensor, name: str) -> Figures:
+        """Every name of FIGURES for one `image`, its truth `high` [band, y, x] and the pixels `low` it was made of.
+
+        `name`: of what made the image.
+        """
         seen, true = self.shown(image), self.shown(high)
         all_saved, all_wanted = metrics.eight_bits(seen), metrics.eight_bits(true)
         saved, wanted = all_saved[:3], all_wanted[:3]
@@ -103,9 +122,14 @@ class Judge:
         for channel, (ours, theirs) in enumerate(zip(all_saved, all_wanted, strict=True), 1):
             found[f"psnr_{channel}"] = metrics.psnr(ours, theirs, self.scale)
         found["niqe"] = self.niqe(image)
-        for name, measure in self._measures.items():
-            found[name] = measure(saved, wanted)
+        for figure, measure in self._measures.items():
+            found[figure] = measure(saved, wanted)
+        if self._features is not None:
+            found |= self._features(saved, wanted, name)
         found["spectrum_rmse"] = metrics.spectrum_rmse(seen[:3], true[:3])
+        found["spectrum_db"] = metrics.spectrum_db(seen[:3], true[:3], self.scale)
+        found["acutance"] = metrics.acutance(seen[:3], true[:3])
+        found["lattice_db"] = metrics.lattice_db(seen[:3], true[:3], self.scale)
         found["sam_deg"] = metrics.spectral_angle(seen, true)
         dn = self.numbers(image)
         if "ndvi_rmse" not in self.notes:
@@ -125,7 +149,8 @@ def mean_of(figures: Iterable[Figures], notes: dict[str, str]) -> Figures:
     for name in found[0]:
         values = [value for each in found if (value := each[name]) is not None and math.isfinite(value)]
         means[name] = statistics.fmean(values) if values else None
-        if len(values) < len(found) and name not in notes:
+        # What is of all images together is of no single one.
+        if len(values) < len(found) and name not in notes and name != FRECHET:
             reason = " (it takes 192 x 192 pixels that are not flat)" if name == "niqe" else ""
             notes[name] = f"{len(found) - len(values)} of {len(found)} images have none{reason}"
     return means

@@ -31,11 +31,12 @@ class DiscriminatorConfig(Config):
     """Which network judges, and what it is shown."""
 
     backbone: str = "facebook/dino-vitb16"
-    """A DINO (hub id, folder or `tiny-random`), or `patch`: a convolutional network from scratch, no download."""
+    """A DINO (hub id, folder or `tiny-random`), or `patch`: a convolutional network from scratch, no download; or
+    `efficientnet-lite0`: heads on its maps (projected.py), shown the scene too, and with a hinge for its loss."""
     width: Annotated[int, Field(ge=8, le=1024)] = 128
-    """Width of DINO's heads; of the second convolution of `patch`."""
+    """Width of the heads; of the second convolution of `patch`."""
     augmentation: tuple[Augmentation, ...] = ("color", "translation", "cutout")
-    """Random changes before each judgement, in this order; none where empty."""
+    """Random changes before each judgement, in this order; none where empty. `efficientnet-lite0` has shifts alone."""
 
 
 def build_discriminator(config: DiscriminatorConfig, seed: int = 0) -> DinoDiscriminator | PatchDiscriminator:

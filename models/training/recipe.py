@@ -84,9 +84,9 @@ class StudentRecipe(RunConfig):
     learns: Literal["image", "uncertainty"] = "image"
     """`uncertainty` trains a student's second head alone, by what the product's image is off by."""
     through: Probability = 0.0
-    """Share of the reconstruction losses that is taken behind the step that holds a mosaic to its scene, where a sensor
-    made the pair. Behind it alone, a student would leave to that step all that the sensor sees, and with it the telling
-    of noise from ground."""
+    """Share of the losses of numbers (L1, spectrum, decibels) that is taken behind the step that holds a mosaic to its
+    scene, where a sensor made the pair. Behind it alone, a student would leave to that step all that the sensor sees,
+    and with it the telling of noise from ground. What judges appearance always judges what the step leaves."""
 
     @model_validator(mode="after")
     def _compact_fits(self) -> StudentRecipe:

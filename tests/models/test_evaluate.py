@@ -67,7 +67,7 @@ def test_judge_of_photographs(parameters):
     high = network_image(0)
     image = high * 0.9
     low = torch.nn.functional.avg_pool2d(image, 4)
-    found = judge(image, high, low)
+    found = judge(image, high, low, "made")
     assert tuple(found) == FIGURES
     seen, true = ((each.double() + 1) / 2 for each in (image, high))
     torch.testing.assert_close(judge.shown(high), true, rtol=0, atol=1e-9)
@@ -78,7 +78,7 @@ def test_judge_of_photographs(parameters):
     assert found["block_mean_dn"] == pytest.approx(0, abs=1e-3)
     assert found["shift_px"] < 0.01
     assert found["niqe"] is not None and found["spectrum_rmse"] == pytest.approx(2 * math.log(1 / 0.9), rel=1e-2)
-    missing = ["psnr_4", "ndvi_rmse", "lpips", "dists", "musiq", "maniqa", "clip_iqa"]
+    missing = ["psnr_4", "ndvi_rmse", "lpips", "dists", "musiq", "maniqa", "clip_iqa", "frechet_lite1"]
     assert [name for name in FIGURES if found[name] is None] == missing
     assert set(judge.notes) == set(missing)
 
@@ -91,7 +91,7 @@ def test_judge_of_reflectance():
     torch.testing.assert_close(judge.numbers(high), dn, rtol=0, atol=0.5)
     torch.testing.assert_close(judge.shown(high), (dn * 1e-4 - 0.1) / WHITE, rtol=0, atol=2e-4)
     low = to_network(torch.nn.functional.avg_pool2d(dn, 4))
-    found = judge(image, high, low)
+    found = judge(image, high, low, "made")
     assert found["reflectance_error"] == pytest.approx(0.01, abs=1e-5)
     assert found["block_mean_dn"] == pytest.approx(100, abs=0.5)
     assert found["niqe"] is None and "--niqe-parameters" in judge.notes["niqe"]
@@ -104,7 +104,7 @@ def test_judge_of_four_bands():
     wrong = dn.clone()
     wrong[3] += 50
     low = to_network(torch.nn.functional.avg_pool2d(dn, 4))
-    found = judge(to_network(wrong), to_network(dn), low)
+    found = judge(to_network(wrong), to_network(dn), low, "made")
     assert found["psnr_y"] == math.inf and found["psnr_4"] == pytest.approx(20 * math.log10(WHITE / 0.005), abs=0.5)
     red, nir, off = (each * 1e-4 - 0.1 for each in (dn[0], dn[3], wrong[3]))
     error = (off - red) / (off + red) - (nir - red) / (nir + red)

@@ -253,3 +253,12 @@ def test_decibels_pull_as_hard_on_a_small_error_as_on_a_large_one() -> None:
     assert image.grad is not None
     small, large = image.grad.abs().mean((1, 2, 3))
     assert float(small / large) == pytest.approx(50, rel=0.02)
+
+
+def test_hinge_terms_are_their_definitions() -> None:
+    """Means a head first: a head of few positions counts as one of many."""
+    real = [torch.tensor([2.0, 0.5]), torch.tensor([[-1.0]])]
+    fake = [torch.tensor([-3.0, 0.0]), torch.tensor([[0.5]])]
+    of_real, of_fake = (0.25 + 2) / 2, (0.5 + 1.5) / 2
+    assert adversarial.discriminator_hinge(real, fake).item() == pytest.approx(of_real + of_fake)
+    assert adversarial.generator_hinge(fake).item() == pytest.approx(-(-1.5 + 0.5) / 2)

@@ -137,3 +137,39 @@ def test_displacement_by_parts_of_a_pixel(shift):
     moved = gaussian_filter(moved, (0, 1.5, 1.5), mode="wrap")
     found = metrics.displacement(torch.from_numpy(moved), truth, 4)
     np.testing.assert_allclose(found, shift, atol=0.02)
+
+
+def test_spectrum_db_counts_above_the_scenes_nyquist_alone():
+    """A gain g is 20 log10 g in every ring; a slow wave, of 8 cycles under a Nyquist of 16, changes none of them."""
+    image = picture(0, 128, 128)
+    assert metrics.spectrum_db(image * 2, image, 4) == pytest.approx(20 * math.log10(2), abs=1e-9)
+    wave = torch.cos(2 * math.pi * 8 * (torch.arange(128, dtype=torch.float64) + 0.5) / 128)
+    assert metrics.spectrum_db(image + wave, image, 4) < 0.1 < metrics.spectrum_rmse(image + wave, image)
+
+
+def test_acutance_of_a_gain_and_of_a_blurred_edge():
+    """Of a ramp over w pixels the gradients add up to the step whatever w, and a wave's fall with its amplitude."""
+    image = picture(0)
+    assert metrics.acutance(image * 0.5, image) == pytest.approx(0.5)
+    at = torch.arange(64, dtype=torch.float64)
+    edges = [((at - 32) / w + 0.5).clamp(0, 1).expand(3, 64, 64) for w in (1, 8)]
+    assert metrics.acutance(edges[1], edges[0]) == pytest.approx(1)
+    wave = (0.5 + 0.25 * torch.cos(2 * math.pi * at / 8)).expand(3, 64, 64)
+    soft = torch.from_numpy(gaussian_filter(wave.numpy(), (0, 0, 2.0), mode="wrap"))
+    # A Gaussian leaves a wave exp(-(2 pi f s)^2 / 2); scipy's is cut at four deviations.
+    assert metrics.acutance(soft, wave) == pytest.approx(math.exp(-((2 * math.pi / 8 * 2) ** 2) / 2), rel=1e-2)
+
+
+def test_acutance_of_nothing_is_no_number():
+    assert not math.isfinite(metrics.acutance(picture(), torch.full((3, 96, 80), 0.5)))
+
+
+def test_lattice_db_is_the_power_of_dots_over_the_truths():
+    """Noise of deviation s in the luma has (3 / 8)^2 n^2 s^2, dots of height d have d^2 (n^2 / 64)^2 more at spikes."""
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 512, 512))).expand(3, -1, -1)
+    dots = torch.zeros(512, 512, dtype=torch.float64)
+    dots[::4, ::4] = 0.5
+    ratio = 1 + 0.25 * (512**2 / 64) ** 2 / ((3 / 8) ** 2 * 512**2)
+    assert metrics.lattice_db(noise + dots, noise, 4) == pytest.approx(10 * math.log10(ratio), abs=2)
+    assert metrics.lattice_db(noise.roll((1, 3), (1, 2)), noise, 4) == pytest.approx(0, abs=1)
+    assert math.isnan(metrics.lattice_db(noise[:, :24, :24], noise[:, :24, :24], 4))

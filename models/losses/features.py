@@ -1,0 +1,56 @@
+"""Feature distance: how far two images are apart for EfficientNet-Lite. It is not LPIPS: no head was fitted to people.
+
+It measures alignment: detail of the right power in the wrong place costs more than none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from rsup.models.networks.efficientnet_lite import EfficientNetLite, Lite
+
+from .terms import at_least_float32
+
+
+def feature_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+    """Mean over depths and positions of |a - b|^2 of vectors of length 1: maps [n, c, h, w] of two images -> scalar.
+
+    From 0, for equal directions, over 2, for what has nothing in common, to 4.
+    """
+    terms = []
+    for a, b in zip(ours, theirs, strict=True):
+        a, b = (F.normalize(at_least_float32(each), dim=1, eps=1e-8) for each in (a, b))
+        terms.append((a - b).square().sum(1).mean())
+    return torch.stack(terms).mean()
+
+
+class FeatureDistance(nn.Module):
+    """Two image batches [n, 3 or more, h, w] in [-1, 1] -> `feature_distance` of their first three channels, a scalar.
+
+    Where gradients are wanted both are `shifted` alike first. Frozen; gradients flow to the images, also beyond
+    [-1, 1]. Raises ModelError as EfficientNetLite does.
+    """
+
+    def __init__(self, kind: Lite, scale: int) -> None:
+        super().__init__()
+        self.network, self.scale = EfficientNetLite(kind), scale
+
+    def forward(self, image: Tensor, truth: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            image, truth = shifted(self.scale, image, truth)
+        return feature_distance(*(self.network((each[:, :3] + 1) / 2) for each in (image, truth)))
+
+
+def shifted(scale: int, *images: Tensor) -> tuple[Tensor, ...]:
+    """Images [n, c, h, w] without the same 0 to scale - 1 rows and columns at their start, drawn by torch's generator.
+
+    A network that halves its images sees every second pixel otherwise than the first; where a lattice of that pitch
+    pays for one place of its own lattice, it does not for all.
+    """
+    down, right = torch.randint(scale, (2,)).tolist()
+    bottom, side = scale - 1 - down, scale - 1 - right
+    return tuple(each[..., down : each.shape[-2] - bottom, right : each.shape[-1] - side] for each in images)

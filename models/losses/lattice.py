@@ -1,0 +1,50 @@
+"""A lattice of dots at the pitch of the scene's pixels: what networks that enlarge leave in pictures, and how strong.
+
+It is of the period `scale` down and across, so its power lies at multiples of 1 / scale cycles a pixel, where ground
+has no more than at the frequencies around. What is measured is the power there over that of the neighbours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .spectrum import windowed_fft
+from .terms import at_least_float32
+
+_NEAR, _FAR = 2, 3
+"""Neighbours, in steps of the transform: a Hann window spreads a spike over one step to each side."""
+SHORTEST = 2 * _FAR + 1
+"""Least pixels of the scene a side: with fewer, neighbours of one multiple are those of the next."""
+
+
+def spikes(planes: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+    """Power [..., k] at the k = scale^2 - 1 multiples of 1 / scale cycles a pixel of [..., y, x], and the mean of the
+    neighbours'. Sides are multiples of `scale`, of at least SHORTEST times that; ValueError for others.
+    """
+    height, width = planes.shape[-2:]
+    if height % scale or width % scale or min(height, width) < SHORTEST * scale:
+        raise ValueError(f"{height} x {width} pixels are no {SHORTEST} x {SHORTEST} of {scale} x {scale}")
+    power = windowed_fft(planes).abs().square()
+    at = torch.arange(scale)
+    rows, columns = (each.flatten()[1:] for each in torch.meshgrid(at, at, indexing="ij"))
+    rows, columns = rows * (height // scale), columns * (width // scale)
+    steps = torch.arange(-_FAR, _FAR + 1)
+    down, right = (each.flatten() for each in torch.meshgrid(steps, steps, indexing="ij"))
+    around = torch.maximum(down.abs(), right.abs()) >= _NEAR
+    down, right = down[around], right[around]
+    neighbours = power[..., (rows[:, None] + down) % height, (columns[:, None] + right) % width]
+    return power[..., rows, columns], neighbours.mean(-1)
+
+
+def lattice(image: Tensor, scale: int) -> Tensor:
+    """Mean excess of the logarithms of spikes over what is around them: [n, band, h, w] -> scalar, 0 for none.
+
+    Spikes are compared plane by plane, and their means over the batch: chance lets a plane have some, a lattice is in
+    all. The surroundings get no gradient, or the network would raise them. No truth has any, so none is asked.
+    """
+    there, around = spikes(at_least_float32(image), scale)
+    # A flat plane has neither.
+    floor = torch.finfo(torch.float32).eps
+    ratio = (there / (around.detach() + floor)).mean((0, 1))
+    return ratio.clamp(min=1).log().mean()

@@ -1,0 +1,70 @@
+"""A lattice of dots against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from rsup.models.losses.lattice import lattice, spikes
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def dots(scale: int, side: int) -> Tensor:
+    """1 on one pixel of every scale x scale, 0 elsewhere."""
+    plane = torch.zeros(side, side, dtype=torch.float64)
+    plane[1::scale, 2::scale] = 1
+    return plane
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+def test_spikes_of_dots_have_their_power(scale: int) -> None:
+    """Dots of height 1 are waves of 1 / scale^2 at every multiple; the window's mean is a quarter of the pixels."""
+    side = 16 * scale
+    there, around = spikes(dots(scale, side), scale)
+    assert there.shape == (scale**2 - 1,)
+    torch.testing.assert_close(there, torch.full_like(there, (side**2 / 4 / scale**2) ** 2), rtol=1e-6, atol=0)
+    assert float(around.max()) < 1e-9 * float(there.min())
+
+
+def test_dots_on_noise_have_the_ratio_that_both_powers_give() -> None:
+    """Noise of variance 1 has (3 / 8)^2 n^2 everywhere, dots of height d have d^2 (n^2 / 4 / 16)^2 more at spikes."""
+    side, height = 512, 0.2
+    there, around = spikes(noise(8, side, side) + height * dots(4, side), 4)
+    expected = 1 + height**2 * (side**2 / 64) ** 2 / ((3 / 8) ** 2 * side**2)
+    assert float(there.mean() / around.mean()) == pytest.approx(expected, rel=0.15)
+
+
+def test_the_term_is_nothing_for_noise_and_a_logarithm_for_a_lattice() -> None:
+    plain = noise(64, 3, 64, 64)
+    assert float(lattice(plain, 4)) < 0.1
+    height, side = 1.0, 64
+    expected = math.log(1 + height**2 * (side**2 / 64) ** 2 / ((3 / 8) ** 2 * side**2))
+    assert float(lattice(plain + height * dots(4, 64), 4)) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_term_takes_the_lattice_away() -> None:
+    image = (noise(4, 3, 64, 64) + dots(4, 64)).requires_grad_()
+    before = lattice(image, 4)
+    (gradient,) = torch.autograd.grad(before, image)
+    assert float(lattice(image.detach() - 0.1 * gradient / gradient.abs().max(), 4)) < float(before.detach())
+    pattern = torch.stack([gradient.mean((0, 1))[16:48, 16:48][y::4, x::4].mean() for y in range(4) for x in range(4)])
+    assert int(pattern.argmax()) == 1 * 4 + 2
+
+
+def test_a_flat_plane_has_none() -> None:
+    image = torch.full((1, 3, 32, 32), 0.3, requires_grad=True)
+    term = lattice(image, 4)
+    term.backward()  # type: ignore[no-untyped-call]
+    assert float(term) == 0 and image.grad is not None and bool(image.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("shape", [(30, 32), (24, 32)])
+def test_sides_that_hold_no_lattice_are_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="pixels are no"):
+        spikes(torch.zeros(*shape), 4)
