@@ -158,7 +158,7 @@ def test_a_run_without_uncertainty_ends_what_one_with_it_has_begun(
     shutil.copytree(begun, whole)
     again(whole)
     new = digests(whole)
-    assert len(new) == 5 and "scene_x4_uncertainty.tif" in new
+    assert len(new) == 6 and "scene_x4_uncertainty.tif" in new
     folders = copies(begun, again, tmp_path)
     assert len(folders) >= 5
     for number, folder in enumerate(folders):

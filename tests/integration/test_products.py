@@ -32,7 +32,7 @@ def test_from_a_zip_to_a_mosaic_in_one_command(rsup: Rsup, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["scene"] == str(tmp_path / "out" / f"{safe.stem}.zarr") and Path(said["scene"]).is_dir()
-    assert all(Path(each).exists() for each in said["outputs"]) and len(said["outputs"]) == 5
+    assert all(Path(each).exists() for each in said["outputs"]) and len(said["outputs"]) == 6
     item = json.loads((tmp_path / "out" / f"{safe.stem}_x4.json").read_text())
     assert item["properties"]["datetime"] == "2024-06-10T10:05:59.024000Z"
 

@@ -107,7 +107,7 @@ def test_what_is_no_file_of_a_job(tmp_path: Path, write_job: WriteJob) -> None:
 def test_a_job_takes_every_option_of_the_commands_with_its_default() -> None:
     """But for those that the job gives itself, or that belong to one command alone."""
     for options, request, others in (
-        (FetchOptions, FetchRequest, {"bbox", "date", "output", "crs", "overwrite", "chunk"}),
+        (FetchOptions, FetchRequest, {"bbox", "date", "output", "crs", "overwrite", "chunk", "items", "ground"}),
         (UpscaleOptions, UpscaleRequest, {"scene", "output", "overwrite", "cluster", "said"}),
     ):
         theirs = {each.name: each for each in fields(request) if each.init and each.name not in others}
