@@ -40,11 +40,12 @@ def test_dots_on_noise_have_the_ratio_that_both_powers_give() -> None:
     assert float(there.mean() / around.mean()) == pytest.approx(expected, rel=0.15)
 
 
-def test_the_term_is_nothing_for_noise_and_a_logarithm_for_a_lattice() -> None:
+def test_the_term_is_small_for_noise_and_a_logarithm_for_a_lattice() -> None:
     plain = noise(64, 3, 64, 64)
-    assert float(lattice(plain, 4)) < 0.1
-    height, side = 1.0, 64
-    expected = math.log(1 + height**2 * (side**2 / 64) ** 2 / ((3 / 8) ** 2 * side**2))
+    # Power of noise is exponential: the integral of log(1 + x) exp(-x) is 0.596; surroundings of a few steps vary too.
+    assert float(lattice(plain, 4)) == pytest.approx(0.62, abs=0.06)
+    height, side = 4.0, 64
+    expected = math.log(height**2 * (side**2 / 64) ** 2 / ((3 / 8) ** 2 * side**2))
     assert float(lattice(plain + height * dots(4, 64), 4)) == pytest.approx(expected, rel=0.05)
 
 
@@ -61,7 +62,11 @@ def test_a_flat_plane_has_none() -> None:
     image = torch.full((1, 3, 32, 32), 0.3, requires_grad=True)
     term = lattice(image, 4)
     term.backward()  # type: ignore[no-untyped-call]
-    assert float(term) == 0 and image.grad is not None and bool(image.grad.isfinite().all())
+    assert (
+        float(term.detach()) == pytest.approx(0, abs=1e-9)
+        and image.grad is not None
+        and bool(image.grad.isfinite().all())
+    )
 
 
 @pytest.mark.parametrize("shape", [(30, 32), (24, 32)])
