@@ -65,7 +65,8 @@ class Reconstruction(nn.Module):
             return {}
         with frozen(self.discriminator):
             if isinstance(self.discriminator, ProjectedDiscriminator):
-                return {"gan": generator_hinge(self.discriminator(*shifted(self.scale, image, scene)))}
+                image, scene = shifted(self.scale, image, scene)
+                return {"gan": generator_hinge(self.discriminator(image, self.discriminator.known(scene)))}
             return {"gan": generator_gan(self.discriminator(image))}
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
@@ -86,6 +87,7 @@ class Reconstruction(nn.Module):
         judge = self.discriminator
         if isinstance(judge, ProjectedDiscriminator):
             image, truth, scene = shifted(self.scale, image.detach(), truth, scene)
-            yield Update("discriminator", discriminator_hinge(judge(truth, scene), judge(image, scene)))
+            known = judge.known(scene)
+            yield Update("discriminator", discriminator_hinge(judge(truth, known), judge(image, known)))
         elif judge is not None:
             yield Update("discriminator", discriminator_gan(judge(truth), judge(image.detach())))

@@ -7,6 +7,7 @@ generator. Source: Sauer et al. 2021, Projected GANs Converge Faster, without th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ BACKBONE = "efficientnet-lite0"
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Images and enlarged scenes [n, 3 or more, h, w] in [-1, 1] -> logits [n, 1, h / 2^k, w / 2^k], k = 1..4.
+    """Images [n, 3 or more, h, w] in [-1, 1], `known` of their scenes -> logits [n, 1, h / 2^k, w / 2^k], k = 1..4.
 
     It sees three channels; the scene tells it what may be there. The backbone is frozen, and no part of what is saved.
     Raises ModelError as EfficientNetLite does.
@@ -31,13 +32,18 @@ class ProjectedDiscriminator(nn.Module):
         self.backbone = EfficientNetLite("lite0")
         self.heads = nn.ModuleList(_head(2 * channels, width) for channels in self.backbone.widths)
 
-    def forward(self, image: Tensor, scene: Tensor) -> list[Tensor]:
-        ours = self.backbone((image[:, :3] + 1) / 2)
-        with torch.no_grad():
-            given = self.backbone((scene[:, :3] + 1) / 2)
-        # Vectors of one length: heads of bounded slope need inputs of one size, whatever the depth.
-        pairs = (torch.cat([_unit(a), _unit(b)], 1) for a, b in zip(ours, given, strict=True))
+    @torch.no_grad()
+    def known(self, scene: Tensor) -> list[Tensor]:
+        """What is told of enlarged scenes [n, 3 or more, h, w] in [-1, 1], once for all images judged by it."""
+        return self._seen(scene)
+
+    def forward(self, image: Tensor, known: Sequence[Tensor]) -> list[Tensor]:
+        pairs = (torch.cat(pair, 1) for pair in zip(self._seen(image), known, strict=True))
         return [head(pair) for head, pair in zip(self.heads, pairs, strict=True)]
+
+    def _seen(self, image: Tensor) -> list[Tensor]:
+        """Maps of vectors of one length: heads of bounded slope need inputs of one size, whatever the depth."""
+        return [_unit(each) for each in self.backbone((image[:, :3] + 1) / 2)]
 
 
 def _unit(maps: Tensor) -> Tensor:

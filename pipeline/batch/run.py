@@ -25,6 +25,7 @@ from rsup.pipeline.places.scratch import leave_scratch, own_scratch
 from rsup.pipeline.places.upload import upload
 from rsup.pipeline.release import VERSION
 from rsup.pipeline.sources.stac.catalog import NothingFoundError
+from rsup.pipeline.sources.stac.interval import stamp
 from rsup.pipeline.sources.stac.items import ItemReference, LeftOut
 from rsup.pipeline.workers.kept import Kept, Workers
 
@@ -91,7 +92,7 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str, workers: Work
         items = catalogue.items(unit)
         lacking = tuple(each.to_dict() for each in catalogue.left_out(unit)) or None
     except NothingFoundError as error:
-        newest = None if error.newest is None else error.newest.isoformat().replace("+00:00", "Z")
+        newest = None if error.newest is None else stamp(error.newest)
     except CatalogError as error:  # one of its items is not as it must be
         with alone(job.output):
             if failure_of(folder) is None:

@@ -18,9 +18,10 @@ from rsup.pipeline.places.address import Keyed
 from rsup.pipeline.public import printable, public_address
 from rsup.pipeline.scenes.remote import ScenePath
 from rsup.pipeline.sources.stac.documents import Dated, problem
+from rsup.pipeline.sources.stac.interval import stamp
 from rsup.pipeline.sources.stac.items import ItemReference
 
-from .product import Product, described
+from .product import LEVEL_1C, Product, described
 from .safe.metadata import BANDS
 from .zarr_asset import href_of, read_header
 from .zarr_store import ZarrStore, array_at, store_at
@@ -87,13 +88,13 @@ def read_eopf(place: ScenePath, bands: Sequence[str]) -> Product:
     )
     evidence = [f"{paths[band]}: its offset is {offset} in numbers of the product" for band, offset in offsets.items()]
     if level == "1c":
-        evidence.append("level 1C: reflectance at the top of the atmosphere, without scene classification")
+        evidence.append(LEVEL_1C)
     shown = printable(public_address(f"{store.place.name}/{store.prefix}".rstrip("/")))
     item = ItemReference(
         sensor=sensor,
         id=about["id"],
         collection=f"sentinel-2-l{level}",
-        datetime=about["sensed"].isoformat().replace("+00:00", "Z"),
+        datetime=stamp(about["sensed"]),
         cloud=about["cloud"],
         platform=identity.platform,
         tile=identity.tile,

@@ -17,6 +17,7 @@ from rsup.models.sensors import sensor_of
 from rsup.pipeline.public import printable
 from rsup.pipeline.sources.asset_file import read_header
 from rsup.pipeline.sources.retry import item_band, persevere
+from rsup.pipeline.sources.stac.interval import stamp
 from rsup.pipeline.sources.stac.items import ItemReference
 
 from . import flags
@@ -125,9 +126,9 @@ def _item(
     kind: Kind, name: str, hrefs: dict[str, str], assets: dict[str, dict[str, Any]], bands: Sequence[str]
 ) -> ItemReference:
     sensor = sensor_of("sentinel-2-l2a")
-    stamp = kind.sensed.search(name)
+    dated = kind.sensed.search(name)
     try:
-        sensed = datetime.strptime(stamp[1] if stamp else "", kind.moment).replace(tzinfo=UTC)
+        sensed = datetime.strptime(dated[1] if dated else "", kind.moment).replace(tzinfo=UTC)
     except ValueError:
         raise SceneError(f"{printable(name)}: its name holds no date; get the product anew") from None
     platform = re.match(r"SENTINEL(2[A-D])_", name)
@@ -137,7 +138,7 @@ def _item(
         sensor=sensor,
         id=name,
         collection=kind.collection,
-        datetime=sensed.isoformat().replace("+00:00", "Z"),
+        datetime=stamp(sensed),
         cloud=None,
         platform=platform[1] if platform else None,
         tile=tile[1] if tile else None,

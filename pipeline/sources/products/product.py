@@ -15,6 +15,9 @@ from rsup.pipeline.sources.stac.items import ItemReference
 LARGEST = 33_000
 """Pixels of the lattice along a side: a tile has a third of that."""
 
+LEVEL_1C = "level 1C: reflectance at the top of the atmosphere, without scene classification"
+"""What a product of level 1 says of itself, as evidence."""
+
 
 @dataclass(frozen=True)
 class Product:

@@ -22,10 +22,11 @@ from rsup.pipeline.public import public_address
 from rsup.pipeline.sources.footprint import Box
 
 from .documents import CATALOG_FILE, Dated, Item, Node, problem
+from .interval import stamp
 from .io import CatalogIO, is_web
 from .items import ItemReference, LeftOut, distinct
 from .nearby import Nearby
-from .references import Candidate, reference, stamp
+from .references import Candidate, reference
 from .search import Question, features
 
 CATALOGS = {
@@ -195,7 +196,7 @@ def locate(catalog: str) -> tuple[str, Path | None]:
 
 def _candidates(io: CatalogIO, href: str, root: Path | None, query: Query) -> Iterator[Candidate]:
     """The items of the collection, ground and time asked for, each once."""
-    interval = "/".join(stamp(moment) or ".." for moment in (query.start, query.end))
+    interval = "/".join(stamp(moment) if moment else ".." for moment in (query.start, query.end))
     seen: set[str] = set()
     question = Question(query.collection, query.box, interval)
     for document, found_in, alone in features(io, href, root, question):
@@ -231,7 +232,7 @@ def _self_address(document: dict[str, Any], found_in: str) -> str | None:
 
 
 def _nothing_found(query: Query, cloudy: list[Item]) -> str:
-    date = "/".join((stamp(moment) or "..")[:10] for moment in (query.start, query.end))
+    date = "/".join(stamp(moment)[:10] if moment else ".." for moment in (query.start, query.end))
     asked = f"has no {query.collection} item over {query.bbox} in {date}"
     if not cloudy:
         return f"{asked}; widen --date, or check --bbox and --collection"

@@ -160,3 +160,8 @@ def _moved(moment: datetime, duration: str, sign: int) -> datetime:
     day = min(moment.day, calendar.monthrange(year, month + 1)[1])  # a month after the 31st is its last day
     moved = moment.replace(year=year, month=month + 1, day=day)
     return moved + timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+def stamp(moment: datetime) -> str:
+    """As RFC 3339; a moment of UTC ends in Z."""
+    return moment.isoformat().replace("+00:00", "Z")

@@ -7,7 +7,6 @@ without Azure's signatures and stored without any secret.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from rsup.models.sensors.profile import Sensor
 from rsup.pipeline.public import public_address
 
 from .documents import Asset, Item, problem
+from .interval import stamp
 from .items import ItemReference, LeftOut
 from .search import resolve
 
@@ -67,7 +67,7 @@ def reference(
         sensor=sensor,
         id=item.id,
         collection=item.collection,
-        datetime=stamp(item.moment) or "",
+        datetime="" if item.moment is None else stamp(item.moment),
         cloud=item.properties.cloud,
         platform=identity.platform,
         tile=identity.tile,
@@ -103,8 +103,3 @@ def _unsigned(href: str) -> str:
     parts = urlsplit(href)
     azure = (parts.hostname or "").endswith(".blob.core.windows.net")
     return parts._replace(query="").geturl() if azure else href
-
-
-def stamp(moment: datetime | None) -> str | None:
-    """As RFC 3339, in UTC."""
-    return None if moment is None else moment.isoformat().replace("+00:00", "Z")

@@ -23,7 +23,7 @@ def judge() -> ProjectedDiscriminator:
 
 
 def test_logits_are_a_map_a_depth(judge: ProjectedDiscriminator) -> None:
-    logits = judge(images(0, 61), images(1, 61))
+    logits = judge(images(0, 61), judge.known(images(1, 61)))
     assert [tuple(each.shape) for each in logits] == [(2, 1, n, n) for n in (31, 16, 8, 4)]
 
 
@@ -34,11 +34,11 @@ def test_heads_are_saved_and_the_backbone_is_not(judge: ProjectedDiscriminator) 
 
 def test_it_depends_on_the_scene_and_passes_gradients_to_the_image_alone(judge: ProjectedDiscriminator) -> None:
     image, scene = images(0).requires_grad_(), images(1).requires_grad_()
-    first = judge(image, scene)
+    first = judge(image, judge.known(scene))
     generator_hinge(first).backward()  # type: ignore[no-untyped-call]
     assert image.grad is not None and float(image.grad.abs().max()) > 0
     assert scene.grad is None
-    others = judge.eval()(image, images(2))
+    others = judge.eval()(image, judge.known(images(2)))
     assert all(float((a - b).detach().abs().max()) > 0 for a, b in zip(first, others, strict=True))
 
 
@@ -48,7 +48,7 @@ def test_it_learns_to_tell_noise_from_smooth_ground(judge: ProjectedDiscriminato
     losses = []
     for _ in range(15):
         optimizer.zero_grad()
-        loss = discriminator_hinge(judge(images(0), scene), judge(scene, scene))
+        loss = discriminator_hinge(judge(images(0), judge.known(scene)), judge(scene, judge.known(scene)))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(float(loss.detach()))

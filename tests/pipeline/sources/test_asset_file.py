@@ -223,9 +223,9 @@ def test_what_no_second_attempt_helps_is_not_tried_again(server: Server, status:
         fetched(str(server.folder / "gone.tif"))
 
 
-def test_credentials_in_an_address_are_used_and_its_length_is_checked(server: Server) -> None:
-    size = write(server.folder / "red.tif").stat().st_size
-    right = "Basic " + base64.b64encode(b"me:p@ss").decode()
+def asking_for(password: bytes) -> Fault:
+    """A server's fault: who does not name themselves by `user:password` is refused."""
+    right = "Basic " + base64.b64encode(password).decode()
 
     def guard(handler: Handler, part: bytes) -> bool:
         if handler.headers.get("Authorization") == right:
@@ -233,7 +233,12 @@ def test_credentials_in_an_address_are_used_and_its_length_is_checked(server: Se
         handler.answer(401, b"", WWW_Authenticate="Basic realm=archive")
         return True
 
-    server.fault = guard
+    return guard
+
+
+def test_credentials_in_an_address_are_used_and_its_length_is_checked(server: Server) -> None:
+    size = write(server.folder / "red.tif").stat().st_size
+    server.fault = asking_for(b"me:p@ss")
     href = f"http://me:p%40ss@{server.address}/red.tif"
     np.testing.assert_array_equal(fetched(href, {"file:size": size}), DATA)
     with pytest.raises(SceneError, match=rf"its asset has {size} bytes and its item says {size + 1}"):
@@ -345,15 +350,7 @@ def test_a_password_of_netrc_is_used(server: Server, monkeypatch: pytest.MonkeyP
     size = write(server.folder / "netrc.tif").stat().st_size
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cr3t\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    right = "Basic " + base64.b64encode(b"me:s3cr3t").decode()
-
-    def guard(handler: Handler, part: bytes) -> bool:
-        if handler.headers.get("Authorization") == right:
-            return False
-        handler.answer(401, b"", WWW_Authenticate="Basic realm=archive")
-        return True
-
-    server.fault = guard
+    server.fault = asking_for(b"me:s3cr3t")
     address = f"http://{server.address}/netrc.tif"
     np.testing.assert_array_equal(fetched(address, {"file:size": size}), DATA)
     assert remote.length(address) == size

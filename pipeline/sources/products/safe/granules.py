@@ -19,8 +19,9 @@ from rsup.pipeline.public import printable
 from rsup.pipeline.sources.asset_file import read_header
 from rsup.pipeline.sources.products.archive import Archive
 from rsup.pipeline.sources.products.files import Files
-from rsup.pipeline.sources.products.product import Product, described
+from rsup.pipeline.sources.products.product import LEVEL_1C, Product, described
 from rsup.pipeline.sources.retry import item_band, persevere
+from rsup.pipeline.sources.stac.interval import stamp
 from rsup.pipeline.sources.stac.items import ItemReference
 
 from .jpeg2000 import check_whole
@@ -138,7 +139,7 @@ def _item(
     evidence = [f"{about.file}: {kind} {', '.join(words) or next(iter(said.values()), 'none')}"]
     evidence.append(f"{about.file}: quantification {about.quantification:g}")
     if about.level == "1C":
-        evidence.append("level 1C: reflectance at the top of the atmosphere, without scene classification")
+        evidence.append(LEVEL_1C)
     assets = {
         band: described(1 / about.quantification, said[band] / about.quantification if said else None) for band in bands
     }
@@ -146,7 +147,7 @@ def _item(
         sensor=sensor,
         id=item_id,
         collection=f"sentinel-2-l{about.level.lower()}",
-        datetime=about.sensed.isoformat().replace("+00:00", "Z"),
+        datetime=stamp(about.sensed),
         cloud=about.cloud,
         platform=identity.platform,
         tile=identity.tile,
