@@ -135,6 +135,9 @@ def upscale(
     input_nodata: Annotated[
         float | None, typer.Option(help="Its number that stands for nothing: 0, -9999; NaN always does.")
     ] = None,
+    outputs: Annotated[
+        str, typer.Option(help="What to write, separated by commas; the STAC item has one of the model beside it.")
+    ] = "zarr,cog,item,page",
     chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
     keep_scene: Annotated[
         bool, typer.Option("--keep-scene", help="Keep the scene that is made of a product, beside the mosaic.")
@@ -166,6 +169,7 @@ def upscale(
         tls_key=tls_key,
         consistency=consistency,
         uncertainty=uncertainty,
+        outputs=tuple(dict.fromkeys(asked("--outputs", outputs))),
         chunk=chunk,
         overwrite=overwrite,
         said=Said(input_scale, input_offset, input_nodata),
