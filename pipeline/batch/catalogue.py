@@ -1,11 +1,15 @@
 """What a catalogue has for each unit now: asked once an interval, for the ground of the whole job.
 
-So that a job of thousands of cells asks a few questions, and a rerun that finds nothing new asks no more.
+So that a job of thousands of cells asks a few questions, and a rerun that finds nothing new asks no more. The next
+interval may be asked for while units of this one are done.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import cached_property
+from threading import Thread
 
 from rsup.pipeline.jobs.fetch import MARGIN, query_of
 from rsup.pipeline.lattice import Window
@@ -25,6 +29,7 @@ class Catalogue:
         self.job = job
         self._asked: Interval | None = None
         self._listing: Listing | None = None
+        self._ahead: tuple[Interval, Future[Listing]] | None = None
         self._queries: dict[tuple[Cell, Interval], Query] = {}
 
     def units(self) -> list[Unit]:
@@ -56,9 +61,30 @@ class Catalogue:
         """All items over the job's ground in an interval; the last answer is kept."""
         wanted = self.job.whole_time() if self.job.by_acquisition else interval
         if self._listing is None or self._asked != wanted:
-            query = self._query(self.job.places[0], wanted)
-            self._asked, self._listing = wanted, ask(replace(query, box=self._ground(), bbox=str(self._ground())))
+            ahead, self._ahead = self._ahead, None
+            found = ahead[1].result() if ahead is not None and ahead[0] == wanted else ask(self._question(wanted))
+            self._asked, self._listing = wanted, found
         return self._listing
+
+    def look_ahead(self, interval: Interval) -> None:
+        """Begin to ask for an interval; `ask` has the answer, or what it raises. Of acquisitions all is known."""
+        if self.job.by_acquisition or self._asked == interval:
+            return
+        question, answer = self._question(interval), Future[Listing]()
+
+        def find() -> None:
+            try:
+                answer.set_result(ask(question))
+            except BaseException as error:  # whoever asks for the answer raises it
+                answer.set_exception(error)
+
+        self._ahead = interval, answer
+        # No executor: one would keep a command that is told to stop until the catalogue has answered.
+        Thread(target=find, name=f"catalogue, {interval.name}", daemon=True).start()
+
+    def _question(self, interval: Interval) -> Query:
+        query = self._query(self.job.places[0], interval)
+        return replace(query, box=self._ground, bbox=str(self._ground))
 
     def _query(self, cell: Cell, interval: Interval) -> Query:
         """About one cell: its ground is worked out once for all intervals, and an interval's time for all cells."""
@@ -67,6 +93,7 @@ class Catalogue:
             self._queries[cell, interval] = query_of(request, cell.window)
         return self._queries[cell, interval]
 
+    @cached_property
     def _ground(self) -> Box:
         """A box in degrees around every cell and the margin that is fetched with it."""
         boxes = []

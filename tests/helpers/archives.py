@@ -41,7 +41,8 @@ class Made:
                 raise NothingFoundError("nothing", None)
             return [SimpleNamespace(id=name, hrefs={}) for name in self.items[unit.interval.name]]
 
-        return SimpleNamespace(units=job.units, ask=lambda interval: None, items=items, left_out=lambda unit: [])
+        silent = {"ask": lambda interval: None, "look_ahead": lambda interval: None, "left_out": lambda unit: []}
+        return SimpleNamespace(units=job.units, items=items, **silent)
 
     def fetch(self, plan: FetchPlan, progress: object) -> dict[str, Any]:
         names = [item.id for item in plan.items]
