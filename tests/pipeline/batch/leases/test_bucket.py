@@ -293,6 +293,6 @@ def test_a_store_that_ignores_conditions_is_refused(
         lambda port: [*rclone, "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"], "rclone"
     ) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        with pytest.raises(OutputError, match="writes whatever the condition"):
+        with pytest.raises(OutputError, match="does not keep to the condition"):
             run(job, ALL)
     assert made.fetched == []
