@@ -1,7 +1,7 @@
 """Objects of S3 by their addresses: an address in, its bytes, its version, what lies below it, whole writes out.
 
-Credentials, region and endpoint come from the environment (AWS_*), or from the role of the machine, and go nowhere
-else: of what a server answers to a refusal only its code is told.
+Credentials, region and endpoint come from the environment (AWS_*), a profile that it names, or the role of the machine,
+and go nowhere else: of what a server answers to a refusal only its code is told.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from rsup.models.base.errors import ArgumentError, OutputError, RsupError
 
+from . import profile
 from .address import ObjectPath
 from .refusals import answering, code_of
 
@@ -66,16 +67,19 @@ def access_of(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def endpoint() -> str:
-    """The server that the environment names; "" for AWS's own."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    """The server that the environment or a profile names; "" for AWS's own. Raises ArgumentError for the profile."""
+    said = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return said or profile.settings(os.environ).get("endpoint_url", "")
 
 
 def store_of(bucket: str, prefix: str = "") -> S3Store:
     """The bucket, or what is below a prefix, as zarr and obstore take it.
 
-    Raises ArgumentError where it would be asked over plain http.
+    Raises ArgumentError where it would be asked over plain http, and for a profile that gives no access.
     """
-    return _store(bucket, prefix, endpoint(), os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes"))
+    access = {name: value for name, value in profile.settings(os.environ).items() if name != "endpoint_url"}
+    allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
+    return _store(bucket, prefix, endpoint(), allow_http, tuple(sorted(access.items())))
 
 
 def gdal_settings(bucket: str) -> dict[str, str]:
@@ -89,7 +93,7 @@ def gdal_settings(bucket: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _store(bucket: str, prefix: str, endpoint: str, allow_http: bool) -> S3Store:
+def _store(bucket: str, prefix: str, endpoint: str, allow_http: bool, access: tuple[tuple[str, str], ...]) -> S3Store:
     from obstore.store import S3Store
 
     options: ClientConfig = {**PATIENCE}
@@ -101,7 +105,7 @@ def _store(bucket: str, prefix: str, endpoint: str, allow_http: bool) -> S3Store
             )
         options["allow_http"] = True
     # One by one, in an order: not all that speak S3 delete many at once, and none says in which.
-    more: dict[str, Any] = {"disable_bulk_delete": True} | ({"endpoint": endpoint} if endpoint else {})
+    more: dict[str, Any] = {"disable_bulk_delete": True} | ({"endpoint": endpoint} if endpoint else {}) | dict(access)
     return S3Store(bucket, prefix=prefix or None, client_options=options, retry_config=RETRY, **more)
 
 
