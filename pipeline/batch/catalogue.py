@@ -11,15 +11,17 @@ from dataclasses import replace
 from functools import cached_property
 from threading import Thread
 
+from rsup.models.base.errors import CatalogError
 from rsup.pipeline.jobs.fetch import MARGIN, query_of
 from rsup.pipeline.lattice import Window
+from rsup.pipeline.public import public_address
 from rsup.pipeline.sources.footprint import Box, box_of
 from rsup.pipeline.sources.stac.catalog import Listing, NothingFoundError, Query, ask
 from rsup.pipeline.sources.stac.items import ItemReference, LeftOut
 
 from .cells import Cell
 from .job import Job
-from .units import Interval, Unit, of_days, units_of
+from .units import Interval, Unit, intervals_of, of_days, units_of
 
 
 class Catalogue:
@@ -44,6 +46,16 @@ class Catalogue:
                 continue
             found += units_of(of_days(item.datetime[:10] for item in items), [cell])
         return sorted(found, key=lambda unit: (unit.interval, unit.cell.name))
+
+    def refuse_nothing(self) -> None:
+        """Raise CatalogError where nothing at all is listed over the job's ground, in none of its intervals."""
+        intervals = intervals_of(*self.job.days, self.job.interval) if not self.job.by_acquisition else ()
+        if not any(self.ask(interval).candidates for interval in intervals or [self.job.whole_time()]):
+            first, last = self.job.days
+            raise CatalogError(
+                f"{public_address(self.job.fetch.catalog)} has no {self.job.fetch.collection} item over the area from "
+                f"{first} to {last}: correct area, dates or collection"
+            )
 
     def items(self, unit: Unit) -> list[ItemReference]:
         """The items a unit is made of, best first. Raises NothingFoundError where there is none."""

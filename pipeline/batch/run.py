@@ -36,6 +36,7 @@ from .leases.holding import Held, acquire, alone, sweep
 from .records import (
     RECORD,
     Record,
+    check,
     claim,
     failure_of,
     forget_failure,
@@ -55,11 +56,13 @@ def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, An
     """Do what is new of part I of N of a job's units. Returns counts of what became of them, and why any failed.
 
     With `renew`, mosaics of another model are made again with the job's. A unit that fails is recorded and stops no
-    other. Raises OutputError for another job's output, CatalogError where the catalogue cannot be asked, and what it is
-    told of where a disk is full: these are no unit's fault.
+    other. Raises OutputError for another job's output, CatalogError where the catalogue cannot be asked or has nothing
+    for a new archive, and what it is told of where a disk is full: these are no unit's fault.
     """
-    claim(job.output, job.identity(), renew=renew)
     catalogue = Catalogue(job)
+    if not check(job.output, job.identity(), renew=renew):
+        catalogue.refuse_nothing()
+    claim(job.output, job.identity(), renew=renew)
     units = catalogue.units()
     mine = share(units, part)
     count, failures = Counter[str](), []

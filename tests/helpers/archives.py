@@ -41,8 +41,8 @@ class Made:
                 raise NothingFoundError("nothing", None)
             return [SimpleNamespace(id=name, hrefs={}) for name in self.items[unit.interval.name]]
 
-        silent = {"ask": lambda interval: None, "look_ahead": lambda interval: None, "left_out": lambda unit: []}
-        return SimpleNamespace(units=job.units, items=items, **silent)
+        silent = dict.fromkeys(("ask", "look_ahead", "refuse_nothing"), lambda *_: None)
+        return SimpleNamespace(units=job.units, items=items, left_out=lambda unit: [], **silent)
 
     def fetch(self, plan: FetchPlan, progress: object) -> dict[str, Any]:
         names = [item.id for item in plan.items]

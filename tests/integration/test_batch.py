@@ -193,6 +193,24 @@ def test_what_fails_is_said_and_the_exit_code_says_so(
     assert rsup("batch", "plan", tmp_path / "missing.toml").returncode == 2
 
 
+def test_an_area_without_items_is_refused_before_anything_is_touched(
+    serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path: Path
+) -> None:
+    """As long as there is no archive: one that has begun waits for what may come."""
+    with serve(items) as catalog:
+        nowhere: tuple[dict[str, object], ...] = (
+            {"bbox": [30.0, 10.0, 30.001, 10.001]},
+            {"dates": "2023-01"},
+            {"dates": "2023-01", "interval": "acquisition"},
+        )
+        for number, changes in enumerate(nowhere):
+            job = write_job(archive, catalog, tmp_path, f"nothing-{number}", **changes)
+            done = rsup("batch", "run", job)
+            assert done.returncode == 4 and done.stderr.count("\n") == 1, done.stderr
+            assert f"{catalog} has no sentinel-2-l2a item over the area from 202" in done.stderr
+            assert not (tmp_path / f"nothing-{number}").exists()
+
+
 def objects_of(bucket: Bucket) -> dict[str, str]:
     """As `files_of`, of the archive in a bucket."""
     return {key: hashlib.sha256(data).hexdigest() for key, data in bucket.archive().items()}
