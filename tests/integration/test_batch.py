@@ -24,6 +24,7 @@ from forks import Forks, Rsup
 from months import CELLS, MONTHS, PROGRAM, UNITS, Item, Serve, counts, told, write_job
 from rasterio.windows import Window
 
+from rsup.models.base.errors import CatalogError
 from rsup.pipeline.batch.catalogue import Catalogue
 from rsup.pipeline.batch.job import load_job
 from rsup.pipeline.batch.status import status
@@ -171,6 +172,27 @@ def test_acquisitions_are_the_days_that_the_catalogue_has_clear_items_of(
         units = Catalogue(job).units()
     assert [unit.name for unit in units] == [f"{cell}_{day}" for day in days for cell in CELLS]
     assert units[0].interval.dates == "2024-05-12/2024-05-12"
+
+
+def test_the_next_interval_is_asked_for_ahead(
+    serve: Serve, items: list[Item], archive: Archive, tmp_path: Path
+) -> None:
+    """Its answer, or what asking raised, comes when it is asked for."""
+    job = load_job(write_job(archive, "http://127.0.0.1:9", tmp_path, "nobody"))
+    may, june = (job.units()[number].interval for number in (0, 2))
+    catalogue = Catalogue(job)
+    catalogue.look_ahead(june)
+    with pytest.raises(CatalogError):
+        catalogue.ask(june)
+    with serve(items) as catalog:
+        job = load_job(write_job(archive, catalog, tmp_path, "ahead"))
+        catalogue, other = Catalogue(job), Catalogue(job)
+        catalogue.ask(may)
+        catalogue.look_ahead(june)
+        assert catalogue._ahead is not None
+        catalogue._ahead[1].exception(60)
+        expected = [[item.id for item in other.items(unit)] for unit in job.units()]
+    assert [[item.id for item in catalogue.items(unit)] for unit in job.units()] == expected  # nobody is there any more
 
 
 def test_what_fails_is_said_and_the_exit_code_says_so(
