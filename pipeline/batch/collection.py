@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pystac
+from pystac.provider import ProviderRole
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
@@ -115,10 +116,11 @@ def _asset(name: str) -> dict[str, Any]:
 def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """`items` by their paths below the collection."""
     properties = [item["properties"] for item in items.values()]
-    metres = properties[0]["gsd"]
+    metres, sensor = properties[0]["gsd"], sensor_of(job.fetch.collection)
+    title = f"{sensor.title} super-resolved to {metres:g} m"
     collection = pystac.Collection(
         _id(job),
-        f"{sensor_of(job.fetch.collection).title} super-resolved to {metres:g} m, by interval and cell.",
+        f"{title}, by interval and cell.",
         pystac.Extent(pystac.SpatialExtent([_around([item["bbox"] for item in items.values()])]), _span(properties)),
         summaries=pystac.Summaries(
             {
@@ -131,12 +133,26 @@ def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
                 "rsup:sources": {"minimum": min(_sources(properties)), "maximum": max(_sources(properties))},
             }
         ),
+        title=title,
         license="other",
+        providers=[
+            pystac.Provider(
+                sensor.provider[0], roles=[ProviderRole.PRODUCER, ProviderRole.LICENSOR], url=sensor.provider[1]
+            )
+        ]
+        if sensor.provider
+        else None,
     )
     said = collection.to_dict(include_self_link=False, transform_hrefs=False)
     said["links"] = [{"rel": "root", "href": f"./{FILE}", "type": "application/json"}]
     said["links"] += [{"rel": "item", "href": f"./{place}", "type": "application/geo+json"} for place in items]
+    if sensor.terms:
+        said["links"].append({"rel": "license", "href": sensor.terms, "title": f"Terms of {sensor.title} data"})
     return said
+
+
+def _provider(name: str, address: str) -> pystac.Provider:
+    return pystac.Provider(name, roles=[ProviderRole.PRODUCER, ProviderRole.LICENSOR], url=address)
 
 
 def _id(job: Job) -> str:

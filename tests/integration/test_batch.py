@@ -45,6 +45,9 @@ def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: li
     assert {name for name in files_of(undisturbed) if ".zarr/" not in name} == expected
     collection = pystac.Collection.from_file(str(undisturbed / "collection.json"))
     assert set(collection.assets) == {f"{month}/{name}" for month in MONTHS for name in shown}
+    assert (
+        collection.title == "Sentinel-2 super-resolved to 2.5 m" and collection.get_single_link("license") is not None
+    )
     found = list(collection.get_items())
     assert [item.id for item in found] == [f"{unit}_x4" for unit in UNITS]
     for item in found:
