@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
@@ -61,7 +62,9 @@ class Mosaic:
             with rasterio.open(found.cog, driver="GTiff") as cog:
                 crs = f"EPSG:{code}" if (code := cog.crs.to_epsg()) else cog.crs.to_wkt()
                 shape = (cog.height // scale, cog.width // scale)
-                window = window_of(cog.transform @ cog.transform.scale(scale), shape)
+                fine = cog.transform
+                coarse = Affine(fine.a * scale, fine.b * scale, fine.c, fine.d * scale, fine.e * scale, fine.f)
+                window = window_of(coarse, shape)
                 whole = (window.height * scale, window.width * scale) == cog.shape
                 if not whole or set(cog.dtypes) != {"uint16"} or None in cog.descriptions:
                     raise ValueError("not the numbers that upscale writes")
