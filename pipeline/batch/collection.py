@@ -29,6 +29,8 @@ from .units import Unit
 FILE = "collection.json"
 VRTS = {"cog": ".vrt", "uncertainty": "_uncertainty.vrt"}
 """How the VRT over an asset of the items ends."""
+ROLES = [pystac.ProviderRole.PRODUCER, pystac.ProviderRole.LICENSOR]
+"""Of who took the images."""
 
 
 def join(item: Path, job: Job) -> None:
@@ -98,10 +100,10 @@ def _asset(name: str) -> dict[str, Any]:
 def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """`items` by their paths below the collection."""
     properties = [item["properties"] for item in items.values()]
-    metres = properties[0]["gsd"]
+    metres, sensor = properties[0]["gsd"], sensor_of(job.fetch.collection)
     collection = pystac.Collection(
         _id(job),
-        f"{sensor_of(job.fetch.collection).title} super-resolved to {metres:g} m, by interval and cell.",
+        f"{sensor.title} super-resolved to {metres:g} m, by interval and cell.",
         pystac.Extent(pystac.SpatialExtent([_around([item["bbox"] for item in items.values()])]), _span(properties)),
         summaries=pystac.Summaries(
             {
@@ -114,10 +116,17 @@ def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
                 "rsup:sources": {"minimum": min(_sources(properties)), "maximum": max(_sources(properties))},
             }
         ),
+        title=f"{sensor.title} super-resolved to {metres:g} m",
         license="other",
+        providers=[
+            pystac.Provider(name, roles=ROLES, url=address) for name, address in filter(None, [sensor.provider])
+        ],
     )
     said = collection.to_dict(include_self_link=False, transform_hrefs=False)
     said["links"] = [{"rel": "root", "href": f"./{FILE}", "type": "application/json"}]
+    if sensor.terms:
+        title = f"Terms of {sensor.title} data"
+        said["links"].append({"rel": "license", "href": sensor.terms, "title": title})
     said["links"] += [{"rel": "item", "href": f"./{place}", "type": "application/geo+json"} for place in items]
     return said
 
