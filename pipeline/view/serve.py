@@ -15,7 +15,7 @@ from rsup.models.base.errors import ArgumentError, remedy
 from rsup.pipeline.scenes.opening import open_scene
 
 from .app import view_app
-from .find import find
+from .find import Found, find
 from .mosaic import Mosaic
 
 HOST = "127.0.0.1"
@@ -45,18 +45,19 @@ def view(path: Path, scene: Path | None, port: int, announce: Callable[[dict[str
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            announce(
-                {
-                    "mosaics": [each.item.id for each in found],
-                    "scene": "not at hand" if first.scene is None else str(first.scene.path),
-                    "address": f"http://{HOST}:{listener.getsockname()[1]}/",
-                }
-            )
+            announce(_about(found, first) | {"address": f"http://{HOST}:{listener.getsockname()[1]}/"})
             while thread.is_alive() and not stop.wait(0.5):
                 pass
         finally:
             server.should_exit = True
             thread.join()
+
+
+def _about(found: list[Found], first: Mosaic) -> dict[str, Any]:
+    """What is shown: a mosaic and its scene, or how many mosaics."""
+    if len(found) > 1:
+        return {"mosaics": len(found)}
+    return {"mosaic": found[0].item.id, "scene": "not at hand" if first.scene is None else str(first.scene.path)}
 
 
 def _listen(port: int) -> socket.socket:

@@ -23,7 +23,7 @@ def test_it_serves_until_it_is_told_to_stop(viewed: Path, number: int) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stderr is not None
         lines = [process.stdout.readline() for _ in range(3)]
-        assert lines[:2] == ["mosaics: field_x4\n", f"scene: {viewed / 'field.zarr'}\n"]
+        assert lines[:2] == ["mosaic: field_x4\n", f"scene: {viewed / 'field.zarr'}\n"]
         found = re.fullmatch(r"address: (http://127\.0\.0\.1:\d+/)\n", lines[2])
         assert found
         with urllib.request.urlopen(f"{found[1]}mosaics") as answer:
