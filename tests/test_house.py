@@ -47,6 +47,7 @@ ELSEWHERE = {
         "cli/learning": "integration/test_train, integration/test_evaluate",
         "cli/models": "integration/test_models_show",
         "cli/options": "cli/test_process",
+        "cli/view": "view/test_serve",
         "cli/scenes": "cli/test_app, integration/test_main_job",
         "jobs/forecast": "integration/test_batch, jobs/test_product_upscale, integration/test_upscale_job",
         "jobs/publishing": "integration/test_killed_publishing",

@@ -32,6 +32,8 @@ from .units import Unit
 FILE = "collection.json"
 KINDS = {"cog": "", "uncertainty": "_uncertainty"}
 """Assets of the items that are shown as one, and what follows the scale in the name of what shows them."""
+ROLES = [ProviderRole.PRODUCER, ProviderRole.LICENSOR]
+"""Of who took the images."""
 
 
 def join(item: Path, job: Job) -> None:
@@ -136,15 +138,14 @@ def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
         title=title,
         license="other",
         providers=[
-            pystac.Provider(
-                sensor.provider[0], roles=[ProviderRole.PRODUCER, ProviderRole.LICENSOR], url=sensor.provider[1]
-            )
-        ]
-        if sensor.provider
-        else None,
+            pystac.Provider(name, roles=ROLES, url=address) for name, address in filter(None, [sensor.provider])
+        ],
     )
     said = collection.to_dict(include_self_link=False, transform_hrefs=False)
     said["links"] = [{"rel": "root", "href": f"./{FILE}", "type": "application/json"}]
+    if sensor.terms:
+        title = f"Terms of {sensor.title} data"
+        said["links"].append({"rel": "license", "href": sensor.terms, "title": title})
     said["links"] += [{"rel": "item", "href": f"./{place}", "type": "application/geo+json"} for place in items]
     if sensor.terms:
         said["links"].append({"rel": "license", "href": sensor.terms, "title": f"Terms of {sensor.title} data"})

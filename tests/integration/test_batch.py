@@ -71,6 +71,9 @@ def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: li
     assert extent == [*map(min, list(zip(*boxes, strict=True))[:2]), *map(max, list(zip(*boxes, strict=True))[2:])]
     ((first, last),) = collection.extent.temporal.intervals
     assert first is not None and last is not None and (first.month, last.month) == (5, 6)
+    assert collection.title == "Sentinel-2 super-resolved to 2.5 m"
+    assert [provider.name for provider in collection.providers or []] == ["ESA"]
+    assert collection.get_single_link("license") is not None  # which STAC asks for where the licence is "other"
     assert collection.summaries.lists["rsup:scale"] == [4] and collection.summaries.lists["gsd"] == [2.5]
     assert not any(str(undisturbed) in path.read_text() for path in undisturbed.glob("**/*.json"))
 
