@@ -13,17 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .base.errors import ModelError
+from .graphs.engines import ENGINES, check_packages
 from .registry import ModelDescriptor, descriptor_of, list_models, shipped_file
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from .graphs.engines import Run
+    from .graphs.program import Traced
+
 __all__ = [
+    "ENGINES",
     "FLOAT32",
     "ModelDescriptor",
     "Upscaler",
     "arithmetic_on",
+    "check_packages",
     "chosen",
     "descriptor_of",
     "list_models",
@@ -56,8 +62,10 @@ class Upscaler:
         device: torch.device,
         cores: int = 1,
         arithmetic: str | None = None,
+        engine: str | None = None,
     ) -> None:
-        """`network` is moved to `device`; see `load` for models by name, and for `arithmetic`.
+        """`network` is moved to `device`; see `load` for models by name, and for `arithmetic`. `engine`: one of
+        ENGINES (models/graphs/engines.py), which runs the network in the place of PyTorch, on the CPU in float32.
 
         On the CPU `cores` tiles run at once, each on one thread, and torch is set to one thread an operation for the
         whole process: how torch cuts an operation over threads changes its rounding (a bfloat16 network: by up to 4
@@ -72,7 +80,9 @@ class Upscaler:
         self._first = interpolator("bicubic", descriptor.scale).to(device) if descriptor.enlarged else None
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
         chosen = reduced_precision(device) if arithmetic is None else _precision(arithmetic, device)
-        self.precision = chosen if descriptor.kind == "student" else None
+        self.precision = chosen if descriptor.kind == "student" and engine is None else None
+        self._engine = engine
+        self._started: dict[bool, Run] = {}
         self.batch = CUDA_BATCH if device.type == "cuda" else cores
         self._pool: ThreadPoolExecutor | None = None
         if device.type == "cpu":
@@ -91,6 +101,11 @@ class Upscaler:
         """
         import torch
 
+        if self._engine is not None and uncertainty not in self._started:
+            from .graphs.checked import engine
+
+            traced = self.traced(uncertainty)
+            self._started[uncertainty] = engine(self._engine, traced, self.descriptor, self.batch)
         if self._pool is not None:
             return torch.cat(list(self._pool.map(partial(self._predict, uncertainty), torch.split(tiles, 1))))
         try:
@@ -109,10 +124,21 @@ class Upscaler:
         fill = part[-1:].expand(self.batch - len(part), -1, -1, -1)
         return torch.cat([part, fill]).to(self.device)
 
+    def traced(self, uncertainty: bool) -> Traced:
+        """The way of a tile through `_run`, to be written down (models/graphs/program.py)."""
+        from .graphs.program import Traced
+
+        return Traced(self.network, self._run, uncertainty)
+
     def _predict(self, uncertainty: bool, low: Tensor) -> Tensor:
-        """`_run` without gradients and in this device's precision; torch keeps both settings per thread."""
+        """`_run` without gradients and in this device's precision; torch keeps both settings per thread.
+
+        Or what an engine makes of one tile of the size that the model is made for.
+        """
         import torch
 
+        if self._engine is not None:
+            return torch.cat([torch.from_numpy(output) for output in self._started[uncertainty](low.numpy())], 1)
         # TF32 would cost digital numbers in float32 paths, and a benchmarked algorithm may differ from run to run.
         cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
@@ -150,7 +176,8 @@ def load(
     arithmetic: str | None = None,
     planned: ModelDescriptor | None = None,
 ) -> Upscaler:
-    """`default`, a name of `list_models` or a weights file, at `scale` (4 or 8), on `cpu`, `cuda` or `cuda:N`.
+    """`default`, a name of `list_models` or a weights file, at `scale` (4 or 8), on `cpu`, `cuda` or `cuda:N`, or on
+    the CPU in one of ENGINES: there a student takes tiles of its own size alone; interpolators stay in PyTorch.
 
     `cores`: how many tiles run at once on the CPU; see Upscaler for what that does to torch's threads. `arithmetic`:
     what `arithmetic_on` said of some device, to compute as that one does; None is this device's own. `planned`: what
@@ -159,7 +186,7 @@ def load(
     Raises ModelError for what `descriptor_of` raises it for, for damaged weights, for a device that is not there or
     cannot do the arithmetic, and for a model that is not the planned one.
     """
-    where = _device(device)
+    where = _device("cpu" if device in ENGINES else device)
     descriptor = descriptor_of(name_or_path, scale)
     if planned is not None and _identity(descriptor) != _identity(planned):
         raise ModelError(
@@ -175,7 +202,11 @@ def load(
         from .networks.interpolation import interpolator
 
         network = interpolator(descriptor.name, scale)
-    return Upscaler(descriptor, network, where, cores, arithmetic)
+    if device not in ENGINES or descriptor.kind != "student":
+        return Upscaler(descriptor, network, where, cores, arithmetic)
+    if arithmetic not in (None, arithmetic_on(device)):
+        raise _unable(arithmetic, device)
+    return Upscaler(descriptor, network, where, cores, engine=device)
 
 
 def _identity(descriptor: ModelDescriptor) -> ModelDescriptor:
@@ -206,9 +237,13 @@ def arithmetic_on(device: str) -> str:
     """The arithmetic of a network on `device` that is free to choose: "float32", or as "bfloat16 on cuda".
 
     Two runs of one arithmetic agree within about 1 DN; 16-bit types differ from float32, and one kind of device from
-    another, by up to 4, because autocast keeps other operations in float32 on each. Raises ModelError where the device
-    is not there.
+    another, by up to 4, because autocast keeps other operations in float32 on each. An engine's, as "float32 on onnx",
+    is within a rounding of PyTorch's float32, and is still not mixed with it. Raises ModelError where the device, or a
+    package, is not there.
     """
+    if device in ENGINES:
+        check_packages(device, f"--device {device}")
+        return f"{FLOAT32} on {device}"
     where = _device(device)
     reduced = reduced_precision(where)
     return FLOAT32 if reduced is None else f"{str(reduced).removeprefix('torch.')} on {where.type}"
@@ -225,11 +260,15 @@ def _precision(arithmetic: str, device: torch.device) -> torch.dtype | None:
     # A CPU can do either, if slower than float32; a card has bfloat16 or has it not.
     emulated = device.type == "cuda" and name == "bfloat16" and reduced_precision(device) != torch.bfloat16
     if name not in types or kind != device.type or emulated:
-        raise ModelError(
-            f"this run's chunks are computed in {arithmetic}, which {device} here cannot do: go on where it was begun, "
-            "or start afresh with --overwrite"
-        )
+        raise _unable(arithmetic, device)
     return types[name]
+
+
+def _unable(arithmetic: str | None, device: object) -> ModelError:
+    return ModelError(
+        f"this run's chunks are computed in {arithmetic}, which {device} here cannot do: go on where it was begun, "
+        "or start afresh with --overwrite"
+    )
 
 
 def chosen(device: str) -> str:
@@ -249,7 +288,7 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise ModelError(f"device must be cpu, cuda or cuda:N, not {name}")
+        raise ModelError(f"device must be cpu, cuda, cuda:N, {' or '.join(ENGINES)}, not {name}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"device {name}: PyTorch sees no CUDA device here; run with --device cpu, or mend the driver")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():

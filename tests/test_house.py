@@ -13,6 +13,8 @@ ELSEWHERE = {
         "base/settings": "the settings of each network, training/test_recipe",
         "data/batches": "data/test_images, training/test_loop",
         "data/measured": "test_evaluate",
+        "graphs/checked": "test_export, graphs/test_engines",
+        "graphs/program": "test_export",
         "losses/adversarial": "losses/test_terms, losses/test_rsd",
         "methods/reconstruction": "acceptance/test_train_tasks, acceptance/test_sharp_training",
         "methods/rsd": "acceptance/test_train_tasks",

@@ -51,6 +51,9 @@ def _shoulder() -> float:
 
 _B = _shoulder()
 
+MAP = {"knee": KNEE, "knee_value": KNEE_VALUE, "low": _LOW, "slope": _SLOPE, "width": _B}
+"""What else the map is made of, for who writes it down: reflectances, but for `knee_value` and its `slope`."""
+
 
 @overload
 def to_network(dn: NDArray[np.floating | np.unsignedinteger]) -> NDArray[np.float32]: ...

@@ -236,8 +236,8 @@ def test_digests_tell_models_apart(save_student):
     [
         ("bicubic", 3, "cpu", "scale must be 4 or 8"),
         ("esrgan", 4, "cpu", "no model or file named esrgan: give one of default, nearest, bicubic, lanczos"),
-        ("bicubic", 4, "tpu9", "device must be cpu, cuda or cuda:N, not tpu9"),
-        ("bicubic", 4, "meta", "device must be cpu, cuda or cuda:N, not meta"),
+        ("bicubic", 4, "tpu9", "device must be cpu, cuda, cuda:N, onnx or openvino, not tpu9"),
+        ("bicubic", 4, "meta", "device must be cpu, cuda, cuda:N, onnx or openvino, not meta"),
         ("bicubic", 4, "cuda:99", "cuda:99"),
     ],
 )
