@@ -10,8 +10,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
+from .arithmetic import FLOAT32, arithmetic_on, chosen, device_of, precision_of, reduced_precision, unable
 from .base.errors import ModelError
 from .graphs.engines import ENGINES, check_packages
 from .registry import ModelDescriptor, descriptor_of, list_models, shipped_file
@@ -34,14 +36,12 @@ __all__ = [
     "descriptor_of",
     "list_models",
     "load",
+    "reduced_precision",
     "shipped_file",
 ]
 
 CUDA_BATCH = 4
 """Tiles a pass on a GPU: enough to fill one, and under 2 GB with the published student."""
-
-FLOAT32 = "float32"
-"""The arithmetic that every device can do, and in which all of them agree within a rounding: see `arithmetic_on`."""
 
 
 class Upscaler:
@@ -79,9 +79,10 @@ class Upscaler:
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._first = interpolator("bicubic", descriptor.scale).to(device) if descriptor.enlarged else None
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
-        chosen = reduced_precision(device) if arithmetic is None else _precision(arithmetic, device)
+        chosen = precision_of(arithmetic, device)
         self.precision = chosen if descriptor.kind == "student" and engine is None else None
         self._engine = engine
+        self._starting = Lock()
         self._started: dict[bool, Run] = {}
         self.batch = CUDA_BATCH if device.type == "cuda" else cores
         self._pool: ThreadPoolExecutor | None = None
@@ -101,11 +102,13 @@ class Upscaler:
         """
         import torch
 
-        if self._engine is not None and uncertainty not in self._started:
-            from .graphs.checked import engine
+        if self._engine is not None:
+            with self._starting:
+                if uncertainty not in self._started:
+                    from .graphs.checked import engine
 
-            traced = self.traced(uncertainty)
-            self._started[uncertainty] = engine(self._engine, traced, self.descriptor, self.batch)
+                    traced = self.traced(uncertainty)
+                    self._started[uncertainty] = engine(self._engine, traced, self.descriptor, self.batch)
         if self._pool is not None:
             return torch.cat(list(self._pool.map(partial(self._predict, uncertainty), torch.split(tiles, 1))))
         try:
@@ -186,7 +189,7 @@ def load(
     Raises ModelError for what `descriptor_of` raises it for, for damaged weights, for a device that is not there or
     cannot do the arithmetic, and for a model that is not the planned one.
     """
-    where = _device("cpu" if device in ENGINES else device)
+    where = device_of("cpu" if device in ENGINES else device)
     descriptor = descriptor_of(name_or_path, scale)
     if planned is not None and _identity(descriptor) != _identity(planned):
         raise ModelError(
@@ -205,92 +208,10 @@ def load(
     if device not in ENGINES or descriptor.kind != "student":
         return Upscaler(descriptor, network, where, cores, arithmetic)
     if arithmetic not in (None, arithmetic_on(device)):
-        raise _unable(arithmetic, device)
+        raise unable(arithmetic, device)
     return Upscaler(descriptor, network, where, cores, engine=device)
 
 
 def _identity(descriptor: ModelDescriptor) -> ModelDescriptor:
     """What of a descriptor decides the numbers: what the file is called does not, its header is under its digest."""
     return replace(descriptor, name="", path=None, header=None, licence="")
-
-
-def reduced_precision(device: torch.device) -> torch.dtype | None:
-    """The 16-bit type networks run in on `device`, or None where float32 is as fast.
-
-    GPUs: bfloat16 where the card has it, float16 elsewhere. CPUs: bfloat16 where they multiply it in hardware
-    (AVX512_BF16 or AMX), which made the student 2.3 times as fast (1.4 s against 3.2 s for 512 x 512 pixels on two
-    Zen 4 cores); elsewhere it is emulated and slower than float32. It is slower as well on an Intel CPU whose AMX a
-    virtual machine hides (one core: 6.1 s against 4.0 s, and 0.50 s against 0.42 s for the compact student of x4);
-    AVX512_FP16 tells that one from Zen 4.
-    """
-    import torch
-
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    features = torch.cpu.get_capabilities()
-    vectors = features.get("avx512_bf16") and not features.get("avx512_fp16")
-    return torch.bfloat16 if features.get("amx_bf16") or vectors else None
-
-
-def arithmetic_on(device: str) -> str:
-    """The arithmetic of a network on `device` that is free to choose: "float32", or as "bfloat16 on cuda".
-
-    Two runs of one arithmetic agree within about 1 DN; 16-bit types differ from float32, and one kind of device from
-    another, by up to 4, because autocast keeps other operations in float32 on each. An engine's, as "float32 on onnx",
-    is within a rounding of PyTorch's float32, and is still not mixed with it. Raises ModelError where the device, or a
-    package, is not there.
-    """
-    if device in ENGINES:
-        check_packages(device, f"--device {device}")
-        return f"{FLOAT32} on {device}"
-    where = _device(device)
-    reduced = reduced_precision(where)
-    return FLOAT32 if reduced is None else f"{str(reduced).removeprefix('torch.')} on {where.type}"
-
-
-def _precision(arithmetic: str, device: torch.device) -> torch.dtype | None:
-    """The type autocast is given for an arithmetic; raises ModelError where `device` cannot do it."""
-    import torch
-
-    if arithmetic == FLOAT32:
-        return None
-    types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    name, _, kind = arithmetic.partition(" on ")
-    # A CPU can do either, if slower than float32; a card has bfloat16 or has it not.
-    emulated = device.type == "cuda" and name == "bfloat16" and reduced_precision(device) != torch.bfloat16
-    if name not in types or kind != device.type or emulated:
-        raise _unable(arithmetic, device)
-    return types[name]
-
-
-def _unable(arithmetic: str | None, device: object) -> ModelError:
-    return ModelError(
-        f"this run's chunks are computed in {arithmetic}, which {device} here cannot do: go on where it was begun, "
-        "or start afresh with --overwrite"
-    )
-
-
-def chosen(device: str) -> str:
-    """The device of that name; for `auto` a CUDA card where PyTorch sees one, else the CPU."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ModelError(f"device must be cpu, cuda, cuda:N, {' or '.join(ENGINES)}, not {name}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {name}: PyTorch sees no CUDA device here; run with --device cpu, or mend the driver")
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise ModelError(f"device {name}: there are only {torch.cuda.device_count()} CUDA devices, counted from 0")
-    return device

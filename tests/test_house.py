@@ -7,6 +7,7 @@ from places import ROOT
 
 ELSEWHERE = {
     "models": {
+        "arithmetic": "test_upscaler, graphs/test_engines",
         "base/errors": "every sentence and exit code, where it is caused",
         "base/intervals": "losses/test_terms, benchmarks/calibration.py",
         "base/progress": "pipeline/cli/test_process",

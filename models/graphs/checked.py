@@ -62,9 +62,11 @@ def check(found: Sequence[Tensor], expected: Sequence[Tensor], what: str) -> flo
 
 def engine(name: str, traced: Traced, model: ModelDescriptor, callers: int) -> Run:
     """The model in the engine of that name, for so many callers at once; raises ModelError where `check` does."""
-    tile = made_tiles(model, 1)
-    with torch.inference_mode():
+    # Whoever asks may be in inference mode, whose tensors cannot be written down.
+    with torch.inference_mode(False), torch.no_grad():
+        tile = made_tiles(model, 1)
         expected = traced(tile)
-    run = ENGINES[name].start(as_onnx(program(traced, model), {}), callers)
+        graph = as_onnx(program(traced, model), {})
+    run = ENGINES[name].start(graph, callers)
     check([torch.from_numpy(output) for output in run(tile.numpy())], expected, f"{model.name} in {name}")
     return run

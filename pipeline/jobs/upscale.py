@@ -188,24 +188,11 @@ def _chunk_task(
 
     `responses`: what holds the mosaic to its scene; None for block means.
     """
-    from rsup.models.consistency import MeanConsistency, SensorConsistency
     from rsup.pipeline.mosaics.chunk import upscale_chunk  # on the worker: the command itself needs no torch
 
     name, arithmetic = held
-    plugin = worker_model(name)
-    model = plugin.upscaler(arithmetic)  # first: it settles what the cache may hold
-    consistency = MeanConsistency() if responses is None else SensorConsistency(responses)
-    data = upscale_chunk(
-        scene.read,
-        scene.bands,
-        chunk.window,
-        bands,
-        model,
-        consistency,
-        plugin.lock,
-        plugin.cache,
-        uncertainty=planes != bands,
-    )
+    tiles = worker_model(name).tiles(arithmetic, responses)  # first: it settles what the cache may hold
+    data = upscale_chunk(scene.read, scene.bands, chunk.window, bands, tiles, uncertainty=planes != bands)
     with writing(store, OutputError, goes_on=True):
         mosaic.write_chunk(store, planes, chunk.place, data)
     del data
@@ -218,14 +205,14 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
     names = plan.artefacts(request.uncertainty)
     store = plan.work / names["zarr"]
     with show_progress("overviews", "chunks") as progress:
-        overviews.build_overviews(store, progress)
+        statistics = overviews.build_overviews(store, progress)
     if not mosaic.has_valid_pixel(store):
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
     with show_progress("COG", "chunks") as progress:
-        statistics = cog.write_cog(store, plan.work / names["cog"], progress)
+        cog.write_cog(store, plan.work / names["cog"], statistics, progress)
     if request.uncertainty:
         with show_progress("uncertainty COG", "chunks") as progress:
-            statistics |= cog.write_cog(store, plan.work / names["uncertainty"], progress, uncertainty=True)
+            cog.write_cog(store, plan.work / names["uncertainty"], statistics, progress, uncertainty=True)
     figures = measure(scene, store, plan.responses, request.scale) | median_uncertainty(store)
     figures |= count_pixels(scene, request.bands)
     if figures["lost_pixels"]:

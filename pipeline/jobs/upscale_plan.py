@@ -189,11 +189,17 @@ class UpscalePlan:
         }
 
     def task_bytes(self) -> int:
-        """Memory one chunk in flight needs at most: its float32 sum, one plane's projection, its result, its input."""
+        """Memory one chunk in flight needs at most: its result and a plane of it packed, the strip that is blended with
+        the temporaries of one of its planes, the tiles that it waits for, its input.
+        """
+        assert self.pool is not None
         height, width = (min(self.request.chunk, side) for side in (self.window.height, self.window.width))
-        cover = tiling_of(self.model).cover(replace(self.window, row=0, col=0, height=height, width=width))
+        tiling, area, planes = tiling_of(self.model), self.request.scale**2, len(self.planes)
+        cover = tiling.cover(replace(self.window, row=0, col=0, height=height, width=width))
         return (
-            height * width * self.request.scale**2 * (len(self.planes) * (4 + 2) + 4 * 6)
+            height * width * area * (planes * 2 + 4)
+            + min(height, tiling.stride + tiling.overlap) * width * area * (planes * 4 + 4 * 4)
+            + (self.pool.cores + 1) * tiling.size**2 * area * planes * 4
             + cover.height * cover.width * 2 * 4
         )
 

@@ -31,7 +31,7 @@ SHARP = 2048
 DETAIL = 512
 """Side of a detail's super-resolved image."""
 DETAILS = 4
-CANDIDATES = 256
+CANDIDATES = 64
 """Most places that are looked at in the choice of details."""
 DARKEST = 40
 """Grey of what is valid and least in a map, which nodata is not."""
