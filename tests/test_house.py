@@ -7,12 +7,15 @@ from places import ROOT
 
 ELSEWHERE = {
     "models": {
+        "arithmetic": "test_upscaler, graphs/test_engines",
         "base/errors": "every sentence and exit code, where it is caused",
         "base/intervals": "losses/test_terms, benchmarks/calibration.py",
         "base/progress": "pipeline/cli/test_process",
         "base/settings": "the settings of each network, training/test_recipe",
         "data/batches": "data/test_images, training/test_loop",
         "data/measured": "test_evaluate",
+        "graphs/checked": "test_export, graphs/test_engines",
+        "graphs/program": "test_export",
         "losses/adversarial": "losses/test_terms, losses/test_rsd",
         "methods/reconstruction": "acceptance/test_train_tasks, acceptance/test_sharp_training",
         "methods/rsd": "acceptance/test_train_tasks",

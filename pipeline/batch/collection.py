@@ -147,13 +147,7 @@ def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
         title = f"Terms of {sensor.title} data"
         said["links"].append({"rel": "license", "href": sensor.terms, "title": title})
     said["links"] += [{"rel": "item", "href": f"./{place}", "type": "application/geo+json"} for place in items]
-    if sensor.terms:
-        said["links"].append({"rel": "license", "href": sensor.terms, "title": f"Terms of {sensor.title} data"})
     return said
-
-
-def _provider(name: str, address: str) -> pystac.Provider:
-    return pystac.Provider(name, roles=[ProviderRole.PRODUCER, ProviderRole.LICENSOR], url=address)
 
 
 def _id(job: Job) -> str:

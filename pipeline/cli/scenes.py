@@ -113,7 +113,7 @@ def upscale(
     bands: Annotated[
         str | None, typer.Option(help="Bands to upscale, separated by commas; default: all that were seen at 10 m.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda (every card) or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (every card), cuda:N, onnx or openvino.")] = "auto",
     workers: Annotated[
         int | None, typer.Option(help="Worker processes; default: one a card, or one CPU worker.")
     ] = None,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsup.models.base.errors import ArgumentError
+from rsup.models.upscaler import ENGINES, check_packages
 from rsup.pipeline.machine import free_memory
 
 DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
@@ -42,7 +43,8 @@ class Pool:
     """The worker processes of this machine."""
 
     device: str
-    """The torch device of every worker: "cpu", or "cuda", of which a worker sees only its own card."""
+    """Of every worker: "cpu", one of ENGINES, which run there too, or "cuda", of which a worker sees only its own card.
+    """
     pins: tuple[str | None, ...]
     """CUDA_VISIBLE_DEVICES of each worker, None on the CPU."""
     cores: int
@@ -50,24 +52,28 @@ class Pool:
 
     @classmethod
     def plan(cls, device: str, workers: int | None) -> Pool:
-        """`device` is auto, cpu, cuda (every visible card) or cuda:N; `workers` None means one a card, or one CPU
-        worker that has all cores. Raises ArgumentError where the machine lacks what is asked for.
+        """`device` is auto, cpu, cuda (every visible card), cuda:N or one of ENGINES; `workers` None means one a card,
+        or one CPU worker that has all cores. Raises ArgumentError where the machine lacks what is asked for,
+        ModelError where an engine's packages are not installed.
         """
         check_count(workers)
         cores = len(os.sched_getaffinity(0))
-        cards = [] if device == "cpu" else visible_cards()
-        if device == "cpu" or (device == "auto" and not cards):
+        if device in ENGINES:
+            check_packages(device, f"--device {device}")
+        on_cpu = device == "cpu" or device in ENGINES
+        cards = [] if on_cpu else visible_cards()
+        if on_cpu or (device == "auto" and not cards):
             count, most = workers or 1, WORKERS_A_CORE * cores
             if count > most:
                 raise ArgumentError(f"--workers {count}: this machine has {cores} cores, which carry {most} at most")
-            return cls("cpu", (None,) * count, max(1, cores // count))._within_limits()
+            return cls(device if on_cpu else "cpu", (None,) * count, max(1, cores // count))._within_limits()
         if device.startswith("cuda:"):
             index = device.removeprefix("cuda:")
             if not (index.isascii() and index.isdecimal()) or int(index) >= len(cards):
                 raise ArgumentError(f"--device {device}: this machine shows {len(cards)} CUDA devices")
             cards = [cards[int(index)]]
         elif device not in ("auto", "cuda"):
-            raise ArgumentError(f"--device {device}: choose auto, cpu, cuda or cuda:N")
+            raise ArgumentError(f"--device {device}: choose auto, cpu, cuda, cuda:N, {' or '.join(ENGINES)}")
         elif not cards:
             raise ArgumentError("--device cuda: torch sees no CUDA device here; use --device cpu")
         count = workers or len(cards)

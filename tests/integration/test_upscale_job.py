@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rio_cogeo import cog_validate
 
 from rsup.models.base.errors import ArgumentError, ModelError, OutputError, RsupError
-from rsup.models.upscaler import descriptor_of
+from rsup.models.upscaler import ENGINES, descriptor_of
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
 from rsup.pipeline.lattice import Window
@@ -239,6 +239,36 @@ def test_a_run_goes_on_in_the_arithmetic_it_was_begun_in(
             with Ledger.open(plan.work / "ledger.jsonl") as ledger:
                 assert ledger.settled("arithmetic") == arithmetic
     assert (begun["float32"] != begun["bfloat16 on cpu"]).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ENGINES)
+def test_an_engine_s_mosaic_is_pytorch_s_in_float32_within_one(
+    make_scene: Callable[..., Scene], quick_student: Path, rsup: Callable[..., Any], tmp_path: Path, device: str
+) -> None:
+    for package in ENGINES[device].packages:
+        pytest.importorskip(package)
+    rng = np.random.default_rng(1)
+    dn = np.clip(coordinates(90, 70) + rng.normal(0, 90, (3, 90, 70)), 1, 65535).astype(np.uint16)
+    dn[:, 30:40, :20] = 0
+    scene = make_scene(dn)
+    found = {}
+    for name, count, arithmetic in ((device, 1, None), (device, 2, None), ("cpu", 1, "float32")):
+        out = tmp_path / f"{name}-{count}"
+        plan = UpscalePlan.make(UpscaleRequest(scene.path, 4, out, str(quick_student), chunk=64, device=name))
+        if arithmetic is not None:
+            with Ledger.open(plan.work / "ledger.jsonl") as ledger:
+                ledger.begin(plan.fingerprint())
+                ledger.record("arithmetic", "settled", value=arithmetic)
+        options = ("--scale", 4, "--model", quick_student, "--chunk", 64, "--device", name, "--workers", count)
+        result = rsup("upscale", scene.path, *options, "-o", out)
+        assert result.returncode == 0, result.stderr
+        with Ledger.open(plan.work / "ledger.jsonl") as ledger:
+            assert ledger.settled("arithmetic") == (arithmetic or f"float32 on {device}")
+        found[out.name] = stored(out / "scene_x4.zarr").astype(int)
+    np.testing.assert_array_equal(found[f"{device}-1"], found[f"{device}-2"])
+    assert abs(found[f"{device}-1"] - found["cpu-1"]).max() <= 1
+    assert found["cpu-1"].std() > 100
 
 
 @pytest.mark.slow
