@@ -44,7 +44,7 @@ class Upscaler:
     descriptor: ModelDescriptor
     network: nn.Module
     """The module itself, image in [-1, 1] to image: students are given it at output size, compact ones and
-    interpolators at low resolution."""
+    interpolators at low resolution. On a CPU what runs is the same function, folded (networks/folded)."""
     device: torch.device
     batch: int
     """Tiles worth handing over at once: they run side by side."""
@@ -73,6 +73,11 @@ class Upscaler:
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
         chosen = reduced_precision(device) if arithmetic is None else _precision(arithmetic, device)
         self.precision = chosen if descriptor.kind == "student" else None
+        self._running = self.network
+        if device.type == "cpu" and descriptor.kind == "student":
+            from .networks.folded.students import fold
+
+            self._running = fold(self.network, self.precision or torch.float32)
         self.batch = CUDA_BATCH if device.type == "cuda" else cores
         self._pool: ThreadPoolExecutor | None = None
         if device.type == "cpu":
@@ -117,13 +122,17 @@ class Upscaler:
         cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
         with torch.inference_mode(), cudnn if self.device.type == "cuda" else nullcontext(), autocast:
-            return self._run(low, uncertainty)
+            return self._run(low, uncertainty, self._running)
 
-    def _run(self, low: Tensor, uncertainty: bool) -> Tensor:
-        """[n, band, h, w] -> [n, channel, h * scale, w * scale], both float32 on the device."""
+    def _run(self, low: Tensor, uncertainty: bool, running: nn.Module | None = None) -> Tensor:
+        """[n, band, h, w] -> [n, channel, h * scale, w * scale], both float32 on the device.
+
+        `running`: what stands in the network's place.
+        """
         import torch
         from torch.nn import functional as F  # noqa: N812
 
+        network = running or self.network
         scale, multiple = self.descriptor.scale, self.descriptor.multiple
         height, width = (side * scale for side in low.shape[-2:])
         image = low
@@ -134,10 +143,10 @@ class Upscaler:
         image = F.pad(image, (0, -image.shape[-1] % multiple, 0, -image.shape[-2] % multiple), mode="replicate")
         image = image.contiguous(memory_format=torch.channels_last)
         if uncertainty:
-            both: tuple[Tensor, Tensor] = self.network.with_uncertainty(image)  # type: ignore[operator] # a CompactStudent
+            both: tuple[Tensor, Tensor] = network.with_uncertainty(image)  # type: ignore[operator] # a CompactStudent
             result = torch.cat(both, 1)
         else:
-            result = self.network(image)
+            result = network(image)
         return result[..., :height, :width]
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from rsup.models import registry
 from rsup.models import upscaler as upscalers
 from rsup.models.base.errors import ModelError
+from rsup.models.networks.folded.students import fold
 from rsup.models.networks.interpolation import interpolator
 from rsup.models.show import show_model
 from rsup.models.upscaler import arithmetic_on, descriptor_of, list_models, load, reduced_precision
@@ -64,9 +65,10 @@ def test_a_student_upsamples_pads_and_crops(save_student, side):
     image = interpolator("bicubic", 4)(low)
     room = -4 * side % 16
     precision = upscaler.precision
+    network = fold(upscaler.network, precision or torch.float32)
     with torch.inference_mode(), torch.autocast("cpu", precision, enabled=precision is not None):
         image = F.pad(image, (0, room, 0, room), mode="replicate").contiguous(memory_format=torch.channels_last)
-        expected = upscaler.network(image)[..., : 4 * side, : 4 * side]
+        expected = network(image)[..., : 4 * side, : 4 * side]
     equal(upscaler(low), expected)
 
 
@@ -118,8 +120,9 @@ def test_a_run_keeps_the_arithmetic_it_was_begun_in(save_student, monkeypatch, o
     network = load(path, 4).network
     image = interpolator("bicubic", 4)(low).contiguous(memory_format=torch.channels_last)
     for type_, out in ((torch.float32, plain), (torch.bfloat16, reduced)):
+        folded = fold(network, type_)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=type_ != torch.float32):
-            equal(out, network(image))
+            equal(out, folded(image))
     assert (plain - reduced).abs().max() > 0
     assert load("bicubic", 4, arithmetic="bfloat16 on cpu").precision is None
 
