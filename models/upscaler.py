@@ -91,8 +91,10 @@ class Upscaler:
         With `uncertainty`, for which the descriptor must have one: twice as many channels, in whose second half stand
         how far the product may be off (models/base/intervals.py), in stored numbers.
 
-        The result of a tile does not depend on the tiles beside it: on a GPU they pass in batches of one size, the
-        last one filled up with copies, on the CPU one by one. Raises ModelError where the GPU has no memory left.
+        The result of a tile does not depend on the tiles beside it. On the CPU they pass one by one. On a GPU the order
+        in which a kernel adds up depends on the shape it is given (the published student alone is not itself among
+        four), so that all pass in batches of one size, the last one filled up with copies, by cuDNN's deterministic
+        algorithms, which are chosen by shape and not by trying. Raises ModelError where the GPU has no memory left.
         """
         import torch
 

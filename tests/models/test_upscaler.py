@@ -16,8 +16,12 @@ from rsup.models import upscaler as upscalers
 from rsup.models.base.errors import ModelError
 from rsup.models.networks.folded.students import fold
 from rsup.models.networks.interpolation import interpolator
+from rsup.models.networks.slimdiffsr.config import StudentConfig
+from rsup.models.networks.slimdiffsr.student import Student
+from rsup.models.published import published_layout, published_name
 from rsup.models.show import show_model
 from rsup.models.upscaler import arithmetic_on, descriptor_of, list_models, load, reduced_precision
+from rsup.models.weights_file import save_weights, student_header
 
 
 def tiles(n, side, seed=0):
@@ -93,6 +97,45 @@ def check_neighbours(upscaler, side):
 
 def test_a_tile_does_not_depend_on_its_neighbours(save_student):
     check_neighbours(load(str(save_student(4)), 4), 16)
+
+
+@pytest.fixture(scope="module")
+def published_student(tmp_path_factory, draw):
+    """A weights file of the published widths, drawn at random: 58 M."""
+    config = StudentConfig()
+    with torch.device("meta"):
+        names = Student(config).state_dict()
+    state = draw(published_layout(config))
+    path = tmp_path_factory.mktemp("published") / "published.safetensors"
+    header = student_header(config, 4, licence="Apache-2.0", source="random numbers")
+    save_weights(path, {name: state[published_name(name)] for name in names}, header)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arithmetic", [None, "float32"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", ["compact-x4", "compact-x8", "published"])
+def test_no_network_that_ships_or_was_published_mixes_tiles(published_student, name, device, arithmetic):
+    """To the last bit, wherever in a batch a tile stands, whatever stands beside it, and how many tiles there are.
+
+    A card adds up in another order in another shape: the published student alone is not itself among four. Hence one
+    shape a pass, which this holds the upscaler to.
+    """
+    path, scale = (published_student, 4) if name == "published" else (name, 8 if name.endswith("x8") else 4)
+    upscaler = load(str(path), scale, device, arithmetic=arithmetic)
+    bands, extra = len(upscaler.descriptor.bands), {"uncertainty": upscaler.descriptor.uncertainty}
+    count = 2 * upscaler.batch + 1
+    low = torch.rand(count, bands, 32, 32, generator=torch.manual_seed(1)) * 2 - 1
+    together = upscaler(low, **extra)
+    assert torch.isfinite(together).all() and together[0].std() > 0.01
+    equal(upscaler(low.flip(0), **extra), together.flip(0))
+    for i in (0, count // 2, count - 1):
+        equal(upscaler(low[i : i + 1], **extra)[0], together[i])
+    # Neighbours that could hardly be more different.
+    others = torch.full_like(low, -1)
+    others[1] = low[1]
+    equal(upscaler(others, **extra)[1], together[1])
 
 
 @pytest.mark.parametrize(
