@@ -12,6 +12,8 @@ ELSEWHERE = {
         "base/intervals": "losses/test_terms, benchmarks/calibration.py",
         "base/progress": "pipeline/cli/test_process",
         "base/settings": "the settings of each network, training/test_recipe",
+        "bench/contender": "bench/test_peers, bench/test_run",
+        "bench/own": "bench/test_turns, bench/test_run",
         "data/batches": "data/test_images, training/test_loop",
         "data/measured": "test_evaluate",
         "graphs/checked": "test_export, graphs/test_engines",
