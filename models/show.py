@@ -90,10 +90,10 @@ def student_counts(config: Settings) -> dict[str, Any]:
     return {"parameters": live, "parameters_as_published": counted, "gmac_512": cost}
 
 
-def gmac(network: nn.Module, image: Any) -> float:
+def gmac(network: nn.Module, *inputs: Any) -> float:
     """Billions of multiply-adds, in convolutions and matrix products, of one forward pass; free on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        network.requires_grad_(False)(image)
+        network.requires_grad_(False)(*inputs)
     return round(int(counter.get_total_flops()) / 2e9, 3)

@@ -45,12 +45,12 @@ CUDA_BATCH = 4
 
 
 class Upscaler:
-    """A model ready to run. Not thread-safe: one call at a time (it sets cuDNN's flags for its duration)."""
+    """A model ready to run: for any number of threads on a CPU, for one on a GPU (it sets cuDNN's flags)."""
 
     descriptor: ModelDescriptor
     network: nn.Module
     """The module itself, image in [-1, 1] to image: students are given it at output size, compact ones and
-    interpolators at low resolution."""
+    interpolators at low resolution. On a CPU what runs is the same function, folded (networks/folded)."""
     device: torch.device
     batch: int
     """Tiles worth handing over at once: they run side by side."""
@@ -84,6 +84,11 @@ class Upscaler:
         self._engine = engine
         self._starting = Lock()
         self._started: dict[bool, Run] = {}
+        self._running = self.network
+        if device.type == "cpu" and descriptor.kind == "student" and engine is None:
+            from .networks.folded.students import fold
+
+            self._running = fold(self.network, self.precision or torch.float32)
         self.batch = CUDA_BATCH if device.type == "cuda" else cores
         self._pool: ThreadPoolExecutor | None = None
         if device.type == "cpu":
@@ -97,8 +102,10 @@ class Upscaler:
         With `uncertainty`, for which the descriptor must have one: twice as many channels, in whose second half stand
         how far the product may be off (models/base/intervals.py), in stored numbers.
 
-        The result of a tile does not depend on the tiles beside it: on a GPU they pass in batches of one size, the
-        last one filled up with copies, on the CPU one by one. Raises ModelError where the GPU has no memory left.
+        The result of a tile does not depend on the tiles beside it. On the CPU they pass one by one. On a GPU the order
+        in which a kernel adds up depends on the shape it is given (the published student alone is not itself among
+        four), so that all pass in batches of one size, the last one filled up with copies, by cuDNN's deterministic
+        algorithms, which are chosen by shape and not by trying. Raises ModelError where the GPU has no memory left.
         """
         import torch
 
@@ -146,13 +153,17 @@ class Upscaler:
         cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
         with torch.inference_mode(), cudnn if self.device.type == "cuda" else nullcontext(), autocast:
-            return self._run(low, uncertainty)
+            return self._run(low, uncertainty, self._running)
 
-    def _run(self, low: Tensor, uncertainty: bool) -> Tensor:
-        """[n, band, h, w] -> [n, channel, h * scale, w * scale], both float32 on the device."""
+    def _run(self, low: Tensor, uncertainty: bool, running: nn.Module | None = None) -> Tensor:
+        """[n, band, h, w] -> [n, channel, h * scale, w * scale], both float32 on the device.
+
+        `running`: what stands in the network's place.
+        """
         import torch
         from torch.nn import functional as F  # noqa: N812
 
+        network = running or self.network
         scale, multiple = self.descriptor.scale, self.descriptor.multiple
         height, width = (side * scale for side in low.shape[-2:])
         image = low
@@ -163,10 +174,10 @@ class Upscaler:
         image = F.pad(image, (0, -image.shape[-1] % multiple, 0, -image.shape[-2] % multiple), mode="replicate")
         image = image.contiguous(memory_format=torch.channels_last)
         if uncertainty:
-            both: tuple[Tensor, Tensor] = self.network.with_uncertainty(image)  # type: ignore[operator] # a CompactStudent
+            both: tuple[Tensor, Tensor] = network.with_uncertainty(image)  # type: ignore[operator] # a CompactStudent
             result = torch.cat(both, 1)
         else:
-            result = self.network(image)
+            result = network(image)
         return result[..., :height, :width]
 
 

@@ -13,9 +13,10 @@ import typer
 from rsup.models.sensors import DEFAULT
 
 from .batch import batch_status, plan_batch, retry_batch, run_batch
-from .learning import evaluate, train
+from .learning import bench, evaluate, train
 from .models import export_model, import_model, list_models, show_model
 from .scenes import demo, fetch, upscale
+from .view import view
 
 app = typer.Typer(
     name="rsup",
@@ -46,7 +47,7 @@ def _root(
     pass
 
 
-for command in (fetch, upscale, demo, train, evaluate):
+for command in (fetch, upscale, view, demo, train, evaluate, bench):
     app.command()(command)
 models_app.command("list")(list_models)
 models_app.command("show")(show_model)

@@ -1,4 +1,4 @@
-"""The commands that train networks and measure them."""
+"""The commands that train networks, measure them and time them."""
 
 from __future__ import annotations
 
@@ -117,4 +117,18 @@ def evaluate(
     )
     with show_progress("evaluate", "images") as progress:
         result = run(request, progress)
+    typer.echo(json.dumps(result, indent=2) if as_json else table(result))
+
+
+def bench(
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Time networks side by side on this machine: rsup's, the paper's, and the sizes that peers have."""
+    from rsup.models.base.progress import show_progress
+    from rsup.models.bench.run import bench as run
+    from rsup.models.bench.run import table
+
+    with show_progress("bench", "turns") as progress:
+        result = run(device, progress)
     typer.echo(json.dumps(result, indent=2) if as_json else table(result))

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from rio_cogeo import cog_validate
 
-from rsup.models.base.errors import ArgumentError, ModelError, OutputError
+from rsup.models.base.errors import ArgumentError, ModelError, OutputError, RsupError
 from rsup.models.upscaler import ENGINES, descriptor_of
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
@@ -97,6 +97,38 @@ def test_nearest_is_the_whole_scene_enlarged_and_every_output_says_so(
     again = rsup(*asked)
     assert json.loads(again.stdout)["already_done"] is True  # type: ignore[attr-defined]
     assert (out / "scene_x8.tif").stat().st_mtime_ns == before
+
+
+def test_only_what_is_asked_for_is_written(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
+    dn, out = coordinates(40, 30), tmp_path / "out"
+    scene = make_scene(dn)
+
+    def run(*outputs: str, overwrite: bool = False) -> dict[str, Any]:
+        options = {"model": "nearest", "device": "cpu", "consistency": "mean", "overwrite": overwrite}
+        return upscale(UpscaleRequest(scene.path, 4, out, outputs=outputs, **options))
+
+    def there() -> set[str]:
+        return {path.name.removeprefix("scene_x4") for path in out.iterdir()} - {".rsup"}
+
+    run("cog", "item")
+    assert there() == {".tif", ".json", "_model.json"}
+    assert list((out / ".rsup/scene_x4").iterdir()) == [out / ".rsup/scene_x4/ledger.jsonl"], "the chunks are gone"
+    assert set(json.loads((out / "scene_x4.json").read_text())["assets"]) == {"cog"}
+    with rasterio.open(out / "scene_x4.tif") as image:
+        np.testing.assert_array_equal(image.read(), dn.repeat(4, 1).repeat(4, 2))
+    before = (out / "scene_x4.tif").stat().st_mtime_ns
+    assert run("item", "cog")["already_done"] and (out / "scene_x4.tif").stat().st_mtime_ns == before
+    with pytest.raises(RsupError, match=r"outputs differ"):
+        run("cog")
+    with pytest.raises(OutputError, match=r"scene_x4_model\.json would stand beside a mosaic that it is not of"):
+        run("cog", "zarr", overwrite=True)
+    assert there() == {".tif", ".json", "_model.json"}
+    run("zarr", "cog", "item", "page", overwrite=True)
+    assert there() == {".tif", ".json", "_model.json", ".zarr", ".html"}
+    np.testing.assert_array_equal(stored(out / "scene_x4.zarr"), dn.repeat(4, 1).repeat(4, 2))
+    for wrong in ((), ("cog", "tiff")):
+        with pytest.raises(ArgumentError, match="--outputs"):
+            run(*wrong)
 
 
 @pytest.mark.slow

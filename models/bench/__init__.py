@@ -1,0 +1,1 @@
+"""What networks cost on this machine: rsup's own beside the sizes that its peers have."""

@@ -1,0 +1,1 @@
+"""Networks as they run on a CPU: the same functions, written for few passes over memory."""
