@@ -22,7 +22,10 @@ from rsup.pipeline.public import printable
 COLLECTION = "collection.json"
 LARGEST = 2**24
 """Bytes of an item or a collection at most."""
-HERE = "give a folder that `rsup upscale -o` or `rsup batch run` has written, or a file in it"
+HERE = (
+    "give a folder that `rsup upscale -o` or `rsup batch run` has written, COG and STAC item among its outputs, or a "
+    "file in it"
+)
 
 Text = Annotated[str, Field(max_length=4096), AfterValidator(printable)]
 

@@ -73,6 +73,11 @@ def test_what_has_no_mosaic_is_one_sentence(viewed: Path, tmp_path: Path) -> Non
     for path in (tmp_path / "nowhere", Path("x" * 3000), Path("\0")):
         with pytest.raises(ArgumentError, match="does not exist|cannot be opened"):
             find(path)
+    item = json.loads((viewed / "mosaic" / "field_x4.json").read_text())
+    del item["assets"]["cog"]  # as of `upscale --outputs zarr,item`
+    (tmp_path / "d.json").write_text(json.dumps(item))
+    with pytest.raises(ArgumentError, match="COG and STAC item among its outputs"):
+        find(tmp_path)
     (tmp_path / "collection.json").write_text("{}")
     with pytest.raises(ArgumentError, match="is no STAC collection"):
         find(tmp_path)
