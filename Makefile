@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: help install demo demo-batch check test test-all train-default clean
+.PHONY: help install demo demo-batch check test test-all docs notebook train-default clean
 
 help:
 	@echo "make demo    set up, then run the main job on a made scene, offline"
@@ -11,6 +11,8 @@ help:
 	@echo "make test    set up, then run the tests but for the slow ones (8 minutes on 2 cores)"
 	@echo "make test-all    run the slow ones too, as continuous integration does"
 	@echo "make check   set up, then lint, type-check and check the layering"
+	@echo "make docs    set up, then build the documentation as a site, site/index.html"
+	@echo "make notebook    set up, then run docs/field.ipynb again, and keep what it shows"
 	@echo "make train-default IMAGES=FOLDER   train the shipped students again (hours on a CPU; goes on where it was)"
 	@echo "make clean   remove the virtual environment and the demo's output"
 
@@ -43,6 +45,12 @@ test: install
 test-all: install
 	$(PYTEST)
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebook: install
+	$(BIN)/python docs/run_notebook.py
+
 # A run that was stopped goes on; a finished one is left as it is. Training that is told to stop leaves with 0, and the
 # next recipe must not start from half a run's weights then: awk passes the report on, and fails unless it says finished.
 COMPACT = student-x4 student-x4-sensor student-x4-uncertainty \
@@ -56,4 +64,4 @@ train-default: install
 	done
 
 clean:
-	rm -rf $(VENV) demo demo-batch
+	rm -rf $(VENV) demo demo-batch site

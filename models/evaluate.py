@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .base.errors import DataError
+from .base.errors import ArgumentError, DataError
 from .base.progress import Progress
 from .consistency import hold_values
 from .data.images import Bands, DataConfig, Images
@@ -31,7 +31,7 @@ from .metrics.judge import FIGURES, WHITE, Figures, Judge, Radiometry, mean_of
 from .metrics.page import BASELINE, CROPS, Row, crops_of, summary_of, write_comparison
 from .networks.architectures import parameters
 from .sensors.response import Response
-from .upscaler import Upscaler, chosen, load
+from .upscaler import ENGINES, Upscaler, chosen, load
 
 Enlarge = Callable[[Tensor], Tensor]
 """Images [1, band, y, x] in [-1, 1] -> [1, band, y * scale, x * scale]; an Upscaler is one."""
@@ -90,8 +90,10 @@ def evaluate(
     each), notes (a sentence by figure that is None, or not of all images), page (its path, or None), and `beside`: the
     same figures of further callables by name, which are given the same images on the model's device.
 
-    Raises ModelError for the model and its device, DataError for the images and bands.
+    Raises ModelError for the model and its device, ArgumentError for an engine, DataError for the images and bands.
     """
+    if request.device in ENGINES:  # which take tiles of one size, and images here have any
+        raise ArgumentError(f"--device {request.device}: measure on auto, cpu, cuda or cuda:N")
     upscaler = load(request.model, request.scale, chosen(request.device))
     name, bands = upscaler.descriptor.name, request.bands or upscaler.descriptor.bands
     # To interpolation all bands are alike, however many.

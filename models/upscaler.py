@@ -10,36 +10,42 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
+from .arithmetic import FLOAT32, arithmetic_on, chosen, device_of, precision_of, reduced_precision, unable
 from .base.errors import ModelError
+from .graphs.engines import ENGINES, check_packages
 from .registry import ModelDescriptor, descriptor_of, list_models, shipped_file
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from .graphs.engines import Run
+    from .graphs.program import Traced
+
 __all__ = [
+    "ENGINES",
     "FLOAT32",
     "ModelDescriptor",
     "Upscaler",
     "arithmetic_on",
+    "check_packages",
     "chosen",
     "descriptor_of",
     "list_models",
     "load",
+    "reduced_precision",
     "shipped_file",
 ]
 
 CUDA_BATCH = 4
 """Tiles a pass on a GPU: enough to fill one, and under 2 GB with the published student."""
 
-FLOAT32 = "float32"
-"""The arithmetic that every device can do, and in which all of them agree within a rounding: see `arithmetic_on`."""
-
 
 class Upscaler:
-    """A model ready to run. Not thread-safe: one call at a time (it sets cuDNN's flags for its duration)."""
+    """A model ready to run: for any number of threads on a CPU, for one on a GPU (it sets cuDNN's flags)."""
 
     descriptor: ModelDescriptor
     network: nn.Module
@@ -56,8 +62,10 @@ class Upscaler:
         device: torch.device,
         cores: int = 1,
         arithmetic: str | None = None,
+        engine: str | None = None,
     ) -> None:
-        """`network` is moved to `device`; see `load` for models by name, and for `arithmetic`.
+        """`network` is moved to `device`; see `load` for models by name, and for `arithmetic`. `engine`: one of
+        ENGINES (models/graphs/engines.py), which runs the network in the place of PyTorch, on the CPU in float32.
 
         On the CPU `cores` tiles run at once, each on one thread, and torch is set to one thread an operation for the
         whole process: how torch cuts an operation over threads changes its rounding (a bfloat16 network: by up to 4
@@ -71,10 +79,13 @@ class Upscaler:
         self.network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._first = interpolator("bicubic", descriptor.scale).to(device) if descriptor.enlarged else None
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
-        chosen = reduced_precision(device) if arithmetic is None else _precision(arithmetic, device)
-        self.precision = chosen if descriptor.kind == "student" else None
+        chosen = precision_of(arithmetic, device)
+        self.precision = chosen if descriptor.kind == "student" and engine is None else None
+        self._engine = engine
+        self._starting = Lock()
+        self._started: dict[bool, Run] = {}
         self._running = self.network
-        if device.type == "cpu" and descriptor.kind == "student":
+        if device.type == "cpu" and descriptor.kind == "student" and engine is None:
             from .networks.folded.students import fold
 
             self._running = fold(self.network, self.precision or torch.float32)
@@ -98,6 +109,13 @@ class Upscaler:
         """
         import torch
 
+        if self._engine is not None:
+            with self._starting:
+                if uncertainty not in self._started:
+                    from .graphs.checked import engine
+
+                    traced = self.traced(uncertainty)
+                    self._started[uncertainty] = engine(self._engine, traced, self.descriptor, self.batch)
         if self._pool is not None:
             return torch.cat(list(self._pool.map(partial(self._predict, uncertainty), torch.split(tiles, 1))))
         try:
@@ -116,10 +134,21 @@ class Upscaler:
         fill = part[-1:].expand(self.batch - len(part), -1, -1, -1)
         return torch.cat([part, fill]).to(self.device)
 
+    def traced(self, uncertainty: bool) -> Traced:
+        """The way of a tile through `_run`, to be written down (models/graphs/program.py)."""
+        from .graphs.program import Traced
+
+        return Traced(self.network, self._run, uncertainty)
+
     def _predict(self, uncertainty: bool, low: Tensor) -> Tensor:
-        """`_run` without gradients and in this device's precision; torch keeps both settings per thread."""
+        """`_run` without gradients and in this device's precision; torch keeps both settings per thread.
+
+        Or what an engine makes of one tile of the size that the model is made for.
+        """
         import torch
 
+        if self._engine is not None:
+            return torch.cat([torch.from_numpy(output) for output in self._started[uncertainty](low.numpy())], 1)
         # TF32 would cost digital numbers in float32 paths, and a benchmarked algorithm may differ from run to run.
         cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
@@ -161,7 +190,8 @@ def load(
     arithmetic: str | None = None,
     planned: ModelDescriptor | None = None,
 ) -> Upscaler:
-    """`default`, a name of `list_models` or a weights file, at `scale` (4 or 8), on `cpu`, `cuda` or `cuda:N`.
+    """`default`, a name of `list_models` or a weights file, at `scale` (4 or 8), on `cpu`, `cuda` or `cuda:N`, or on
+    the CPU in one of ENGINES: there a student takes tiles of its own size alone; interpolators stay in PyTorch.
 
     `cores`: how many tiles run at once on the CPU; see Upscaler for what that does to torch's threads. `arithmetic`:
     what `arithmetic_on` said of some device, to compute as that one does; None is this device's own. `planned`: what
@@ -170,7 +200,7 @@ def load(
     Raises ModelError for what `descriptor_of` raises it for, for damaged weights, for a device that is not there or
     cannot do the arithmetic, and for a model that is not the planned one.
     """
-    where = _device(device)
+    where = device_of("cpu" if device in ENGINES else device)
     descriptor = descriptor_of(name_or_path, scale)
     if planned is not None and _identity(descriptor) != _identity(planned):
         raise ModelError(
@@ -186,83 +216,13 @@ def load(
         from .networks.interpolation import interpolator
 
         network = interpolator(descriptor.name, scale)
-    return Upscaler(descriptor, network, where, cores, arithmetic)
+    if device not in ENGINES or descriptor.kind != "student":
+        return Upscaler(descriptor, network, where, cores, arithmetic)
+    if arithmetic not in (None, arithmetic_on(device)):
+        raise unable(arithmetic, device)
+    return Upscaler(descriptor, network, where, cores, engine=device)
 
 
 def _identity(descriptor: ModelDescriptor) -> ModelDescriptor:
     """What of a descriptor decides the numbers: what the file is called does not, its header is under its digest."""
     return replace(descriptor, name="", path=None, header=None, licence="")
-
-
-def reduced_precision(device: torch.device) -> torch.dtype | None:
-    """The 16-bit type networks run in on `device`, or None where float32 is as fast.
-
-    GPUs: bfloat16 where the card has it, float16 elsewhere. CPUs: bfloat16 where they multiply it in hardware
-    (AVX512_BF16 or AMX), which made the student 2.3 times as fast (1.4 s against 3.2 s for 512 x 512 pixels on two
-    Zen 4 cores); elsewhere it is emulated and slower than float32. It is slower as well on an Intel CPU whose AMX a
-    virtual machine hides (one core: 6.1 s against 4.0 s, and 0.50 s against 0.42 s for the compact student of x4);
-    AVX512_FP16 tells that one from Zen 4.
-    """
-    import torch
-
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    features = torch.cpu.get_capabilities()
-    vectors = features.get("avx512_bf16") and not features.get("avx512_fp16")
-    return torch.bfloat16 if features.get("amx_bf16") or vectors else None
-
-
-def arithmetic_on(device: str) -> str:
-    """The arithmetic of a network on `device` that is free to choose: "float32", or as "bfloat16 on cuda".
-
-    Two runs of one arithmetic agree within about 1 DN; 16-bit types differ from float32, and one kind of device from
-    another, by up to 4, because autocast keeps other operations in float32 on each. Raises ModelError where the device
-    is not there.
-    """
-    where = _device(device)
-    reduced = reduced_precision(where)
-    return FLOAT32 if reduced is None else f"{str(reduced).removeprefix('torch.')} on {where.type}"
-
-
-def _precision(arithmetic: str, device: torch.device) -> torch.dtype | None:
-    """The type autocast is given for an arithmetic; raises ModelError where `device` cannot do it."""
-    import torch
-
-    if arithmetic == FLOAT32:
-        return None
-    types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    name, _, kind = arithmetic.partition(" on ")
-    # A CPU can do either, if slower than float32; a card has bfloat16 or has it not.
-    emulated = device.type == "cuda" and name == "bfloat16" and reduced_precision(device) != torch.bfloat16
-    if name not in types or kind != device.type or emulated:
-        raise ModelError(
-            f"this run's chunks are computed in {arithmetic}, which {device} here cannot do: go on where it was begun, "
-            "or start afresh with --overwrite"
-        )
-    return types[name]
-
-
-def chosen(device: str) -> str:
-    """The device of that name; for `auto` a CUDA card where PyTorch sees one, else the CPU."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise ModelError(f"device must be cpu, cuda or cuda:N, not {name}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {name}: PyTorch sees no CUDA device here; run with --device cpu, or mend the driver")
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise ModelError(f"device {name}: there are only {torch.cuda.device_count()} CUDA devices, counted from 0")
-    return device

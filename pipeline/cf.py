@@ -61,7 +61,8 @@ def add_array(
         chunks=(min(chunk, shape[0]), min(chunk, shape[1])),
         dtype=dtype,
         fill_value=0,
-        compressors=[ZstdCodec(level=3)],
+        # Level 3 takes four times as long to pack noise, for 2 % fewer bytes.
+        compressors=[ZstdCodec(level=1)],
         dimension_names=axes,
         attributes=BAND_ATTRIBUTES if attributes is None else attributes,
     )

@@ -6,8 +6,12 @@ from importlib.resources import files
 from string import Template
 
 
+def look() -> str:
+    """The style that all pages share."""
+    return files(__package__).joinpath("look.css").read_text(encoding="utf-8").rstrip()
+
+
 def template(package: str, name: str) -> Template:
     """The page `name` of a package, with `look.css` in the place of its `$look`."""
-    look = files(__package__).joinpath("look.css").read_text(encoding="utf-8")
     page = files(package).joinpath(name).read_text(encoding="utf-8")
-    return Template(page.replace("$look", look.rstrip()))
+    return Template(page.replace("$look", look()))

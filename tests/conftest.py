@@ -18,7 +18,7 @@ from rsup.pipeline.scenes.scene import Scene
 # For commands and workers too: small networks, whose threads would wait for each other, above all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-pytest_plugins = ["buckets", "students"]
+pytest_plugins = ["buckets", "months", "students"]
 
 WriteScene = Callable[..., Scene]
 

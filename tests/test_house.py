@@ -7,6 +7,7 @@ from places import ROOT
 
 ELSEWHERE = {
     "models": {
+        "arithmetic": "test_upscaler, graphs/test_engines",
         "base/errors": "every sentence and exit code, where it is caused",
         "base/intervals": "losses/test_terms, benchmarks/calibration.py",
         "base/progress": "pipeline/cli/test_process",
@@ -15,6 +16,8 @@ ELSEWHERE = {
         "bench/own": "bench/test_turns, bench/test_run",
         "data/batches": "data/test_images, training/test_loop",
         "data/measured": "test_evaluate",
+        "graphs/checked": "test_export, graphs/test_engines",
+        "graphs/program": "test_export",
         "losses/adversarial": "losses/test_terms, losses/test_rsd",
         "methods/reconstruction": "acceptance/test_train_tasks, acceptance/test_sharp_training",
         "methods/rsd": "acceptance/test_train_tasks",
@@ -49,6 +52,7 @@ ELSEWHERE = {
         "cli/learning": "integration/test_train, integration/test_evaluate",
         "cli/models": "integration/test_models_show",
         "cli/options": "cli/test_process",
+        "cli/view": "view/test_serve",
         "cli/scenes": "cli/test_app, integration/test_main_job",
         "jobs/forecast": "integration/test_batch, jobs/test_product_upscale, integration/test_upscale_job",
         "jobs/publishing": "integration/test_killed_publishing",

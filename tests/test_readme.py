@@ -114,8 +114,8 @@ def test_the_python_of_the_readme_reads_reflectance(
     store = Path("mosaic/potsdam_x8.zarr")
     create_mosaic(store, window, real_scene.crs, 8, bands, 96, {})
     write_chunk(store, bands, (0, 0), dn)
-    build_overviews(store, lambda done, total: None)
-    write_cog(store, Path("mosaic/potsdam_x8.tif"), lambda done, total: None)
+    statistics = build_overviews(store, lambda done, total: None)
+    write_cog(store, Path("mosaic/potsdam_x8.tif"), statistics, lambda done, total: None)
 
     read: dict[str, Any] = {}
     exec(reading, read)

@@ -106,6 +106,11 @@ def remedy(error: Exception) -> str | None:
     return next((helps for cause, helps in _REMEDIES.items() if cause == number or os.strerror(cause) in said), None)
 
 
+def is_for_want_of_room(error: Exception) -> bool:
+    """Whether a full disk, or a quota, is what an error speaks of, itself or in the words of whoever told of it."""
+    return any(os.strerror(cause) in str(error) for cause in (errno.ENOSPC, errno.EDQUOT))
+
+
 def unwritable(path: str | os.PathLike[str], error: Exception) -> str:
     """The sentence for a path that cannot be written: why, and what helps against exactly that."""
     reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -51,6 +51,9 @@ def _shoulder() -> float:
 
 _B = _shoulder()
 
+MAP = {"knee": KNEE, "knee_value": KNEE_VALUE, "low": _LOW, "slope": _SLOPE, "width": _B}
+"""What else the map is made of, for who writes it down: reflectances, but for `knee_value` and its `slope`."""
+
 
 @overload
 def to_network(dn: NDArray[np.floating | np.unsignedinteger]) -> NDArray[np.float32]: ...
@@ -77,7 +80,13 @@ def from_network(value: Tensor) -> Tensor:
     A tensor, not an array: this side of the network is `scale` squared times larger and stays on its device.
     """
     v = value.float().clamp(-1, 1)
-    line = (v.clamp(max=KNEE_VALUE) + 1) / _SLOPE + _LOW
+    # The logarithm is most of the work; most tiles have nothing above the knee. To ask a GPU would be to wait for it,
+    # and a graph that is written down is one for all tiles.
+    from torch.compiler import is_exporting
+
+    bright = v.is_cuda or is_exporting() or bool(v.detach().amax() > KNEE_VALUE)
+    if not bright:
+        return v.add_(1).mul_(1 / STEP).add_(DN_MIN)
+    line = v.clamp(max=KNEE_VALUE).add_(1).mul_(1 / STEP).add_(DN_MIN)
     above = (v - KNEE_VALUE).clamp(min=0)
-    reflectance = line + _B * (above / (_SLOPE * _B)).expm1()
-    return ((reflectance - ADD_OFFSET) / SCALE_FACTOR).clamp(DN_MIN, DN_MAX)
+    return (line + _B / SCALE_FACTOR * (above / (_SLOPE * _B)).expm1()).clamp(DN_MIN, DN_MAX)

@@ -1,21 +1,27 @@
 """What a catalogue has for each unit now: asked once an interval, for the ground of the whole job.
 
-So that a job of thousands of cells asks a few questions, and a rerun that finds nothing new asks no more.
+So that a job of thousands of cells asks a few questions, and a rerun that finds nothing new asks no more. The next
+interval may be asked for while units of this one are done.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import cached_property
+from threading import Thread
 
+from rsup.models.base.errors import CatalogError
 from rsup.pipeline.jobs.fetch import MARGIN, query_of
 from rsup.pipeline.lattice import Window
+from rsup.pipeline.public import public_address
 from rsup.pipeline.sources.footprint import Box, box_of
 from rsup.pipeline.sources.stac.catalog import Listing, NothingFoundError, Query, ask
 from rsup.pipeline.sources.stac.items import ItemReference, LeftOut
 
 from .cells import Cell
 from .job import Job
-from .units import Interval, Unit, of_days, units_of
+from .units import Interval, Unit, intervals_of, of_days, units_of
 
 
 class Catalogue:
@@ -25,6 +31,7 @@ class Catalogue:
         self.job = job
         self._asked: Interval | None = None
         self._listing: Listing | None = None
+        self._ahead: tuple[Interval, Future[Listing]] | None = None
         self._queries: dict[tuple[Cell, Interval], Query] = {}
 
     def units(self) -> list[Unit]:
@@ -39,6 +46,16 @@ class Catalogue:
                 continue
             found += units_of(of_days(item.datetime[:10] for item in items), [cell])
         return sorted(found, key=lambda unit: (unit.interval, unit.cell.name))
+
+    def refuse_nothing(self) -> None:
+        """Raise CatalogError where nothing at all is listed over the job's ground, in none of its intervals."""
+        intervals = intervals_of(*self.job.days, self.job.interval) if not self.job.by_acquisition else ()
+        if not any(self.ask(interval).candidates for interval in intervals or [self.job.whole_time()]):
+            first, last = self.job.days
+            raise CatalogError(
+                f"{public_address(self.job.fetch.catalog)} has no {self.job.fetch.collection} item over the area from "
+                f"{first} to {last}: correct area, dates or collection"
+            )
 
     def items(self, unit: Unit) -> list[ItemReference]:
         """The items a unit is made of, best first. Raises NothingFoundError where there is none."""
@@ -56,9 +73,30 @@ class Catalogue:
         """All items over the job's ground in an interval; the last answer is kept."""
         wanted = self.job.whole_time() if self.job.by_acquisition else interval
         if self._listing is None or self._asked != wanted:
-            query = self._query(self.job.places[0], wanted)
-            self._asked, self._listing = wanted, ask(replace(query, box=self._ground(), bbox=str(self._ground())))
+            ahead, self._ahead = self._ahead, None
+            found = ahead[1].result() if ahead is not None and ahead[0] == wanted else ask(self._question(wanted))
+            self._asked, self._listing = wanted, found
         return self._listing
+
+    def look_ahead(self, interval: Interval) -> None:
+        """Begin to ask for an interval; `ask` has the answer, or what it raises. Of acquisitions all is known."""
+        if self.job.by_acquisition or self._asked == interval:
+            return
+        question, answer = self._question(interval), Future[Listing]()
+
+        def find() -> None:
+            try:
+                answer.set_result(ask(question))
+            except BaseException as error:  # whoever asks for the answer raises it
+                answer.set_exception(error)
+
+        self._ahead = interval, answer
+        # No executor: one would keep a command that is told to stop until the catalogue has answered.
+        Thread(target=find, name=f"catalogue, {interval.name}", daemon=True).start()
+
+    def _question(self, interval: Interval) -> Query:
+        query = self._query(self.job.places[0], interval)
+        return replace(query, box=self._ground, bbox=str(self._ground))
 
     def _query(self, cell: Cell, interval: Interval) -> Query:
         """About one cell: its ground is worked out once for all intervals, and an interval's time for all cells."""
@@ -67,6 +105,7 @@ class Catalogue:
             self._queries[cell, interval] = query_of(request, cell.window)
         return self._queries[cell, interval]
 
+    @cached_property
     def _ground(self) -> Box:
         """A box in degrees around every cell and the margin that is fetched with it."""
         boxes = []

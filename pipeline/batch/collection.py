@@ -1,6 +1,7 @@
 """The archive as a static STAC collection: the mosaics' own items in, `collection.json` that leads to them out.
 
-Beside it, a virtual raster over the mosaics of each interval and zone, which are assets of the collection.
+Beside it, a virtual raster over the mosaics of each interval and zone, and a MosaicJSON over those of each interval,
+which are assets of the collection.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pystac
+from pystac.provider import ProviderRole
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
@@ -21,14 +23,17 @@ from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Place, read_all, write
 from rsup.pipeline.scenes.attributes import moment
 
+from .formats.mosaic_json import Footprint, footprint_of, mosaic_json_of
 from .formats.vrt import Image, image_of, vrt_of
 from .job import Job
 from .leases.holding import alone
 from .units import Unit
 
 FILE = "collection.json"
-VRTS = {"cog": ".vrt", "uncertainty": "_uncertainty.vrt"}
-"""How the VRT over an asset of the items ends."""
+KINDS = {"cog": "", "uncertainty": "_uncertainty"}
+"""Assets of the items that are shown as one, and what follows the scale in the name of what shows them."""
+ROLES = [ProviderRole.PRODUCER, ProviderRole.LICENSOR]
+"""Of who took the images."""
 
 
 def join(item: Path, job: Job) -> None:
@@ -44,7 +49,7 @@ def join(item: Path, job: Job) -> None:
 
 
 def write_collection(job: Job, units: list[Unit]) -> Place | None:
-    """Write the collection of the finished units' items, and the VRTs of its intervals; None where there is none yet.
+    """Write the collection of the finished units' items, and what shows its intervals; None where there is none yet.
 
     Of two runners that end, the later one writes what both did. Raises OutputError.
     """
@@ -66,42 +71,58 @@ def write_collection(job: Job, units: list[Unit]) -> Place | None:
 
 
 def _files(job: Job, units: list[Unit]) -> dict[str, bytes]:
-    """VRTs, and the collection last, as they are now, by their paths below the output; nothing without items."""
-    places = [unit.path / f"{unit.name}_x{job.upscale.scale}.json" for unit in units]
+    """What shows intervals, and the collection last, as they are now, by their paths below the output.
+
+    Nothing without items.
+    """
+    scale = f"x{job.upscale.scale}"
+    places = [unit.path / f"{unit.name}_{scale}.json" for unit in units]
     found = zip(units, places, read_all([job.output / place for place in places]), strict=True)
-    items, images = dict[str, dict[str, Any]](), defaultdict[str, list[Image]](list)
+    items = dict[str, dict[str, Any]]()
+    images, footprints = defaultdict[str, list[Image]](list), defaultdict[str, list[Footprint]](list)
     for unit, place, said in found:
         if said is None:
             continue
-        item = json.loads(said)
+        item, interval, cell = json.loads(said), unit.interval.name, unit.cell
         items[place.as_posix()] = {key: item[key] for key in ("bbox", "properties")}
-        for kind, ending in VRTS.items():
+        for kind, ending in KINDS.items():
             if kind in item["assets"]:
-                name = f"{unit.interval.name}/{unit.cell.zone}_x{job.upscale.scale}{ending}"
-                images[name].append(image_of(item, kind, unit.cell.name))
+                images[f"{interval}/{cell.zone}_{scale}{ending}.vrt"].append(image_of(item, kind, cell.name))
+                footprints[f"{interval}/mosaic_{scale}{ending}.json"].append(footprint_of(item, kind, cell.name))
     if not items:
         return {}
-    collection = _collection(job, items) | {"assets": {name: _asset(name) for name in sorted(images)}}
-    return {name: vrt_of(shown) for name, shown in images.items()} | {
-        FILE: (json.dumps(collection, indent=2, ensure_ascii=False) + "\n").encode()
-    }
+    files = {name: vrt_of(shown) for name, shown in images.items()}
+    for name, listed in footprints.items():
+        folder = job.output / name.partition("/")[0]
+        # What opens it looks for a relative path from where it was started: a store's address spares its user that.
+        prefix = f"{folder}/" if isinstance(folder, ObjectPath) else None
+        files[name] = mosaic_json_of(f"{_id(job)} {folder.name}", listed, prefix)
+    collection = _collection(job, items) | {"assets": {name: _asset(name) for name in sorted(files)}}
+    return files | {FILE: (json.dumps(collection, indent=2, ensure_ascii=False) + "\n").encode()}
 
 
 def _asset(name: str) -> dict[str, Any]:
-    """Of a VRT, by its path below the collection."""
-    interval, file = name.split("/")
-    title = f"Mosaics of {interval}, zone {file.partition('_')[0]}, as one virtual raster"
-    uncertain = ["uncertainty"] if name.endswith(VRTS["uncertainty"]) else []
-    return {"href": f"./{name}", "type": "application/xml", "title": title, "roles": ["data", "virtual", *uncertain]}
+    """Of what shows an interval, by its path below the collection."""
+    interval, _, file = name.partition("/")
+    raster = file.endswith(".vrt")
+    zone, shown = (f", zone {file.partition('_')[0]}", "one virtual raster") if raster else ("", "MosaicJSON")
+    roles = ["data", *(["virtual"] if raster else []), *(["uncertainty"] if "_uncertainty." in file else [])]
+    return {
+        "href": f"./{name}",
+        "type": "application/xml" if raster else "application/json",
+        "title": f"Mosaics of {interval}{zone}, as {shown}",
+        "roles": roles,
+    }
 
 
 def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """`items` by their paths below the collection."""
     properties = [item["properties"] for item in items.values()]
-    metres = properties[0]["gsd"]
+    metres, sensor = properties[0]["gsd"], sensor_of(job.fetch.collection)
+    title = f"{sensor.title} super-resolved to {metres:g} m"
     collection = pystac.Collection(
         _id(job),
-        f"{sensor_of(job.fetch.collection).title} super-resolved to {metres:g} m, by interval and cell.",
+        f"{title}, by interval and cell.",
         pystac.Extent(pystac.SpatialExtent([_around([item["bbox"] for item in items.values()])]), _span(properties)),
         summaries=pystac.Summaries(
             {
@@ -114,10 +135,17 @@ def _collection(job: Job, items: dict[str, dict[str, Any]]) -> dict[str, Any]:
                 "rsup:sources": {"minimum": min(_sources(properties)), "maximum": max(_sources(properties))},
             }
         ),
+        title=title,
         license="other",
+        providers=[
+            pystac.Provider(name, roles=ROLES, url=address) for name, address in filter(None, [sensor.provider])
+        ],
     )
     said = collection.to_dict(include_self_link=False, transform_hrefs=False)
     said["links"] = [{"rel": "root", "href": f"./{FILE}", "type": "application/json"}]
+    if sensor.terms:
+        title = f"Terms of {sensor.title} data"
+        said["links"].append({"rel": "license", "href": sensor.terms, "title": title})
     said["links"] += [{"rel": "item", "href": f"./{place}", "type": "application/geo+json"} for place in items]
     return said
 

@@ -158,7 +158,7 @@ class Job(Config):
         """Of a mosaic's outputs, after the unit's name; the store comes last."""
         plan = self.upscale_plan
         stem = plan.request.scene.stem
-        return [name.removeprefix(stem) for name in plan.artefacts(self.upscale.uncertainty).values()]
+        return [name.removeprefix(stem) for name in plan.artefacts().values()]
 
     def work(self, unit: Unit) -> Path:
         """Folder of a unit's unfinished outputs: hidden beside the finished ones, or, of a prefix, on this machine."""

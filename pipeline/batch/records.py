@@ -78,8 +78,8 @@ def _claim_prefix(output: ObjectPath, identity: dict[str, Any], *, renew: bool) 
         check(output, identity)  # another job may have come first
     if not objects.keeps_conditions(output / JOB, _bytes(identity)):
         raise OutputError(
-            f"{output}: the object store writes whatever the condition, so runners could not keep from each other's "
-            "units; use one that knows If-None-Match and If-Match"
+            f"{output}: the object store does not keep to the condition of a write, so runners could not keep from "
+            "each other's units; use one that knows If-None-Match and If-Match"
         )
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rsup.models.base.errors import CatalogError, RsupError
+from rsup.models.base.errors import CatalogError, RsupError, is_for_want_of_room
 from rsup.models.base.progress import say, show_progress
 from rsup.pipeline.jobs import fetch
 from rsup.pipeline.jobs.publishing import Publication, clear, own
@@ -36,10 +36,12 @@ from .leases.holding import Held, acquire, alone, sweep
 from .records import (
     RECORD,
     Record,
+    check,
     claim,
     failure_of,
     forget_failure,
     record_of,
+    said_of,
     write_failure,
     write_record,
 )
@@ -54,17 +56,22 @@ def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, An
     """Do what is new of part I of N of a job's units. Returns counts of what became of them, and why any failed.
 
     With `renew`, mosaics of another model are made again with the job's. A unit that fails is recorded and stops no
-    other. Raises OutputError for another job's output, and CatalogError where the catalogue cannot be asked: that is no
-    unit's fault.
+    other. Raises OutputError for another job's output, CatalogError where the catalogue cannot be asked or has nothing
+    for a new archive, and what it is told of where a disk is full: these are no unit's fault.
     """
-    claim(job.output, job.identity(), renew=renew)
     catalogue = Catalogue(job)
+    if not check(job.output, job.identity(), renew=renew):
+        catalogue.refuse_nothing()
+    claim(job.output, job.identity(), renew=renew)
     units = catalogue.units()
     mine = share(units, part)
     count, failures = Counter[str](), []
     try:
         with Kept() as workers:
             for number, unit in enumerate(mine, start=1):
+                if number < len(mine) and mine[number].interval != unit.interval:
+                    catalogue.ask(unit.interval)
+                    catalogue.look_ahead(mine[number].interval)
                 outcome = _visit(job, catalogue, unit, f"{unit.name} ({number} of {len(mine)})", workers)
                 count[outcome] += 1
                 if outcome == "failed" and (failure := failure_of(job.output / unit.path)):
@@ -113,6 +120,8 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str, workers: Work
         try:
             return _attempt(job, unit, items, wanted, lease, title, workers)
         except RsupError as error:
+            if is_for_want_of_room(error):  # no unit's fault: the next run tries this one again
+                raise
             say(f"{title} failed: {error}")
             write_failure(folder, wanted.sources, str(error))
             return "failed"
@@ -125,7 +134,7 @@ def _ids(items: Sequence[ItemReference]) -> tuple[str, ...]:
 
 def _settled(folder: Place, work: Path, wanted: Record) -> str | None:
     """What the records say became of a unit, where nothing is to be done about it; None where there is."""
-    failure, record = failure_of(folder), record_of(folder)
+    ((failure, record),) = said_of([folder])
     if failure is not None and failure.sources == wanted.sources:
         return "failed"
     if failure is not None or record is None or os.path.lexists(work):

@@ -14,8 +14,9 @@ from rsup.models.sensors import DEFAULT
 
 from .batch import batch_status, plan_batch, retry_batch, run_batch
 from .learning import bench, evaluate, train
-from .models import import_model, list_models, show_model
+from .models import export_model, import_model, list_models, show_model
 from .scenes import demo, fetch, upscale
+from .view import view
 
 app = typer.Typer(
     name="rsup",
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="List, show and import networks.", no_args_is_help=True)
+models_app = typer.Typer(help="List, show, import and export networks.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 batch_app = typer.Typer(help="Archives instead of scenes: an area and dates, cut into units.", no_args_is_help=True)
 app.add_typer(batch_app, name="batch")
@@ -46,11 +47,12 @@ def _root(
     pass
 
 
-for command in (fetch, upscale, demo, train, evaluate, bench):
+for command in (fetch, upscale, view, demo, train, evaluate, bench):
     app.command()(command)
 models_app.command("list")(list_models)
 models_app.command("show")(show_model)
 models_app.command("import")(import_model)
+models_app.command("export")(export_model)
 batch_app.command("plan")(plan_batch)
 batch_app.command("run")(run_batch)
 batch_app.command("status")(batch_status)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .options import Json, Settings, print_result
+
+
+class Format(StrEnum):
+    """What `rsup models export` writes."""
+
+    onnx = "onnx"
+    torch_export = "torch-export"
 
 
 def list_models(as_json: Json = False) -> None:
@@ -46,3 +54,15 @@ def import_model(
     from rsup.models.published import import_published
 
     print_result(import_published(file, scale, output), as_json)
+
+
+def export_model(
+    model: Annotated[str, typer.Argument(help="A student of `rsup models list`, or a weights file.")],
+    to: Annotated[Format, typer.Option(help="What reads it: ONNX's runtimes, or torch.export.load.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write a student as a graph that runs without rsup, checked against PyTorch."""
+    from rsup.models.export import export_model as run
+
+    print_result(run(model, to.value, output), as_json)

@@ -14,6 +14,7 @@ from .options import DryRun, Json, Overwrite, asked, names, numbers, print_resul
 
 
 def fetch(
+    context: typer.Context,
     products: Annotated[
         list[str] | None,
         typer.Argument(
@@ -59,6 +60,7 @@ def fetch(
     """Search a STAC catalogue, or take products as they were downloaded, and write one analysis-ready scene store."""
     from rsup.pipeline.jobs.product import request_of
     from rsup.pipeline.jobs.storing import fetch as run
+    from rsup.pipeline.places.credentials import introduce
     from rsup.pipeline.places.place import place_of
     from rsup.pipeline.sources.request import FetchRequest
 
@@ -74,6 +76,15 @@ def fetch(
     }
     box = None if bbox is None else numbers("--bbox", bbox)
     if products:
+        for option in ("catalog", "collection"):
+            # The environment may name a catalogue for other calls: only what was asked for now is refused.
+            source = context.get_parameter_source(option)
+            if source is not None and source.name == "COMMANDLINE":
+                raise ArgumentError(
+                    f"--{option} says where to search, and products are what is found: give one of them"
+                )
+        for product in products:
+            introduce(product)
         request = request_of(products, box, max_cloud=100 if max_cloud is None else max_cloud, **options)
     elif box is None or date is None:
         raise ArgumentError("fetch needs --bbox and --date for what to search a catalogue for, or names of products")
@@ -102,7 +113,7 @@ def upscale(
     bands: Annotated[
         str | None, typer.Option(help="Bands to upscale, separated by commas; default: all that were seen at 10 m.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda (every card) or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (every card), cuda:N, onnx or openvino.")] = "auto",
     workers: Annotated[
         int | None, typer.Option(help="Worker processes; default: one a card, or one CPU worker.")
     ] = None,
@@ -135,6 +146,9 @@ def upscale(
     input_nodata: Annotated[
         float | None, typer.Option(help="Its number that stands for nothing: 0, -9999; NaN always does.")
     ] = None,
+    outputs: Annotated[
+        str, typer.Option(help="What to write, separated by commas; the STAC item has one of the model beside it.")
+    ] = "zarr,cog,item,page",
     chunk: Annotated[int, typer.Option(help="Side of a mosaic chunk, in scene pixels.")] = 512,
     keep_scene: Annotated[
         bool, typer.Option("--keep-scene", help="Keep the scene that is made of a product, beside the mosaic.")
@@ -146,12 +160,14 @@ def upscale(
     """Super-resolve a scene, or a product, into a mosaic: Zarr, COG, STAC item and a before/after page."""
     from rsup.pipeline.jobs.storing import upscale as run
     from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
+    from rsup.pipeline.places.credentials import introduce
     from rsup.pipeline.places.place import place_of
     from rsup.pipeline.places.web import scene_place
     from rsup.pipeline.scenes.foreign.numbers import Said
     from rsup.pipeline.sources.products.recognise import is_product
 
     place = scene_place(scene)
+    introduce(scene)
     request = UpscaleRequest(
         scene=place,
         scale=scale,
@@ -166,6 +182,7 @@ def upscale(
         tls_key=tls_key,
         consistency=consistency,
         uncertainty=uncertainty,
+        outputs=tuple(dict.fromkeys(asked("--outputs", outputs))),
         chunk=chunk,
         overwrite=overwrite,
         said=Said(input_scale, input_offset, input_nodata),

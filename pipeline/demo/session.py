@@ -58,7 +58,7 @@ def run_session(folder: Path) -> dict[str, Any]:
         collections, items = published(archive.root, assets)
         may = [moved(item, JUNE, MAY) for item in items if f"{JUNE:%Y%m%d}" in item["id"]]
         with serve_stac(collections, [*items, *may]) as catalog:
-            job.write_text(_job(archive, output, catalog))
+            job.write_text(job_of(archive, output, catalog))
             _rsup("plan", job)
             _killed(job, output)
             _rsup("status", job)
@@ -71,7 +71,7 @@ def run_session(folder: Path) -> dict[str, Any]:
     }
 
 
-def _job(archive: Archive, output: Path, catalog: str) -> str:
+def job_of(archive: Archive, output: Path, catalog: str) -> str:
     """Over the middle of the landscape: six cells."""
     west, south, east, north = archive.bbox
     wide, high = east - west, north - south

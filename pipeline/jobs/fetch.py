@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsup.models.base.errors import OutputError, SceneError
-from rsup.models.base.files import aside, write_whole
+from rsup.models.base.files import aside, write_whole, writing
 from rsup.models.base.progress import Progress, show_progress
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
@@ -274,8 +274,9 @@ def _open_store(
 
 
 def _note(store: Path, attributes: dict[str, Any]) -> None:
-    """Add to a store's own attributes what is only known in the end."""
+    """Add to a store's own attributes what is only known in the end. Raises OutputError where the disk refuses."""
     root = store / "zarr.json"
     described = json.loads(root.read_bytes())
     described["attributes"] |= attributes
-    write_whole(root, json.dumps(described, indent=2).encode())
+    with writing(store, OutputError, goes_on=True):
+        write_whole(root, json.dumps(described, indent=2).encode())

@@ -53,7 +53,7 @@ def upscale(
     fetch_plan = fetching.plan(fetch)
     request = replace(request, scene=scene, output=output if isinstance(output, Path) else Path())
     plan = UpscalePlan.make(request, _to_be(fetch_plan))
-    finals = [output / final for final in plan.artefacts(request.uncertainty).values()]
+    finals = [output / final for final in plan.artefacts().values()]
     kept: list[Place] = [output / name] if keep_scene else []
     about = plan.summary() | {"scene": str(kept[0]) if kept else product, "outputs": list(map(str, [*finals, *kept]))}
     if dry_run:

@@ -67,7 +67,7 @@ def upscale(request: UpscaleRequest, output: Place, *, dry_run: bool = False) ->
         return upscaling.upscale(replace(request, output=output), dry_run=dry_run)
     folder = scratch("upscale", str(output), str(request.scene), request.scale)
     plan = UpscalePlan.make(replace(request, output=folder))
-    moves = {folder / name: output / name for name in plan.artefacts(request.uncertainty).values()}
+    moves = {folder / name: output / name for name in plan.artefacts().values()}
     about = plan.summary() | {"outputs": [str(final) for final in moves.values()]}
     if dry_run:
         return about | forecast(plan)

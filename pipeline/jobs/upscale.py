@@ -20,6 +20,7 @@ from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
 from rsup.pipeline.mosaics.stac.item import stac_item, write_item
 from rsup.pipeline.mosaics.stac.model_item import model_item
+from rsup.pipeline.mosaics.statistics import Statistics
 from rsup.pipeline.public import printable
 from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.scene import Scene
@@ -27,6 +28,7 @@ from rsup.pipeline.workers import local, slurm, standing, tasks
 from rsup.pipeline.workers.memory import give_back_memory
 from rsup.pipeline.workers.model import ModelPlugin, worker_model
 
+from .artefacts import OUTPUTS, artefacts_of
 from .forecast import forecast
 from .publishing import PUBLISHED, Publication, clear, own
 from .upscale_plan import UpscalePlan, UpscaleRequest, check_room
@@ -76,14 +78,15 @@ def _carry_out(plan: UpscalePlan, workers: Workers) -> dict[str, float] | None:
     with Ledger.open(plan.work / "ledger.jsonl") as ledger:
         own(plan.work)
         # What a killed run has begun to publish is its own outputs, whatever is asked for now.
-        theirs = _publication(plan, ledger, bool(ledger.fingerprint.get("uncertainty")))
+        theirs = _publication(plan, ledger, artefacts_of(plan.name, *_made(ledger)))
         ended = theirs.settle() and ledger.belongs_to(plan.fingerprint())
-        publication = _publication(plan, ledger, request.uncertainty)
+        publication = _publication(plan, ledger, plan.artefacts())
         if request.overwrite or not ledger.done():
             _refuse_leftover(plan)  # before the ledger forgets whose it is
         ledger.begin(plan.fingerprint(), overwrite=request.overwrite and not ended)
         if PUBLISHED in ledger.done():
             if all(final.exists() for final in publication.moves.values()):
+                _drop_store(plan)
                 return None
             publication.standing()  # refused before the ledger forgets whose they are
             ledger.restart()  # somebody took the outputs away
@@ -96,29 +99,42 @@ def _carry_out(plan: UpscalePlan, workers: Workers) -> dict[str, float] | None:
             _compute(plan, ledger, workers)
             ledger.record("finished", "done", figures=_finish(plan))
         publication.publish()
+        _drop_store(plan)
         return ledger.info("finished").figures
 
 
-def _publication(plan: UpscalePlan, ledger: Ledger, uncertainty: bool) -> Publication:
-    """Of this plan's outputs, of a run with uncertainty or without."""
-    names = plan.artefacts(uncertainty).values()
-    moves = {plan.work / name: plan.request.output / name for name in names}
+def _made(ledger: Ledger) -> tuple[tuple[str, ...], bool]:
+    """Which outputs the run that the ledger is of makes: their kinds, and whether with uncertainty."""
+    known = ledger.fingerprint
+    return tuple(known.get("outputs") or OUTPUTS), bool(known.get("uncertainty"))
+
+
+def _publication(plan: UpscalePlan, ledger: Ledger, names: dict[str, str]) -> Publication:
+    """Of the outputs of that name."""
+    moves = {plan.work / name: plan.request.output / name for name in names.values()}
     return Publication(ledger, moves, overwrite=plan.request.overwrite)
 
 
+def _drop_store(plan: UpscalePlan) -> None:
+    """Remove the chunks where they are no output."""
+    if "zarr" not in plan.request.outputs:
+        clear(plan.store)
+
+
 def _refuse_leftover(plan: UpscalePlan) -> None:
-    """Raise OutputError where another mosaic's uncertainty would stand beside this one, which has none."""
-    leftover = plan.request.output / plan.artefacts(uncertainty=True)["uncertainty"]
-    if not plan.request.uncertainty and leftover.exists():
-        raise OutputError(
-            f"{leftover} would stand beside a mosaic that it is not of: remove it, or choose another --output"
-        )
+    """Raise OutputError where an output of another mosaic would stand beside this one's, which has none of the kind."""
+    asked = plan.artefacts()
+    for key, name in artefacts_of(plan.name, OUTPUTS, uncertainty=True).items():
+        if key not in asked and (leftover := plan.request.output / name).exists():
+            raise OutputError(
+                f"{leftover} would stand beside a mosaic that it is not of: remove it, or choose another --output"
+            )
 
 
 def _compute(plan: UpscalePlan, ledger: Ledger, workers: Workers) -> None:
     """Every chunk that is not done yet, on the workers."""
     request, scene = plan.request, plan.scene
-    store = plan.work / f"{plan.name}.zarr"
+    store = plan.store
     if not store.exists():
         check_room(plan)
     about, uncertain = _provenance(plan), request.uncertainty
@@ -188,24 +204,11 @@ def _chunk_task(
 
     `responses`: what holds the mosaic to its scene; None for block means.
     """
-    from rsup.models.consistency import MeanConsistency, SensorConsistency
     from rsup.pipeline.mosaics.chunk import upscale_chunk  # on the worker: the command itself needs no torch
 
     name, arithmetic = held
-    plugin = worker_model(name)
-    model = plugin.upscaler(arithmetic)  # first: it settles what the cache may hold
-    consistency = MeanConsistency() if responses is None else SensorConsistency(responses)
-    data = upscale_chunk(
-        scene.read,
-        scene.bands,
-        chunk.window,
-        bands,
-        model,
-        consistency,
-        plugin.lock,
-        plugin.cache,
-        uncertainty=planes != bands,
-    )
+    tiles = worker_model(name).tiles(arithmetic, responses)  # first: it settles what the cache may hold
+    data = upscale_chunk(scene.read, scene.bands, chunk.window, bands, tiles, uncertainty=planes != bands)
     with writing(store, OutputError, goes_on=True):
         mosaic.write_chunk(store, planes, chunk.place, data)
     del data
@@ -215,22 +218,36 @@ def _chunk_task(
 def _finish(plan: UpscalePlan) -> dict[str, float]:
     """From the full-resolution chunks to every output, in the work folder. Returns the consistency figures."""
     request, scene, model = plan.request, plan.scene, plan.model
-    names = plan.artefacts(request.uncertainty)
-    store = plan.work / names["zarr"]
+    names, store = plan.artefacts(), plan.store
     with show_progress("overviews", "chunks") as progress:
-        overviews.build_overviews(store, progress)
+        statistics = overviews.build_overviews(store, progress)
     if not mosaic.has_valid_pixel(store):
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
-    with show_progress("COG", "chunks") as progress:
-        statistics = cog.write_cog(store, plan.work / names["cog"], progress)
-    if request.uncertainty:
-        with show_progress("uncertainty COG", "chunks") as progress:
-            statistics |= cog.write_cog(store, plan.work / names["uncertainty"], progress, uncertainty=True)
+    for kind, uncertain in (("cog", False), ("uncertainty", True)):
+        if kind in names:
+            with show_progress("uncertainty COG" if uncertain else "COG", "chunks") as progress:
+                cog.write_cog(store, plan.work / names[kind], statistics, progress, uncertainty=uncertain)
     figures = measure(scene, store, plan.responses, request.scale) | median_uncertainty(store)
     figures |= count_pixels(scene, request.bands)
     if figures["lost_pixels"]:
         say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
     about = {"name": model.name, "sha256": model.sha256, "header": model.header}
+    if "item" in names:
+        _describe(plan, names, about, figures, statistics)
+    if "page" in names:
+        page.write_page(plan.work / names["page"], scene, store, request.bands, about, request.consistency, figures)
+    return figures
+
+
+def _describe(
+    plan: UpscalePlan,
+    names: dict[str, str],
+    about: dict[str, Any],
+    figures: dict[str, float],
+    statistics: dict[str, Statistics],
+) -> None:
+    """Write the STAC items of the mosaic and of the model that made it."""
+    request, scene = plan.request, plan.scene
     asked, gsd = request.bands, plan.window.gsd
     write_item(model_item(Path(names["model"]).stem, asked, gsd, request.scale, about), plan.work / names["model"])
     document = stac_item(
@@ -255,8 +272,6 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
             band: meant.to_dict() for band, meant in zip(scene.bands, scene.numbers, strict=True) if meant
         }
     write_item(document, plan.work / names["item"])
-    page.write_page(plan.work / names["page"], scene, store, request.bands, about, request.consistency, figures)
-    return figures
 
 
 def _provenance(plan: UpscalePlan) -> dict[str, Any]:

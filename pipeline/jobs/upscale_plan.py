@@ -26,6 +26,7 @@ from rsup.pipeline.workers import slurm, standing
 from rsup.pipeline.workers.model import is_network
 from rsup.pipeline.workers.pool import Pool
 
+from .artefacts import OUTPUTS, artefacts_of
 from .room import lacking
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class UpscaleRequest:
     """One of CONSISTENCIES: what holds the mosaic to its scene."""
     uncertainty: bool = False
     """Whether it is written beside the mosaic how far it may be off."""
+    outputs: tuple[str, ...] = OUTPUTS
+    """Those of OUTPUTS that are wanted."""
     chunk: int = 512
     """Side of a mosaic chunk, in scene pixels: what one task computes and one file a band holds."""
     overwrite: bool = False
@@ -93,6 +96,9 @@ class UpscalePlan:
             raise ArgumentError(f"--scale {request.scale}: choose 4 (2.5 m) or 8 (1.25 m)")
         if request.consistency not in CONSISTENCIES:
             raise ArgumentError(f"--consistency {request.consistency}: choose {' or '.join(CONSISTENCIES)}")
+        if not request.outputs or set(request.outputs) - set(OUTPUTS):
+            named = ",".join(request.outputs)
+            raise ArgumentError(f"--outputs {named}: name one or more of {', '.join(OUTPUTS)}")
         if not 64 <= request.chunk <= 4096:
             raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
         # Absolute: workers of a standing cluster have a working folder of their own.
@@ -175,7 +181,7 @@ class UpscalePlan:
 
     def fingerprint(self) -> dict[str, Any]:
         """What two runs must share for their chunks to belong to one mosaic."""
-        tiling = tiling_of(self.model)
+        tiling, request = tiling_of(self.model), self.request
         return {
             "scene": self.scene.fingerprint(),
             "model": self.model.sha256,
@@ -184,16 +190,23 @@ class UpscalePlan:
             "chunk": self.request.chunk,
             "consistency": self.request.consistency,
             **({"uncertainty": True} if self.request.uncertainty else {}),
+            **({"outputs": sorted(request.outputs)} if set(request.outputs) != set(OUTPUTS) else {}),
             "lattice": [tiling.size, tiling.halo, tiling.overlap, "linear"],  # how tiles blend
             "version": VERSION,
         }
 
     def task_bytes(self) -> int:
-        """Memory one chunk in flight needs at most: its float32 sum, one plane's projection, its result, its input."""
+        """Memory one chunk in flight needs at most: its result and a plane of it packed, the strip that is blended with
+        the temporaries of one of its planes, the tiles that it waits for, its input.
+        """
+        assert self.pool is not None
         height, width = (min(self.request.chunk, side) for side in (self.window.height, self.window.width))
-        cover = tiling_of(self.model).cover(replace(self.window, row=0, col=0, height=height, width=width))
+        tiling, area, planes = tiling_of(self.model), self.request.scale**2, len(self.planes)
+        cover = tiling.cover(replace(self.window, row=0, col=0, height=height, width=width))
         return (
-            height * width * self.request.scale**2 * (len(self.planes) * (4 + 2) + 4 * 6)
+            height * width * area * (planes * 2 + 4)
+            + min(height, tiling.stride + tiling.overlap) * width * area * (planes * 4 + 4 * 4)
+            + (self.pool.cores + 1) * tiling.size**2 * area * planes * 4
             + cover.height * cover.width * 2 * 4
         )
 
@@ -221,18 +234,17 @@ class UpscalePlan:
             "chunks": count_chunks(window, self.request.chunk),
             "tiles": tiling.count(window) * len(steps),
             "bytes": window.height * window.width * scale**2 * 2 * len(self.planes),
-            "outputs": [str(self.request.output / name) for name in self.artefacts(self.request.uncertainty).values()],
+            "outputs": [str(self.request.output / name) for name in self.artefacts().values()],
         }
 
-    def artefacts(self, uncertainty: bool) -> dict[str, str]:
-        """Names of the outputs in the order they are published: the store last, for it marks the end.
+    @property
+    def store(self) -> Path:
+        """Where chunks are written, whether or not it becomes an output."""
+        return self.work / f"{self.name}.zarr"
 
-        By what they are; those with pixels, and the page, by the keys of `ASSETS` in `mosaics/stac/item.py`.
-        """
-        endings = {"page": ".html", "model": "_model.json", "item": ".json", "cog": ".tif"}
-        if uncertainty:
-            endings["uncertainty"] = "_uncertainty.tif"
-        return {kind: self.name + ending for kind, ending in (endings | {"zarr": ".zarr"}).items()}
+    def artefacts(self) -> dict[str, str]:
+        """Names of the outputs, as `artefacts_of` has them."""
+        return artefacts_of(self.name, self.request.outputs, self.request.uncertainty)
 
 
 def _fine(scene: Scene) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """How well a finished mosaic keeps to its scene, and what of the scene was no plain number.
 
-In: a scene and the mosaic made of it. Out: the figures of the page: of radiometry over up to 8 chunks of the mosaic
-spread evenly over it, so that neither time nor memory grows with it; counts over the whole scene, part by part.
+In: a scene and the mosaic made of it. Out: the figures of the page: of radiometry over corners of up to 8 chunks,
+spread evenly over the mosaic, so that neither time nor memory grows with it; counts over the whole scene, in parts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from .quality import block_errors, spectral_angles
 from .store import array_of, uncertainties_of
 
 CHUNKS = 8
-"""Most chunks that are read."""
+"""Most chunks that are looked at."""
+SIDE = 256
+"""Side of what is looked at in each, in scene pixels: eight of them have half a million."""
 PART = 1024
 """Side of what is counted at once, in pixels."""
 FIELD = 32
@@ -52,7 +54,9 @@ def measure(scene: Scene, store: Path, responses: Mapping[str, Response], scale:
 
     def parts() -> Iterator[tuple[DN, DN, Window]]:
         for row, col in _picked(arrays[0]):
-            corner = Window(scene.aoi.row + row * height, scene.aoi.col + col * width, height, width)
+            corner = Window(
+                scene.aoi.row + row * height, scene.aoi.col + col * width, min(height, SIDE), min(width, SIDE)
+            )
             window = corner.intersect(scene.aoi)
             assert window is not None  # the chunk grid is the area's own
             rows, cols = (slice(s.start * scale, s.stop * scale) for s in window.within(scene.aoi))

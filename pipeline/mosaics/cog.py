@@ -1,162 +1,179 @@
-"""The mosaic as one cloud-optimised GeoTIFF, written by GDAL's COG driver.
+"""The mosaic as one cloud-optimised GeoTIFF.
 
-In: a finished mosaic store. Out: a tiled, compressed TIFF with overviews that GIS programs and web maps open
-as it is: the store's numbers, scale and offset to reflectance, nodata 0, band names, and where it came from. How
-far the bands may be off is such a file of its own. Equal stores give equal bytes.
+In: a finished mosaic store with its overviews, and its figures. Out: a tiled, compressed TIFF with the same overviews,
+which GIS programs and web maps open as it is: the store's numbers, scale and offset to reflectance, nodata 0, band
+names, and where it came from. How far the bands may be off is such a file of its own. Equal stores give equal bytes.
+
+GDAL writes what is said of the image, in a TIFF of one tile; the tiles come from the store, each read, packed and
+written once. Its COG driver would need an image of this size to copy from, would average the overviews anew, and tells
+nobody where the disk has refused a tile.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
-from typing import Any
-from zlib import crc32
+from typing import Any, NamedTuple
 
-import rasterio
-import rasterio.shutil
+import numpy as np
 import zarr
 from affine import Affine
+from numcodecs import Zstd
+from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
-from rasterio.windows import Window as RasterWindow
+from rasterio.io import MemoryFile
 
-from rsup.models.base.errors import OutputError, remedy, unwritable
-from rsup.models.base.files import clear, replacing
+from rsup.models.base.errors import OutputError
+from rsup.models.base.files import replacing, writing
 from rsup.models.base.progress import Progress
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.sensors import sensor_of_items
+from rsup.pipeline.machine import side_by_side
 
+from .bigtiff import Pyramid, Tag, read_tags
 from .statistics import Statistics
-from .store import bands_of, uncertainties_of
+from .store import array_of, bands_of, uncertainties_of
 
 BLOCK = 512
 """Side of a TIFF tile, in pixels."""
-
-CACHE_MIB = 256
-"""GDAL's block cache: without a bound of its own GDAL takes 5 % of the machine."""
-
+PACKED = Zstd(level=1)
+"""Eight times as fast as DEFLATE by libdeflate at its least, for files 4 % larger (zlib's own level 6: 40 times, 2 %);
+docs/outputs.md says who reads it."""
 COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
 
 
-def write_cog(store: Path, out: Path, progress: Progress, *, uncertainty: bool = False) -> dict[str, Statistics]:
+class _Square(NamedTuple):
+    """Tiles that are read at once: as many as lie in a chunk of the store."""
+
+    level: int
+    """Of the pyramid, 0 the finest."""
+    row: int
+    """Of the tile grid, where it begins."""
+    col: int
+    side: int
+    """In tiles."""
+
+
+def write_cog(
+    store: Path, out: Path, statistics: Mapping[str, Statistics], progress: Progress, *, uncertainty: bool = False
+) -> None:
     """Write the bands of the mosaic `store` to `out`, or their uncertainty; `out` appears whole or not at all.
 
-    Returns the statistics of each, by name. Holds one chunk of one band and GDAL's cache (256 MiB) at a time.
-    `progress(done, total)` counts chunks; after the last one follow GDAL's own pass over the whole and a reading of
-    what it wrote. Raises OutputError where the disk refuses.
-    """
-    plain = out.with_name(f".{out.name}.plain")
-    try:
-        clear(plain)
-        with rasterio.Env(GDAL_CACHEMAX=CACHE_MIB), replacing(out) as fresh:
-            sums, statistics = _write_plain(store, plain, progress, uncertainty)
-            rasterio.shutil.copy(
-                plain,
-                fresh,
-                driver="COG",
-                BLOCKSIZE=BLOCK,
-                COMPRESS="DEFLATE",
-                PREDICTOR="STANDARD",
-                OVERVIEWS="AUTO",
-                OVERVIEW_RESAMPLING="AVERAGE",
-                BIGTIFF="IF_SAFER",
-                NUM_THREADS="ALL_CPUS",
-                STATISTICS="YES",
-            )
-            _verify(fresh, sums)
-        return statistics
-    except Exception as error:  # GDAL's failures share no public class
-        raise OutputError(f"{unwritable(out, _cause(error, plain))}; the same command then goes on") from error
-    finally:
-        with suppress(OSError):
-            clear(plain)
-
-
-def _cause(error: Exception, plain: Path) -> Exception:
-    """The failure, or that space ran out where GDAL does not say so and there is none left."""
-    with suppress(OSError):  # the image takes about as much again as the plain file it is made from
-        if remedy(error) is None and shutil.disk_usage(plain.parent).free < 2 * plain.stat().st_size:
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return error
-
-
-def _write_plain(
-    store: Path, path: Path, progress: Progress, uncertainty: bool
-) -> tuple[dict[tuple[int, RasterWindow], int], dict[str, Statistics]]:
-    """An ordinary TIFF to make the COG from, band after band: GDAL must not see tiles half filled.
-
-    Returns the checksum of each window (a chunk) of each band, counted from 1; and the bands' statistics.
+    `statistics`: of each, by name. Holds a chunk of every band for each core, and no more than the memory allows.
+    `progress(done, total)` counts chunks of all levels. Raises OutputError where the disk refuses, or a chunk that was
+    written cannot be read any more.
     """
     root, bands = zarr.open_group(store, mode="r"), uncertainties_of(store) if uncertainty else bands_of(store)
     attributes: dict[str, Any] = dict(root.attrs)
-    height, width = attributes["spatial:shape"]
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=height,
-        width=width,
-        count=len(bands),
-        dtype="uint16",
-        crs=attributes.get("proj:code") or attributes["proj:wkt2"],
-        transform=Affine(*attributes["spatial:transform"]),
-        nodata=NODATA,
-        tiled=True,
-        blockxsize=BLOCK,
-        blockysize=BLOCK,
-        interleave="band",
-        compress="zstd",
-        zstd_level=1,
-        predictor=2,
-        bigtiff="yes",
-        sparse_ok=True,
-        num_threads="all_cpus",
-    ) as target:
-        target.descriptions = bands
-        target.scales = [SCALE_FACTOR] * len(bands)
-        target.offsets = [0.0 if uncertainty else ADD_OFFSET] * len(bands)
-        target.colorinterp = [COLOURS.get(band, ColorInterp.undefined) for band in bands]
-        target.update_tags(**_tags(attributes))
-        array: Any = root[bands[0]]
-        tall, wide = array.chunks
-        starts = list(product(range(len(bands)), range(0, height, tall), range(0, width, wide)))
-        sums, statistics = dict[tuple[int, RasterWindow], int](), {name: Statistics() for name in bands}
-        for done, (band, row, col) in enumerate(starts):
-            progress(done, len(starts))
-            source: Any = root[bands[band]]
-            data = source[row : row + tall, col : col + wide]
-            window = RasterWindow(col, row, data.shape[1], data.shape[0])
-            sums[band + 1, window] = crc32(data)
-            statistics[bands[band]].add(data)
-            if data.any():
-                target.write(data, band + 1, window=window)
-        for number, name in enumerate(bands, start=1):
-            described = {
-                f"STATISTICS_{key.upper()}": f"{value:.14g}" for key, value in statistics[name].figures().items()
-            }
-            target.update_tags(number, **described)
-            target.update_tags(number, ns="IMAGERY", **({} if uncertainty else _light(attributes, name)))
-        progress(len(starts), len(starts))
-    return sums, statistics
+    groups = [level["asset"] for level in attributes["multiscales"]["layout"]]
+    arrays = [[array_of(root, f"{group}/{band}") for band in bands] for group in groups]
+    tags = _tags_of(attributes, bands, statistics, uncertainty)
+    with writing(out, OutputError, goes_on=True), replacing(out) as fresh, open(fresh, "wb") as file:
+        shapes = [(rows, cols) for rows, cols in (level[0].shape for level in arrays)]
+        pyramid = Pyramid(file, tags, shapes)
+        squares = list(_squares(pyramid, arrays))
+        most = len(bands) * arrays[0][0].chunks[0] * arrays[0][0].chunks[1] * 2
+        threads = side_by_side(2 * most)
+        with ThreadPoolExecutor(threads, "cog") as pool:
+            for done, (square, packed) in enumerate(_packed(pool, threads, squares, arrays)):
+                progress(done, len(squares))
+                for (row, col), tile in packed.items():
+                    pyramid.add(square.level, row, col, tile)
+        pyramid.close()
+        progress(len(squares), len(squares))
 
 
-def _verify(path: Path, sums: dict[tuple[int, RasterWindow], int]) -> None:
-    """Read the file back, for GDAL closes it without a word about pixels that found no room on the disk.
+def _squares(pyramid: Pyramid, arrays: list[list[zarr.Array[Any]]]) -> Iterator[_Square]:
+    """All of the pyramid, coarsest level first."""
+    for level in reversed(range(len(arrays))):
+        side = max(1, min(arrays[level][0].chunks) // BLOCK)
+        for row, col in product(*(range(0, count, side) for count in pyramid.levels[level].grid)):
+            yield _Square(level, row, col, side)
 
-    Raises OSError, or an error of rasterio's, where a pixel is not what was written or an overview is damaged.
-    """
-    with rasterio.open(path, driver="GTiff") as image:
-        for (band, window), expected in sums.items():
-            if crc32(image.read(band, window=window)) != expected:
-                raise OSError("the disk did not keep all of it")
-        levels = len(image.overviews(1))
-    for level in range(levels):
-        with rasterio.open(path, driver="GTiff", overview_level=level) as overview:
-            for _, window in overview.block_windows(1):
-                overview.read(window=window)
+
+Packed = dict[tuple[int, int], bytes]
+"""Tiles by their places in the level's grid."""
+
+
+def _packed(
+    pool: ThreadPoolExecutor, ahead: int, squares: list[_Square], arrays: list[list[zarr.Array[Any]]]
+) -> Iterator[tuple[_Square, Packed]]:
+    """Squares in their order, a few read and packed ahead."""
+    running: deque[tuple[_Square, Future[Packed]]] = deque()
+    for square in squares:
+        running.append((square, pool.submit(_pack, square, arrays[square.level])))
+        if len(running) > ahead:
+            first, packed = running.popleft()
+            yield first, packed.result()
+    for first, packed in running:
+        yield first, packed.result()
+
+
+def _pack(square: _Square, bands: list[zarr.Array[Any]]) -> Packed:
+    height, width = bands[0].shape
+    top, left = square.row * BLOCK, square.col * BLOCK
+    bottom, right = min(top + square.side * BLOCK, height), min(left + square.side * BLOCK, width)
+    try:
+        planes = np.stack([np.asarray(band[top:bottom, left:right]) for band in bands])
+    except Exception as error:  # every codec has errors of its own
+        raise OutputError(
+            f"{bands[0].store_path} cannot be read back ({error}): pass --overwrite to start afresh"
+        ) from error
+    return {
+        (square.row + row // BLOCK, square.col + col // BLOCK): _tile(planes[:, row : row + BLOCK, col : col + BLOCK])
+        for row, col in product(range(0, planes.shape[1], BLOCK), range(0, planes.shape[2], BLOCK))
+    }
+
+
+def _tile(planes: NDArray[np.uint16]) -> bytes:
+    """A tile as it is stored: differences along rows (predictor 2), bands of a pixel together, 0 beyond the image."""
+    _, height, width = planes.shape
+    differences = planes.copy()
+    differences[..., 1:] -= planes[..., :-1]
+    tile = np.zeros((BLOCK, BLOCK, len(planes)), "<u2")
+    tile[:height, :width] = differences.transpose(1, 2, 0)
+    return bytes(PACKED.encode(tile))
+
+
+def _tags_of(
+    attributes: dict[str, Any], bands: tuple[str, ...], statistics: Mapping[str, Statistics], uncertainty: bool
+) -> list[Tag]:
+    """All that is said of the image, as GDAL writes it in a TIFF of one tile."""
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            height=BLOCK,
+            width=BLOCK,
+            count=len(bands),
+            dtype="uint16",
+            crs=attributes.get("proj:code") or attributes["proj:wkt2"],
+            transform=Affine(*attributes["spatial:transform"]),
+            nodata=NODATA,
+            tiled=True,
+            blockxsize=BLOCK,
+            blockysize=BLOCK,
+            interleave="pixel",
+            compress="zstd",
+            predictor=2,
+            bigtiff="yes",
+            endianness="little",
+            sparse_ok=True,
+        ) as target:
+            target.descriptions = bands
+            target.scales = [SCALE_FACTOR] * len(bands)
+            target.offsets = [0.0 if uncertainty else ADD_OFFSET] * len(bands)
+            target.colorinterp = [COLOURS.get(band, ColorInterp.undefined) for band in bands]
+            target.update_tags(**_tags(attributes))
+            for number, name in enumerate(bands, start=1):
+                described = {
+                    f"STATISTICS_{key.upper()}": f"{value:.14g}" for key, value in statistics[name].figures().items()
+                }
+                target.update_tags(number, **described)
+                target.update_tags(number, ns="IMAGERY", **({} if uncertainty else _light(attributes, name)))
+        return read_tags(memory.read())
 
 
 def _tags(attributes: dict[str, Any]) -> dict[str, str]:

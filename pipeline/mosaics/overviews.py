@@ -1,8 +1,13 @@
-"""The mosaic's overviews, once its chunks are there: each level averaged from the next finer one, chunk by chunk."""
+"""The mosaic's overviews and figures, once its chunks are there: each level averaged from the next finer one.
+
+Chunks of a level are worked on side by side. Those of the finest one are read here once, and counted on the way.
+"""
 
 from __future__ import annotations
 
-from itertools import product
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +19,67 @@ from rsup.models.base.errors import OutputError
 from rsup.models.base.files import writing
 from rsup.models.base.progress import Progress
 from rsup.pipeline.cf import sync_chunk
+from rsup.pipeline.machine import side_by_side
 
+from .statistics import Statistics
 from .store import array_of, bands_of, extent_of, uncertainties_of
 
 
-def build_overviews(path: Path, progress: Progress) -> None:
-    """Fill the overview groups, each from the next finer one; rerun at will.
+def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
+    """Fill the overview groups, each from the next finer one; rerun at will. Returns the figures of every array of
+    pixels, by its name.
 
     A pixel is the mean of the up to four valid ones it covers, rounded half up; 0 where none is valid. Holds
-    one chunk and its halves at a time, whatever the mosaic's size. `progress(done, total)` counts chunks.
+    one chunk and its halves at a time for each core, whatever the mosaic's size. `progress(done, total)` counts chunks.
     Also clears away what writers killed in mid-chunk left, so it must run after the last of them.
     Raises OutputError where the disk refuses, or a chunk that was written cannot be read any more.
     """
     root = zarr.open_group(path, mode="r+")
     layout: Any = root.attrs["multiscales"]
+    names = (*bands_of(path), *uncertainties_of(path))
     jobs = [
-        (level["derived_from"], level["asset"], name, (row, col))
+        (level["derived_from"], level["asset"], name, index)
         for level in layout["layout"]
         if "derived_from" in level
-        for name in (*bands_of(path), *uncertainties_of(path))
-        for row, col in product(*map(range, array_of(root, f"{level['asset']}/{name}").cdata_shape))
+        for name in names
+        for index in product(*map(range, array_of(root, f"{level['asset']}/{name}").cdata_shape))
     ]
+    statistics = {name: Statistics() for name in names}
+    finest = layout["layout"][0]["asset"]
+    if not jobs:  # it is small
+        for name in names:
+            statistics[name].add(_read(array_of(root, f"{finest}/{name}"), (slice(None), slice(None))))
+    done, chunk = 0, array_of(root, f"{finest}/{names[0]}").chunks
     with writing(path, OutputError, goes_on=True):
         for leftover in path.rglob("*.partial"):
             leftover.unlink(missing_ok=True)
-        for done, (source, target, name, index) in enumerate(jobs):
-            progress(done, len(jobs))
-            array = array_of(root, f"{target}/{name}")
-            array.set_block_selection(index, _halved(array_of(root, f"{source}/{name}"), array, index))
-            sync_chunk(path / target, [name], index)
+        with ThreadPoolExecutor(side_by_side(6 * chunk[0] * chunk[1]), "overviews") as pool:
+            for source, level in groupby(jobs, lambda job: job[0]):  # the next one is made of what this one writes
+                of = list(level)
+                for (_, _, name, _), figures in zip(of, pool.map(partial(_fill, path, root), of), strict=True):
+                    progress(done, len(jobs))
+                    done += 1
+                    if source == finest:
+                        statistics[name].include(figures)
     progress(len(jobs), len(jobs))
+    return statistics
 
 
-def _halved(source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, int]) -> NDArray[np.uint16]:
-    """Chunk `index` of `target`, averaged from the up to four chunks of `source` under it, one at a time."""
+def _fill(path: Path, root: zarr.Group, job: tuple[str, str, str, tuple[int, int]]) -> Statistics:
+    """Write a chunk of an overview; the figures of what it was made of."""
+    source, target, name, index = job
+    array, figures = array_of(root, f"{target}/{name}"), Statistics()
+    array.set_block_selection(index, _halved(array_of(root, f"{source}/{name}"), array, index, figures))
+    sync_chunk(path / target, [name], index)
+    return figures
+
+
+def _halved(
+    source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, int], figures: Statistics
+) -> NDArray[np.uint16]:
+    """Chunk `index` of `target`, averaged from the up to four chunks of `source` under it, one at a time; they are
+    counted in `figures`.
+    """
     height, width = source.chunks
     rows, cols = extent_of(target, index)
     out = np.zeros((rows.stop - rows.start, cols.stop - cols.start), np.uint16)
@@ -56,21 +88,29 @@ def _halved(source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, 
         range(2 * cols.start, min(2 * cols.stop, source.shape[1]), width),
     )
     for row, col in starts:
-        try:
-            fine = np.asarray(source[row : row + height, col : col + width])
-        except Exception as error:  # every codec has errors of its own
-            raise OutputError(
-                f"{source.store_path} cannot be read back ({error}): pass --overwrite to start afresh"
-            ) from error
+        fine = _read(source, (slice(row, row + height), slice(col, col + width)))
+        figures.add(fine)
         half = _mean_of_valid(fine)
         top, left = row // 2 - rows.start, col // 2 - cols.start
         out[top : top + half.shape[0], left : left + half.shape[1]] = half
     return out
 
 
+def _read(source: zarr.Array[Any], window: tuple[slice, slice]) -> NDArray[np.uint16]:
+    try:
+        return np.asarray(source[window])
+    except Exception as error:  # every codec has errors of its own
+        raise OutputError(
+            f"{source.store_path} cannot be read back ({error}): pass --overwrite to start afresh"
+        ) from error
+
+
 def _mean_of_valid(fine: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """Half as many pixels [y, x] (rounded up) a side: the mean of the valid ones, 0 where there is none."""
     height, width = fine.shape
+    if height % 2 == width % 2 == 0 and fine.all():  # most are, and it takes a third of the time
+        columns = fine[::2].astype(np.uint32) + fine[1::2]
+        return ((columns[:, ::2] + columns[:, 1::2] + 2) // 4).astype(np.uint16)
     total = np.zeros((-(-height // 2), -(-width // 2)), np.uint32)
     valid = np.zeros(total.shape, np.uint8)
     for row, col in product((0, 1), (0, 1)):

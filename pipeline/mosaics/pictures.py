@@ -31,7 +31,7 @@ SHARP = 2048
 DETAIL = 512
 """Side of a detail's super-resolved image."""
 DETAILS = 4
-CANDIDATES = 256
+CANDIDATES = 64
 """Most places that are looked at in the choice of details."""
 DARKEST = 40
 """Grey of what is valid and least in a map, which nodata is not."""
@@ -95,7 +95,7 @@ def overview(scene: Scene, store: Path, bands: Sequence[str]) -> BeforeAfter:
     coarser = 1
     while max(area.height, area.width) > OVERVIEW * coarser:
         coarser *= 2
-    before = _averaged(scene, bands, area, coarser)
+    before = averaged(scene, bands, area, coarser)
     finer = scale
     while finer > 1 and max(before.shape) * finer > SHARP:
         finer //= 2
@@ -174,7 +174,7 @@ def data_uri(image: NDArray[np.uint8]) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _averaged(scene: Scene, bands: Sequence[str], area: Window, factor: int) -> NDArray[np.uint16]:
+def averaged(scene: Scene, bands: Sequence[str], area: Window, factor: int) -> NDArray[np.uint16]:
     """The scene in pixels `factor` times larger, the mean of the valid ones; read in strips."""
     if factor == 1:
         return scene.read(bands, area)

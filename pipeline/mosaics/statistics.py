@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from rsup.models.base.radiometry import DN_MAX, NODATA
 
+PIECE = 1 << 18
+"""Pixels that are squared at once: what that takes stays in a core's own cache."""
+
 
 @dataclass
 class Statistics:
@@ -30,15 +33,27 @@ class Statistics:
 
     def add(self, part: NDArray[np.uint16]) -> None:
         """Count the pixels of a part in."""
-        self.pixels += part.size
-        valid = part[part != NODATA].astype(np.uint64)  # 65535 ** 2 times 4e9 pixels fit
-        if not valid.size:
-            return
-        self.count += valid.size
-        self.minimum = min(self.minimum, int(valid.min()))
-        self.maximum = max(self.maximum, int(valid.max()))
-        self.total += int(valid.sum())
-        self.squares += int((valid * valid).sum())
+        count = int(np.count_nonzero(part))
+        minimum, maximum, total, squares = DN_MAX, NODATA, 0, 0
+        if count:
+            # Nodata, 0, wraps round to the largest number there is.
+            minimum, maximum = int((part - np.uint16(1)).min()) + 1, int(part.max())
+        flat = part.reshape(-1)
+        for start in range(0, part.size if count else 0, PIECE):
+            piece = flat[start : start + PIECE]
+            total += int(piece.sum(dtype=np.uint64))
+            values = piece.astype(np.uint32)
+            squares += int((values * values).sum(dtype=np.uint64))
+        self.include(Statistics(part.size, count, minimum, maximum, total, squares))
+
+    def include(self, other: Statistics) -> None:
+        """Count the pixels of other parts in."""
+        self.pixels += other.pixels
+        self.count += other.count
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self.total += other.total
+        self.squares += other.squares
 
     def figures(self) -> dict[str, float]:
         """As STAC names them; nothing where no pixel is valid.

@@ -1,16 +1,18 @@
-"""Tiles through the network: stored numbers in, super-resolved tiles in stored numbers out, batch by batch, each once.
+"""Tiles through the network: stored numbers in, super-resolved and weighted tiles in stored numbers out, each once.
 
 A tile's output depends on nothing but the tile's own pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from itertools import zip_longest
-from operator import attrgetter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +20,6 @@ from cachetools import LRUCache
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from rsup.models.base.errors import ModelError
 from rsup.models.base.radiometry import NODATA, from_network, to_network
 from rsup.models.consistency import Consistency
 from rsup.pipeline.lattice import Window
@@ -52,7 +53,7 @@ def fill_nodata(dn: NDArray[np.uint16]) -> NDArray[np.uint16]:
     return filled
 
 
-class TileCache(LRUCache[Hashable, Tensor]):
+class TileCache(LRUCache[Hashable, "Finished"]):
     """Finished tiles that a neighbouring chunk will ask for again, the least recently used dropped first.
 
     A tile on a chunk's edge belongs to two chunks, one on its corner to four: without the cache a 512 px chunk spends a
@@ -62,82 +63,137 @@ class TileCache(LRUCache[Hashable, Tensor]):
 
     def __init__(self, limit: int) -> None:
         """`limit`: bytes of tiles to keep."""
-        super().__init__(limit, getsizeof=attrgetter("nbytes"))
+        super().__init__(limit, getsizeof=lambda tile: tile.planes.nbytes)
 
 
-def finished_tiles(
-    step: Pass,
-    dn: dict[str, NDArray[np.uint16]],
-    window: Window,
-    cover: Window,
-    model: Upscaler,
-    consistency: Consistency,
-    cache: TileCache,
-) -> Iterator[tuple[Window, Tensor]]:
-    """Every tile of `window` that has a valid pixel, with its output [plane, y, x] in stored numbers, always in the
-    same order: sums of float32 depend on theirs.
+class Finished(NamedTuple):
+    """What a tile gives to a mosaic."""
+
+    planes: Tensor
+    """Stored numbers times their weights, float32 [plane, y, x] on the device, without the halo.
 
     The planes are the pass's outputs and, where it keeps them, how far they may be off.
     """
-    tiling = tiling_of(model.descriptor)
-    channels, bands = zip(*step.outputs, strict=True)
-    waiting: list[tuple[Window, NDArray[np.uint16]]] = []
-    valid: dict[Window, NDArray[np.bool_]] = {}
-    ready: dict[Window, Tensor] = {}
-    wanted = []
-    for tile in tiling.tiles(window):
-        stack = np.stack([dn[band][tile.within(cover)] for band in step.inputs])
-        # A tile without a valid pixel in the bands it is run for would only be masked again.
-        if stack[list(channels)].any():
-            wanted.append(tile)
-            known = cache.get((step, tile))
-            if known is None:
-                waiting.append((tile, fill_nodata(stack)))
-                valid[tile] = stack[list(channels)] != NODATA
-            else:
-                ready[tile] = known
-    for batch, predicted in _predictions(step, waiting, model):
-        for (tile, numbers), values in zip(batch, predicted, strict=True):
-            lr = torch.from_numpy(numbers[list(channels)].astype(np.float32)).to(values.device)
-            there = torch.from_numpy(valid.pop(tile)).to(values.device)
-            sr = consistency.tile(from_network(values[: len(bands)]), lr, model.descriptor.scale, bands, there)
-            if step.uncertainty:
-                sr = torch.cat([sr, values[len(bands) :]])
-            ready[tile] = sr
-            weighty = tile.grow(-tiling.halo)
-            if weighty.intersect(window) != weighty:
+    sound: Tensor
+    """Whether the network gave numbers and nothing else: bool, on the device, so that nobody waits for it at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A tile that waits for the network."""
+
+    step: Pass
+    numbers: NDArray[np.uint16]
+    """Stored numbers [band, y, x] of the pass's inputs, filled."""
+    valid: NDArray[np.bool_]
+    """[channel, y, x]: which of the outputs' numbers are the scene's own."""
+    answer: Future[Finished]
+
+
+class Tiles:
+    """The network at work: tiles of any chunk, thread and order in, finished tiles out, each computed once.
+
+    Radiometry, network, consistency and weights of a tile are one piece of work on the device. On the CPU as many
+    tiles are worked on side by side as the model has cores. On a GPU whatever waits goes through together, up to the
+    model's batch and from whichever chunks it came, and the one thread that hands it over never waits for the result.
+    """
+
+    def __init__(self, model: Upscaler, consistency: Consistency, limit: int = 0) -> None:
+        """`limit`: bytes of finished tiles to keep for the chunks beside, on the device."""
+        self.model, self.consistency = model, consistency
+        cpu = model.device.type == "cpu"
+        self._most = 1 if cpu else model.batch
+        self.ahead = model.batch + 1
+        """Tiles worth asking for before the first of them is taken."""
+        self._weights = torch.from_numpy(tiling_of(model.descriptor).weights(model.descriptor.scale)).to(model.device)
+        self._cache = TileCache(limit)
+        self._running: dict[Hashable, Future[Finished]] = {}
+        self._waiting: deque[_Job] = deque()
+        self._lock = Lock()
+        # One thread an operation, as in the model: how torch cuts one over threads changes its rounding.
+        self._lanes = ThreadPoolExecutor(model.batch if cpu else 1, "lane", torch.set_num_threads, (1,))
+
+    def __enter__(self) -> Tiles:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lanes.shutdown()
+
+    def ask(self, step: Pass, tile: Window, numbers: NDArray[np.uint16], keep: bool) -> Future[Finished]:
+        """Have a tile computed, or what is computed already; `numbers` [band, y, x] of the pass's inputs, with nodata.
+
+        `keep`: others will ask for it. The future raises ModelError where the device has no memory left.
+        """
+        key = (step, tile)
+        with self._lock:
+            answer = self._running.get(key)
+            if answer is None and (known := self._cache.get(key)) is not None:
+                answer = Future()
+                answer.set_result(known)
+            if answer is not None:
+                return answer
+            answer = self._running[key] = Future()
+        channels = [channel for channel, _ in step.outputs]
+        job = _Job(step, fill_nodata(numbers), numbers[channels] != NODATA, answer)
+        answer.add_done_callback(partial(self._leave, key, keep))
+        with self._lock:
+            self._waiting.append(job)
+        self._lanes.submit(self._work)
+        return answer
+
+    def _leave(self, key: Hashable, keep: bool, answer: Future[Finished]) -> None:
+        with self._lock:
+            del self._running[key]
+            if keep and answer.exception() is None:
+                planes, sound = answer.result()
                 with suppress(ValueError):  # a tile larger than the whole cache
-                    cache[step, tile] = sr
-        while wanted and wanted[0] in ready:
-            tile = wanted.pop(0)
-            yield tile, ready.pop(tile)
-    for tile in wanted:
-        yield tile, ready[tile]
+                    self._cache[key] = Finished(planes.contiguous(), sound)
 
+    def _work(self) -> None:
+        """Compute what waits, as much as goes together; nothing where an earlier call took it along."""
+        batch: list[_Job] = []
+        with self._lock:
+            while self._waiting and len(batch) < self._most:
+                if batch and self._waiting[0].step != batch[0].step:
+                    break
+                batch.append(self._waiting.popleft())
+        if not batch:
+            return
+        try:
+            for job, finished in zip(batch, self._finished(batch), strict=True):
+                job.answer.set_result(finished)
+        except BaseException as error:
+            for job in batch:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
 
-def _predictions(
-    step: Pass, waiting: list[tuple[Window, NDArray[np.uint16]]], model: Upscaler
-) -> Iterator[tuple[list[tuple[Window, NDArray[np.uint16]]], Tensor]]:
-    """Batches of filled tiles with what the network makes of them [n, plane, y, x], one batch ahead of the caller."""
-    channels = [channel for channel, _ in step.outputs]
-    if step.uncertainty:  # the second half of what comes out
-        channels += [len(step.inputs) + channel for channel in channels]
+    @torch.inference_mode()
+    def _finished(self, batch: list[_Job]) -> list[Finished]:
+        model, step = self.model, batch[0].step
+        scale, tiling = model.descriptor.scale, tiling_of(model.descriptor)
+        channels, bands = zip(*step.outputs, strict=True)
+        said = [*channels, *(len(step.inputs) + channel for channel in channels)] if step.uncertainty else [*channels]
+        numbers = self._there(np.stack([job.numbers for job in batch]).astype(np.float32))
+        predicted = model(to_network(numbers), uncertainty=step.uncertainty)[:, said]
+        # Where tiles pass together all are told what is valid, so that none depends on the others.
+        whole = self._most == 1 and batch[0].valid.all()
+        valid = None if whole else self._there(np.stack([job.valid for job in batch]))
+        image = from_network(predicted[:, : len(bands)])
+        planes = self.consistency.tiles(image, numbers[:, channels], scale, bands, valid)
+        if step.uncertainty:
+            planes = torch.cat([planes, predicted[:, len(bands) :]], 1)
+        sound = predicted.flatten(1).sum(1).isfinite()  # what is infinite or no number makes its sum so
+        halo, ramp = tiling.halo * scale, tiling.overlap * scale
+        planes = planes[..., halo : planes.shape[-2] - halo, halo : planes.shape[-1] - halo]
+        weights = self._weights[halo : len(self._weights) - halo]
+        for edge in (slice(ramp), slice(len(weights) - ramp, None)) if ramp else ():
+            planes[..., edge, :] *= weights[edge, None]
+            planes[..., edge] *= weights[edge]
+        return list(map(Finished, planes, sound))
 
-    def predict(batch: list[tuple[Window, NDArray[np.uint16]]]) -> Tensor:
-        tiles = torch.from_numpy(to_network(np.stack([numbers for _, numbers in batch])))
-        predicted = model(tiles, uncertainty=step.uncertainty)[:, channels]
-        if not torch.isfinite(predicted).all():
-            row, col = batch[0][0].row, batch[0][0].col
-            raise ModelError(
-                f"model {model.descriptor.name} gave NaN or infinity near row {row}, column {col} of the lattice; "
-                "its weights or its precision on this device are at fault"
-            )
-        return predicted
-
-    batches = [waiting[start : start + model.batch] for start in range(0, len(waiting), model.batch)]
-    with ThreadPoolExecutor(1, "network") as pool:
-        running = [pool.submit(predict, batch) for batch in batches[:1]]
-        for batch, following in zip_longest(batches, batches[1:]):
-            if following is not None:
-                running.append(pool.submit(predict, following))
-            yield batch, running.pop(0).result()
+    def _there(self, array: NDArray[Any]) -> Tensor:
+        """The array on the device."""
+        tensor = torch.from_numpy(array)
+        if self.model.device.type == "cpu":
+            return tensor
+        return tensor.pin_memory().to(self.model.device, non_blocking=True)

@@ -1,8 +1,8 @@
 """Headers for servers that want to know who asks: RSUP_HEADERS in, those that one address may be asked with out.
 
-A line is `NAME: VALUE`, for the server of the catalogue that the user names, or `https://HOST NAME: VALUE`, for that
-one. They go nowhere else, wherever a server leads to, and never over plain http where https was named; no file, message
-or record holds a value. Passwords in ~/.netrc (or NETRC) are requests' and curl's own affair.
+A line is `NAME: VALUE`, for the server of the catalogue, the scene or the product that the user names, or `https://HOST
+NAME: VALUE`, for that one. They go nowhere else, wherever a server leads to, and never over plain http where https was
+named; no file, message or record holds a value. Passwords in ~/.netrc (or NETRC) are requests' and curl's own affair.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from requests import PreparedRequest
 
 VARIABLE = "RSUP_HEADERS"
+AUTHORIZATION = "authorization"
 _LINE = re.compile(r"(?:(https?://\S+)\s+)?([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(?!//)([\x20-\x7e\xa0-\xff]+)")
 """A server's address, a name (a token of RFC 9110) and a value, in Latin-1 without control characters."""
 Origin = tuple[str, str, int]
@@ -60,13 +61,42 @@ def headers_for(address: str) -> dict[str, str]:
 
 def auth_for(address: str) -> Callable[[PreparedRequest], PreparedRequest] | None:
     """For requests, which would otherwise put the password of ~/.netrc in the place of an Authorization given here."""
-    given = {name: value for name, value in headers_for(address).items() if name.casefold() == "authorization"}
+    given = {name: value for name, value in headers_for(address).items() if name.casefold() == AUTHORIZATION}
 
     def add(request: PreparedRequest) -> PreparedRequest:
         request.headers.update(given)
         return request
 
     return add if given else None
+
+
+def login_for(address: str) -> dict[str, str]:
+    """The Authorization that the server of a scene or a product is asked with, which the user himself has named.
+
+    It is the only header that obstore, as GDAL, leaves behind where a server leads to another: no other is sent there.
+    """
+    lines = _lines(os.environ.get(VARIABLE, ""))
+    asked = _origin(address) if lines else None
+    meant = (line for line in lines if line[0] is None or asked in _origins(line[0]))
+    values = [value for _, name, value in meant if name.casefold() == AUTHORIZATION]
+    return {"Authorization": values[-1]} if values else {}
+
+
+def introduce(address: str) -> None:
+    """Say which headers go to the server of a scene or a product, and which do not. Raises ArgumentError as `trust`."""
+    asked = _origin(address)
+    if asked is None:  # of this machine, or in an object store
+        return
+    for origin, name, _ in _lines(os.environ.get(VARIABLE, "")):
+        if origin is not None and asked not in _origins(origin):
+            continue
+        server = urlsplit(address).netloc
+        sent = f"{name} is sent to {server}"
+        if name.casefold() != AUTHORIZATION:
+            sent = f"{name} is not sent to {server}: whomever that leads to would get it as well"
+        if sent not in _said:
+            _said.add(sent)
+            say(f"{VARIABLE}: {sent}")
 
 
 @lru_cache(maxsize=4)

@@ -1,7 +1,7 @@
 """Objects of S3 by their addresses: an address in, its bytes, its version, what lies below it, whole writes out.
 
-Credentials, region and endpoint come from the environment (AWS_*), or from the role of the machine, and go nowhere
-else: of what a server answers to a refusal only its code is told.
+Credentials, region and endpoint come from the environment (AWS_*), a profile that it names, or the role of the machine,
+and go nowhere else: of what a server answers to a refusal only its code is told.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from rsup.models.base.errors import ArgumentError, OutputError, RsupError
 
+from . import profile
 from .address import ObjectPath
 from .refusals import answering, code_of
 
@@ -45,6 +46,9 @@ _TYPES = {
     ".json": "application/json",
 }
 
+_bare: set[str] = set()
+"""Buckets whose server takes tags without their quotes."""
+
 
 @dataclass(frozen=True)
 class Version:
@@ -63,16 +67,19 @@ def access_of(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def endpoint() -> str:
-    """The server that the environment names; "" for AWS's own."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    """The server that the environment or a profile names; "" for AWS's own. Raises ArgumentError for the profile."""
+    said = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return said or profile.settings(os.environ).get("endpoint_url", "")
 
 
 def store_of(bucket: str, prefix: str = "") -> S3Store:
     """The bucket, or what is below a prefix, as zarr and obstore take it.
 
-    Raises ArgumentError where it would be asked over plain http.
+    Raises ArgumentError where it would be asked over plain http, and for a profile that gives no access.
     """
-    return _store(bucket, prefix, endpoint(), os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes"))
+    access = {name: value for name, value in profile.settings(os.environ).items() if name != "endpoint_url"}
+    allow_http = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes")
+    return _store(bucket, prefix, endpoint(), allow_http, tuple(sorted(access.items())))
 
 
 def gdal_settings(bucket: str) -> dict[str, str]:
@@ -86,7 +93,7 @@ def gdal_settings(bucket: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _store(bucket: str, prefix: str, endpoint: str, allow_http: bool) -> S3Store:
+def _store(bucket: str, prefix: str, endpoint: str, allow_http: bool, access: tuple[tuple[str, str], ...]) -> S3Store:
     from obstore.store import S3Store
 
     options: ClientConfig = {**PATIENCE}
@@ -98,7 +105,7 @@ def _store(bucket: str, prefix: str, endpoint: str, allow_http: bool) -> S3Store
             )
         options["allow_http"] = True
     # One by one, in an order: not all that speak S3 delete many at once, and none says in which.
-    more: dict[str, Any] = {"disable_bulk_delete": True} | ({"endpoint": endpoint} if endpoint else {})
+    more: dict[str, Any] = {"disable_bulk_delete": True} | ({"endpoint": endpoint} if endpoint else {}) | dict(access)
     return S3Store(bucket, prefix=prefix or None, client_options=options, retry_config=RETRY, **more)
 
 
@@ -183,7 +190,7 @@ def create(place: ObjectPath, data: bytes) -> bool:
 
 def swap(place: ObjectPath, tag: str, data: bytes) -> bool:
     """Replace an object where it is still the version `tag`; whether `data` stands there now. As `create`."""
-    return _put_if(place, data, {"e_tag": tag})
+    return _put_if(place, data, {"e_tag": tag.strip('"') if place.bucket in _bare else tag})
 
 
 def _put_if(place: ObjectPath, data: bytes, mode: Any) -> bool:
@@ -210,11 +217,23 @@ def _is_accepted(place: ObjectPath, data: bytes, mode: Any) -> bool:
 
 
 def keeps_conditions(place: ObjectPath, data: bytes) -> bool:
-    """Whether the store refuses what is asked on a condition that is not met, seen on an object that holds `data`.
+    """Whether the store does what is asked on a condition that is met, and refuses it where it is not.
 
-    Not all that speak S3 do: some write whatever the condition.
+    Seen on an object that holds `data`, which is written again. Not all that speak S3 do: some write whatever the
+    condition; some compare If-Match with a tag that has no quotes (Ceph's gateway up to 19), which `swap` then obeys.
     """
-    return not (_is_accepted(place, data, "create") or _is_accepted(place, data, {"e_tag": f'"{"0" * 32}"'}))
+    if _is_accepted(place, data, "create") or _is_accepted(place, data, {"e_tag": f'"{"0" * 32}"'}):
+        return False
+    for _ in range(3):  # where equal bytes have other tags, somebody else who looks may come between
+        found = look(place)
+        if found is None or _is_accepted(place, data, {"e_tag": found.tag}):
+            return found is not None
+        if not _is_accepted(place, data, {"e_tag": "0" * 32}) and _is_accepted(
+            place, data, {"e_tag": found.tag.strip('"')}
+        ):
+            _bare.add(place.bucket)
+            return True
+    return False
 
 
 def remove(place: ObjectPath) -> None:

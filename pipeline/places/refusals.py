@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from rsup.models.base.errors import RsupError
 
-from .address import Keyed
+from .address import Keyed, ObjectPath
 
 
 def code_of(error: Exception) -> str:
@@ -32,7 +32,16 @@ def answering(place: Keyed, kind: type[RsupError]) -> Iterator[None]:
         code, said = code_of(error), str(error)
         if isinstance(error, OSError) and error.strerror:  # a file that is uploaded
             raise kind(f"{place} cannot be written ({error.strerror}): mend that, and run the same command") from None
-        if code in ("NoSuchBucket", "status 404"):
+        refused = isinstance(error, PermissionDeniedError | UnauthenticatedError) or code in (
+            "status 401",
+            "status 403",
+        )
+        if refused and not isinstance(place, ObjectPath):
+            words = (
+                f"the server does not let this asker in ({code or 'denied'}): say who asks by "
+                'RSUP_HEADERS="Authorization: ...", or renew what has expired there'
+            )
+        elif code in ("NoSuchBucket", "status 404"):
             words = f"there is no bucket {place.root}: create it, or correct the address"
         elif code in _BAD_LOGIN or (isinstance(error, UnauthenticatedError) and not code):
             words = (

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 from rsup.models.base.errors import ArgumentError, RsupError
 
 from .address import SCHEME, Keyed, ObjectPath, is_plain
+from .credentials import login_for
 from .objects import PATIENCE, RETRY, store_of
 from .refusals import answering
 
 if TYPE_CHECKING:
-    from obstore.store import HTTPStore, S3Store
+    from obstore.store import ClientConfig, HTTPStore, S3Store
 
 
 class WebPath(Keyed):
@@ -78,14 +79,17 @@ def reading(place: Remote, below: bool = False) -> S3Store | HTTPStore:
     """The bucket or server of a place, or (`below`) the place itself, as zarr and obstore take it."""
     if isinstance(place, ObjectPath):
         return store_of(place.bucket, place.key if below else "")
-    return _web(str(place) if below else place.root)
+    return _web(str(place) if below else place.root, tuple(login_for(place.root).items()))
 
 
 @lru_cache(maxsize=64)
-def _web(address: str) -> HTTPStore:
+def _web(address: str, headers: tuple[tuple[str, str], ...]) -> HTTPStore:
     from obstore.store import HTTPStore
 
-    return HTTPStore(address, client_options={**PATIENCE, "allow_http": True}, retry_config=RETRY)
+    options: ClientConfig = {**PATIENCE, "allow_http": True}
+    if headers:
+        options["default_headers"] = dict(headers)
+    return HTTPStore(address, client_options=options, retry_config=RETRY)
 
 
 def head(place: Remote, kind: type[RsupError]) -> Head | None:

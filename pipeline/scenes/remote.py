@@ -18,6 +18,7 @@ import rasterio
 from rsup.models.base.errors import SceneError
 from rsup.pipeline.places import objects
 from rsup.pipeline.places.address import ObjectPath
+from rsup.pipeline.places.credentials import login_for
 from rsup.pipeline.places.refusals import answering
 from rsup.pipeline.places.web import Head, Remote, WebPath, head, reading
 
@@ -86,6 +87,8 @@ def dataset(path: ScenePath, driver: str) -> rasterio.DatasetReader:
     options: dict[str, Any] = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_HTTP_MAX_RETRY": 5}
     if isinstance(path, WebPath):
         name = f"/vsicurl/{path}"
+        if login := login_for(path.root):
+            options["GDAL_HTTP_HEADERS"] = "\r\n".join(f"{key}: {value}" for key, value in login.items())
     else:
         name = f"/vsis3/{path.bucket}/{path.key}"
         options |= objects.gdal_settings(path.bucket)

@@ -1,4 +1,4 @@
-"""What lives in a worker process for one run: the network, the lock around it, the tiles that neighbours share."""
+"""What lives in a worker process for one run: the network, at work on the tiles of all its chunks."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from .pool import CACHE_BYTES, Pool
 from .weights import local_weights
 
 if TYPE_CHECKING:
-    from rsup.models.upscaler import ModelDescriptor, Upscaler
-    from rsup.pipeline.mosaics.tiles import TileCache
+    from collections.abc import Mapping
+
+    from rsup.models.sensors.response import Response
+    from rsup.models.upscaler import ModelDescriptor
+    from rsup.pipeline.mosaics.tiles import Tiles
 
 
 class ModelPlugin(WorkerPlugin):
-    """Holds one network a worker process, the lock that lets one chunk at a time into it, and the tiles chunks share.
+    """Holds one network a worker process, into which the tiles of all chunks go.
 
     The network is loaded by the first task, not by `setup`: an exception there is a task's exception and reaches the
     user, while a worker whose `setup` fails is restarted for ever.
@@ -38,11 +41,10 @@ class ModelPlugin(WorkerPlugin):
     def setup(self, worker: Any) -> None:
         """Called by Dask in each worker process, also when it is started anew."""
         settle()
-        self.lock, self._load_lock = Lock(), Lock()
-        self.cache: TileCache | None = None
+        self._load_lock = Lock()
         # On a cluster that stands already, a worker is given as many cores as Dask was told it has.
         self.entitled: int = worker.state.nthreads
-        self._upscaler: Upscaler | None = None
+        self._tiles: Tiles | None = None
 
     @property
     def weights(self) -> str:
@@ -53,21 +55,25 @@ class ModelPlugin(WorkerPlugin):
         """What the network would compute in here; see `rsup.models.upscaler.arithmetic_on`."""
         return arithmetic_on(chosen(self.device)) if is_network(self.model) else FLOAT32
 
-    def upscaler(self, arithmetic: str) -> Upscaler:
-        """The network, loaded on the first call; raises ModelError where it is not the planned one."""
+    def tiles(self, arithmetic: str, responses: Mapping[str, Response] | None) -> Tiles:
+        """The network, loaded on the first call; raises ModelError where it is not the planned one.
+
+        `responses`: what holds the mosaic to its scene; None for block means. They are the same for all of a run.
+        """
         with self._load_lock:
-            if self._upscaler is None:
-                from rsup.pipeline.mosaics.tiles import TileCache
+            if self._tiles is None:
+                from rsup.models.consistency import MeanConsistency, SensorConsistency
+                from rsup.pipeline.mosaics.tiles import Tiles
 
                 model, cores = self.model, self.cores or self.entitled
                 # Another machine has no file of this one's; this one's must be the one that was planned with.
                 name = local_weights(self.weights, model) if self.elsewhere else model.path or model.name
                 device = chosen(self.device)
-                self._upscaler = load(name, model.scale, device, cores, arithmetic=arithmetic, planned=model)
-                if is_network(model):
-                    # An interpolator runs a tile again faster than the memory for it is worth.
-                    self.cache = TileCache(CACHE_BYTES)
-            return self._upscaler
+                upscaler = load(name, model.scale, device, cores, arithmetic=arithmetic, planned=model)
+                consistency = MeanConsistency() if responses is None else SensorConsistency(responses)
+                # An interpolator runs a tile again faster than the memory for it is worth.
+                self._tiles = Tiles(upscaler, consistency, CACHE_BYTES if is_network(model) else 0)
+            return self._tiles
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in ("name", "model", "device", "cores", "elsewhere")}

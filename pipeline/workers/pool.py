@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 import resource
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-from distributed.system import MEMORY_LIMIT
-
 from rsup.models.base.errors import ArgumentError
+from rsup.models.upscaler import ENGINES, check_packages
+from rsup.pipeline.machine import free_memory
 
 DRIVER_NODES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """One of these is there where torch could see a GPU: NVIDIA's driver, Windows' subsystem for Linux, AMD's driver."""
@@ -35,7 +33,9 @@ FILES_A_WORKER, FILES = 12, 100
 """Pipes and connections the command has to each worker, and what else it may have open at once."""
 
 THREADS = 3
-"""Threads a worker has: one in the network, one that reads ahead, one that writes behind."""
+"""Chunks a worker works on at least: while one waits for its last tiles, one reads ahead and one writes behind."""
+MOST_THREADS = 8
+"""As many of its cores are given a chunk each: reading, rounding and packing take them, and memory."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class Pool:
     """The worker processes of this machine."""
 
     device: str
-    """The torch device of every worker: "cpu", or "cuda", of which a worker sees only its own card."""
+    """Of every worker: "cpu", one of ENGINES, which run there too, or "cuda", of which a worker sees only its own card.
+    """
     pins: tuple[str | None, ...]
     """CUDA_VISIBLE_DEVICES of each worker, None on the CPU."""
     cores: int
@@ -51,24 +52,28 @@ class Pool:
 
     @classmethod
     def plan(cls, device: str, workers: int | None) -> Pool:
-        """`device` is auto, cpu, cuda (every visible card) or cuda:N; `workers` None means one a card, or one CPU
-        worker that has all cores. Raises ArgumentError where the machine lacks what is asked for.
+        """`device` is auto, cpu, cuda (every visible card), cuda:N or one of ENGINES; `workers` None means one a card,
+        or one CPU worker that has all cores. Raises ArgumentError where the machine lacks what is asked for,
+        ModelError where an engine's packages are not installed.
         """
         check_count(workers)
         cores = len(os.sched_getaffinity(0))
-        cards = [] if device == "cpu" else visible_cards()
-        if device == "cpu" or (device == "auto" and not cards):
+        if device in ENGINES:
+            check_packages(device, f"--device {device}")
+        on_cpu = device == "cpu" or device in ENGINES
+        cards = [] if on_cpu else visible_cards()
+        if on_cpu or (device == "auto" and not cards):
             count, most = workers or 1, WORKERS_A_CORE * cores
             if count > most:
                 raise ArgumentError(f"--workers {count}: this machine has {cores} cores, which carry {most} at most")
-            return cls("cpu", (None,) * count, max(1, cores // count))._within_limits()
+            return cls(device if on_cpu else "cpu", (None,) * count, max(1, cores // count))._within_limits()
         if device.startswith("cuda:"):
             index = device.removeprefix("cuda:")
             if not (index.isascii() and index.isdecimal()) or int(index) >= len(cards):
                 raise ArgumentError(f"--device {device}: this machine shows {len(cards)} CUDA devices")
             cards = [cards[int(index)]]
         elif device not in ("auto", "cuda"):
-            raise ArgumentError(f"--device {device}: choose auto, cpu, cuda or cuda:N")
+            raise ArgumentError(f"--device {device}: choose auto, cpu, cuda, cuda:N, {' or '.join(ENGINES)}")
         elif not cards:
             raise ArgumentError("--device cuda: torch sees no CUDA device here; use --device cpu")
         count = workers or len(cards)
@@ -107,7 +112,8 @@ class Pool:
                 "free: ask for a smaller --chunk" + (f" or --workers {most}" if most else "")
             )
         # Half of what is free: the other half is the network's, the reader's and the neighbours'.
-        return max(1, min(THREADS, (free // 2 // count - held) // task_bytes))
+        most = max(THREADS, min(self.cores, MOST_THREADS))
+        return max(1, min(most, (free // 2 // count - held) // task_bytes))
 
 
 def visible_cards() -> list[str]:
@@ -125,16 +131,3 @@ def check_count(workers: int | None) -> None:
     """Raise ArgumentError where fewer workers than one are asked for."""
     if workers is not None and workers < 1:
         raise ArgumentError(f"--workers {workers}: at least one worker is needed")
-
-
-def free_memory() -> int:
-    """Bytes that workers may take: of the machine, of the container this runs in, of a limit set on it.
-
-    What workers that are kept for the next mosaic hold already is theirs to take.
-    """
-    held = 0
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):  # it has ended meanwhile
-            used = child.memory_info()
-            held += used.rss - used.shared
-    return int(min(psutil.virtual_memory().available + held, MEMORY_LIMIT))

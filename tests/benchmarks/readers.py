@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -46,6 +49,15 @@ def readers(store: str, item: str, cog: str) -> dict[str, Callable[[], object]]:
         with rio_tiler.io.STACReader(item) as reader:
             return reader.preview(assets=[{"name": "cog", "bands": ["red"]}]).array.shape
 
+    def drawn() -> object:
+        script = Path(__file__).parents[1] / "readers" / "qgis_render.py"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+        asked = ["/usr/bin/python3", script, cog, os.devnull]
+        environment["QT_QPA_PLATFORM"] = "offscreen"
+        done = subprocess.run(asked, env=environment, check=True, capture_output=True, text=True, timeout=120)
+        said = json.loads(done.stdout.splitlines()[-1])
+        return said["names"], "drawn as", said["bands"]
+
     def loaded() -> object:
         return dict(odc.stac.load([pystac.Item.from_file(item)], bands=["red"]).sizes)
 
@@ -61,6 +73,7 @@ def readers(store: str, item: str, cog: str) -> dict[str, Callable[[], object]]:
         "titiler-xarray, group 2": lambda: tiler("2"),
         f"GDAL {rasterio.__gdal_version__}, Zarr": lambda: of_gdal(f'ZARR:"{store}":/red'),
         f"GDAL {rasterio.__gdal_version__}, COG": lambda: of_gdal(cog),
+        "QGIS, COG": drawn,
         "odc-stac": loaded,
         "rio-tiler, item": of_item,
     }

@@ -36,7 +36,7 @@ from rsup.pipeline.lattice import Window
 from rsup.pipeline.mosaics.check import figures_of
 from rsup.pipeline.mosaics.chunk import upscale_chunk
 from rsup.pipeline.mosaics.passes import passes, tiling_of
-from rsup.pipeline.mosaics.tiles import fill_nodata
+from rsup.pipeline.mosaics.tiles import Tiles, fill_nodata
 
 WALD, FULL = 512, 192
 """Most pixels a side of a scene that is made coarser and restored, and of one that is enlarged as it is."""
@@ -205,7 +205,8 @@ def product(low: DN, bands: Sequence[str], model: Upscaler, corner: int | None =
         return out
 
     sensor = SensorConsistency({band: SENTINEL2.response(band) for band in bands})
-    return upscale_chunk(read, bands, window, bands, model, sensor)
+    with Tiles(model, sensor) as tiles:
+        return upscale_chunk(read, bands, window, bands, tiles)
 
 
 def enlarged(scene: Scene, model: Upscaler, bicubic: Upscaler) -> dict[str, float | None]:

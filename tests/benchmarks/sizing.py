@@ -2,6 +2,8 @@
 
 `python tests/benchmarks/sizing.py` prints the tables of docs/sizing.md from the inputs below.
 `python tests/benchmarks/sizing.py measure FOLDER [MODEL]` measures bytes a pixel again, on real scenes in FOLDER.
+`python tests/benchmarks/sizing.py unit [SIDE]` times `rsup upscale` of a made scene at x4 here, on the GPU if there is
+one, with the default model and with nearest; with SIDE 2048 these are the inputs COMMAND of the machine it runs on.
 """
 
 from __future__ import annotations
@@ -153,6 +155,28 @@ def tables() -> None:
         say("")
 
 
+def unit(side: int = SIDE) -> None:
+    """Seconds of a scene of that side, a field of waves and noise, by this machine's default device."""
+    from rsup.pipeline.jobs.upscale import upscale
+    from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
+    from rsup.pipeline.lattice import Window
+    from rsup.pipeline.scenes.writer import create_scene
+
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 60, (3, side, side))
+    waves = [2500 + 700 * np.sin(x / (5 + band)) * np.cos(y / 7) for band in range(3)]
+    with tempfile.TemporaryDirectory() as out:
+        path = Path(out) / "scene.zarr"
+        writer = create_scene(path, Window(-568_628, 65_536, side, side), "EPSG:32631", ("red", "green", "blue"), side)
+        none = np.zeros((side, side))
+        writer.write((0, 0), (waves + noise).astype(np.uint16), none.astype(np.uint8), none.astype(np.uint16))
+        for model in ("default", "nearest"):
+            start = time.monotonic()
+            upscale(UpscaleRequest(path, 4, Path(out) / model, model))
+            seconds = time.monotonic() - start
+            say(f"{model}: {side} px in {seconds:.0f} s, {16 * side**2 / seconds / 1e6:.2f} Mpx of output a second")
+
+
 def measure(folder: Path, model: str = "default") -> None:
     """Bytes and seconds of two real scenes, on this machine."""
     from sentinel2_scenes import read_scene, sources
@@ -194,5 +218,7 @@ def say(line: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["measure"]:
         measure(Path(sys.argv[2]), *sys.argv[3:])
+    elif sys.argv[1:2] == ["unit"]:
+        unit(*map(int, sys.argv[2:]))
     else:
         tables()

@@ -41,7 +41,8 @@ class Made:
                 raise NothingFoundError("nothing", None)
             return [SimpleNamespace(id=name, hrefs={}) for name in self.items[unit.interval.name]]
 
-        return SimpleNamespace(units=job.units, ask=lambda interval: None, items=items, left_out=lambda unit: [])
+        silent = dict.fromkeys(("ask", "look_ahead", "refuse_nothing"), lambda *_: None)
+        return SimpleNamespace(units=job.units, items=items, left_out=lambda unit: [], **silent)
 
     def fetch(self, plan: FetchPlan, progress: object) -> dict[str, Any]:
         names = [item.id for item in plan.items]

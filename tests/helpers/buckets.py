@@ -49,6 +49,15 @@ class Bucket:
         keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
         return {key.removeprefix(prefix).lstrip("/"): self.get(key) for key in keys}
 
+    def archive(self) -> dict[str, bytes]:
+        """What lies below `archive/`, but for that address, which of all files each MosaicJSON alone has to say."""
+        found = self.objects("archive/")
+        for key in (key for key in found if key.endswith("/mosaic_x4.json")):
+            line = f' "asset_prefix": "{self.address("archive")}/{key.partition("/")[0]}/",\n'.encode()
+            assert found[key].count(line) == 1
+            found[key] = found[key].replace(line, b"")
+        return found
+
     def get(self, key: str) -> bytes:
         return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()  # type: ignore[no-any-return]
 

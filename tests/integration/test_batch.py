@@ -8,109 +8,34 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pystac
 import pytest
 import rasterio
-from archives import files_of, write_tables
+from archives import files_of
 from buckets import KEY, SECRET, Bucket
 from forks import Forks, Rsup
+from months import CELLS, MONTHS, PROGRAM, UNITS, Item, Serve, counts, told, write_job
 from rasterio.windows import Window
 
+from rsup.models.base.errors import CatalogError
 from rsup.pipeline.batch.catalogue import Catalogue
 from rsup.pipeline.batch.job import load_job
-from rsup.pipeline.batch.status import STATES, status
-from rsup.pipeline.demo import servers
+from rsup.pipeline.batch.status import status
 from rsup.pipeline.demo.archive import Archive
 from rsup.pipeline.demo.session import moved
-
-OLD = "S2A_33UUQ_20210618_0_L2A"
-CELLS = ["33N-E309120-N5424000", "33N-E309760-N5424000"]
-MONTHS = ["2024-05", "2024-06"]
-UNITS = [f"{cell}_{month}" for month in MONTHS for cell in CELLS]
-PROGRAM = [sys.executable, "-m", "rsup.pipeline.cli"]
-
-Item = dict[str, Any]
-Serve = Callable[[list[Item]], Any]
-Write = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def items(archive: Archive, asset_server: str) -> list[Item]:
-    """The archive's items of June, and those of one overpass again in May: two months that have items."""
-    _, items = servers.published(archive.root, asset_server)
-    june = [item for item in items if item["id"] != OLD]
-    return june + [moved(item, date(2024, 6, 12), date(2024, 5, 12)) for item in june if "_20240612_" in item["id"]]
-
-
-@pytest.fixture(scope="module")
-def serve(archive: Archive, asset_server: str) -> Serve:
-    """`with serve(items) as address`: a STAC API, always at one and the same address."""
-    collections, _ = servers.published(archive.root, asset_server)
-    port = servers._free_port()
-
-    @contextmanager
-    def start(items: list[Item]) -> Iterator[str]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(servers, "_free_port", lambda: port)
-            with servers.serve_stac(collections, items) as address:
-                yield address
-
-    return start
-
-
-def write_job(archive: Archive, catalog: str, folder: Path, output: str, **changes: object) -> Path:
-    """A job over two cells of 64 pixels in two months."""
-    west, south, east, north = archive.bbox
-    middle = south + 0.55 * (north - south)
-    said = {
-        "output": output if "://" in output else str(folder / output),
-        "bbox": [west, middle, east, middle + 1e-4],
-        "dates": "2024-05-01/2024-06-30",
-        "interval": "month",
-        "cells": 64,
-    } | changes
-    return write_tables(folder / f"{output.rpartition('/')[2]}.toml", said, catalog)
-
-
-def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)  # type: ignore[no-any-return]
-
-
-def counts(said: dict[str, Any]) -> dict[str, int]:
-    return {key: said[key] for key in (*STATES, "already_done") if said.get(key)}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The output of a run of one runner that nothing has disturbed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    with serve(items) as catalog:
-        job = write_job(archive, catalog, folder, "archive")
-        planned = told(rsup("batch", "plan", job, "--json"))
-        assert not (folder / "archive").exists()
-        assert planned["list"] == [{"unit": unit, "state": "waiting"} for unit in UNITS]
-        assert planned["each"]["mosaic_bytes"] == 256 * 256 * 2 * 3
-        assert planned["to_do"]["scene_bytes"] == 4 * (64 + 256) ** 2 * 9
-        assert planned["to_do"]["network_seconds"] >= 0
-        assert counts(told(rsup("batch", "run", job, "--json"))) == {"done": 4}
-    return folder / "archive"
 
 
 @pytest.mark.slow
 def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: list[Item]) -> None:
-    expected = {"job.json", "collection.json", *(f"{month}/33N_x4.vrt" for month in MONTHS)}
+    shown = ("33N_x4.vrt", "mosaic_x4.json")
+    expected = {"job.json", "collection.json", *(f"{month}/{name}" for month in MONTHS for name in shown)}
     for unit in UNITS:
         cell, month = unit.split("_")
         expected |= {
@@ -119,6 +44,10 @@ def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: li
         }
     assert {name for name in files_of(undisturbed) if ".zarr/" not in name} == expected
     collection = pystac.Collection.from_file(str(undisturbed / "collection.json"))
+    assert set(collection.assets) == {f"{month}/{name}" for month in MONTHS for name in shown}
+    assert (
+        collection.title == "Sentinel-2 super-resolved to 2.5 m" and collection.get_single_link("license") is not None
+    )
     found = list(collection.get_items())
     assert [item.id for item in found] == [f"{unit}_x4" for unit in UNITS]
     for item in found:
@@ -142,6 +71,9 @@ def test_an_archive_is_its_mosaics_and_a_collection(undisturbed: Path, items: li
     assert extent == [*map(min, list(zip(*boxes, strict=True))[:2]), *map(max, list(zip(*boxes, strict=True))[2:])]
     ((first, last),) = collection.extent.temporal.intervals
     assert first is not None and last is not None and (first.month, last.month) == (5, 6)
+    assert collection.title == "Sentinel-2 super-resolved to 2.5 m"
+    assert [provider.name for provider in collection.providers or []] == ["ESA"]
+    assert collection.get_single_link("license") is not None  # which STAC asks for where the licence is "other"
     assert collection.summaries.lists["rsup:scale"] == [4] and collection.summaries.lists["gsd"] == [2.5]
     assert not any(str(undisturbed) in path.read_text() for path in undisturbed.glob("**/*.json"))
 
@@ -248,6 +180,27 @@ def test_acquisitions_are_the_days_that_the_catalogue_has_clear_items_of(
     assert units[0].interval.dates == "2024-05-12/2024-05-12"
 
 
+def test_the_next_interval_is_asked_for_ahead(
+    serve: Serve, items: list[Item], archive: Archive, tmp_path: Path
+) -> None:
+    """Its answer, or what asking raised, comes when it is asked for."""
+    job = load_job(write_job(archive, "http://127.0.0.1:9", tmp_path, "nobody"))
+    may, june = (job.units()[number].interval for number in (0, 2))
+    catalogue = Catalogue(job)
+    catalogue.look_ahead(june)
+    with pytest.raises(CatalogError):
+        catalogue.ask(june)
+    with serve(items) as catalog:
+        job = load_job(write_job(archive, catalog, tmp_path, "ahead"))
+        catalogue, other = Catalogue(job), Catalogue(job)
+        catalogue.ask(may)
+        catalogue.look_ahead(june)
+        assert catalogue._ahead is not None
+        catalogue._ahead[1].exception(60)
+        expected = [[item.id for item in other.items(unit)] for unit in job.units()]
+    assert [[item.id for item in catalogue.items(unit)] for unit in job.units()] == expected  # nobody is there any more
+
+
 def test_what_fails_is_said_and_the_exit_code_says_so(
     serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path: Path
 ) -> None:
@@ -268,9 +221,27 @@ def test_what_fails_is_said_and_the_exit_code_says_so(
     assert rsup("batch", "plan", tmp_path / "missing.toml").returncode == 2
 
 
+def test_an_area_without_items_is_refused_before_anything_is_touched(
+    serve: Serve, items: list[Item], archive: Archive, rsup: Rsup, tmp_path: Path
+) -> None:
+    """As long as there is no archive: one that has begun waits for what may come."""
+    with serve(items) as catalog:
+        nowhere: tuple[dict[str, object], ...] = (
+            {"bbox": [30.0, 10.0, 30.001, 10.001]},
+            {"dates": "2023-01"},
+            {"dates": "2023-01", "interval": "acquisition"},
+        )
+        for number, changes in enumerate(nowhere):
+            job = write_job(archive, catalog, tmp_path, f"nothing-{number}", **changes)
+            done = rsup("batch", "run", job)
+            assert done.returncode == 4 and done.stderr.count("\n") == 1, done.stderr
+            assert f"{catalog} has no sentinel-2-l2a item over the area from 202" in done.stderr
+            assert not (tmp_path / f"nothing-{number}").exists()
+
+
 def objects_of(bucket: Bucket) -> dict[str, str]:
     """As `files_of`, of the archive in a bucket."""
-    return {key: hashlib.sha256(data).hexdigest() for key, data in bucket.objects("archive/").items()}
+    return {key: hashlib.sha256(data).hexdigest() for key, data in bucket.archive().items()}
 
 
 @pytest.mark.slow

@@ -163,3 +163,24 @@ def test_without_products_fetch_asks_for_ground_and_dates(rsup: Rsup, tmp_path: 
     assert done.returncode == 2 and "--bbox and --date" in done.stderr
     done = rsup("fetch", tmp_path, "-o", tmp_path / "a.zarr")
     assert done.returncode == 5 and "is no product: give a SAFE product" in done.stderr
+
+
+def test_what_is_asked_of_a_catalogue_is_not_asked_of_products(
+    rsup: Rsup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safe = write_safe(tmp_path, planes(bands=COLOURS))
+    for option, value in (("--catalog", "earth-search"), ("--collection", "sentinel-2-l1c")):
+        done = rsup("fetch", safe, option, value, "-o", tmp_path / "a.zarr", "--dry-run")
+        assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+        assert f"{option} says where to search, and products are what is found" in done.stderr
+    monkeypatch.setenv("RSUP_CATALOG", "https://stac.example.org")  # for other calls: no word about this one
+    done = rsup("fetch", safe, "-o", tmp_path / "a.zarr", "--dry-run")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_zip_elsewhere_is_to_be_downloaded(rsup: Rsup, tmp_path: Path) -> None:
+    address = "https://127.0.0.1:9/S2B.SAFE.zip"
+    for command in (("fetch", address), ("upscale", address, *OPTIONS)):
+        done = rsup(*command, "-o", tmp_path / "out")
+        assert done.returncode == 5 and f"{address} lies elsewhere" in done.stderr and "download it" in done.stderr
+        assert not (tmp_path / "out").exists()

@@ -15,8 +15,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from rio_cogeo import cog_validate
 
-from rsup.models.base.errors import ArgumentError, ModelError, OutputError
-from rsup.models.upscaler import descriptor_of
+from rsup.models.base.errors import ArgumentError, ModelError, OutputError, RsupError
+from rsup.models.upscaler import ENGINES, descriptor_of
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
 from rsup.pipeline.lattice import Window
@@ -97,6 +97,38 @@ def test_nearest_is_the_whole_scene_enlarged_and_every_output_says_so(
     again = rsup(*asked)
     assert json.loads(again.stdout)["already_done"] is True  # type: ignore[attr-defined]
     assert (out / "scene_x8.tif").stat().st_mtime_ns == before
+
+
+def test_only_what_is_asked_for_is_written(make_scene: Callable[..., Scene], tmp_path: Path) -> None:
+    dn, out = coordinates(40, 30), tmp_path / "out"
+    scene = make_scene(dn)
+
+    def run(*outputs: str, overwrite: bool = False) -> dict[str, Any]:
+        options = {"model": "nearest", "device": "cpu", "consistency": "mean", "overwrite": overwrite}
+        return upscale(UpscaleRequest(scene.path, 4, out, outputs=outputs, **options))
+
+    def there() -> set[str]:
+        return {path.name.removeprefix("scene_x4") for path in out.iterdir()} - {".rsup"}
+
+    run("cog", "item")
+    assert there() == {".tif", ".json", "_model.json"}
+    assert list((out / ".rsup/scene_x4").iterdir()) == [out / ".rsup/scene_x4/ledger.jsonl"], "the chunks are gone"
+    assert set(json.loads((out / "scene_x4.json").read_text())["assets"]) == {"cog"}
+    with rasterio.open(out / "scene_x4.tif") as image:
+        np.testing.assert_array_equal(image.read(), dn.repeat(4, 1).repeat(4, 2))
+    before = (out / "scene_x4.tif").stat().st_mtime_ns
+    assert run("item", "cog")["already_done"] and (out / "scene_x4.tif").stat().st_mtime_ns == before
+    with pytest.raises(RsupError, match=r"outputs differ"):
+        run("cog")
+    with pytest.raises(OutputError, match=r"scene_x4_model\.json would stand beside a mosaic that it is not of"):
+        run("cog", "zarr", overwrite=True)
+    assert there() == {".tif", ".json", "_model.json"}
+    run("zarr", "cog", "item", "page", overwrite=True)
+    assert there() == {".tif", ".json", "_model.json", ".zarr", ".html"}
+    np.testing.assert_array_equal(stored(out / "scene_x4.zarr"), dn.repeat(4, 1).repeat(4, 2))
+    for wrong in ((), ("cog", "tiff")):
+        with pytest.raises(ArgumentError, match="--outputs"):
+            run(*wrong)
 
 
 @pytest.mark.slow
@@ -207,6 +239,36 @@ def test_a_run_goes_on_in_the_arithmetic_it_was_begun_in(
             with Ledger.open(plan.work / "ledger.jsonl") as ledger:
                 assert ledger.settled("arithmetic") == arithmetic
     assert (begun["float32"] != begun["bfloat16 on cpu"]).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ENGINES)
+def test_an_engine_s_mosaic_is_pytorch_s_in_float32_within_one(
+    make_scene: Callable[..., Scene], quick_student: Path, rsup: Callable[..., Any], tmp_path: Path, device: str
+) -> None:
+    for package in ENGINES[device].packages:
+        pytest.importorskip(package)
+    rng = np.random.default_rng(1)
+    dn = np.clip(coordinates(90, 70) + rng.normal(0, 90, (3, 90, 70)), 1, 65535).astype(np.uint16)
+    dn[:, 30:40, :20] = 0
+    scene = make_scene(dn)
+    found = {}
+    for name, count, arithmetic in ((device, 1, None), (device, 2, None), ("cpu", 1, "float32")):
+        out = tmp_path / f"{name}-{count}"
+        plan = UpscalePlan.make(UpscaleRequest(scene.path, 4, out, str(quick_student), chunk=64, device=name))
+        if arithmetic is not None:
+            with Ledger.open(plan.work / "ledger.jsonl") as ledger:
+                ledger.begin(plan.fingerprint())
+                ledger.record("arithmetic", "settled", value=arithmetic)
+        options = ("--scale", 4, "--model", quick_student, "--chunk", 64, "--device", name, "--workers", count)
+        result = rsup("upscale", scene.path, *options, "-o", out)
+        assert result.returncode == 0, result.stderr
+        with Ledger.open(plan.work / "ledger.jsonl") as ledger:
+            assert ledger.settled("arithmetic") == (arithmetic or f"float32 on {device}")
+        found[out.name] = stored(out / "scene_x4.zarr").astype(int)
+    np.testing.assert_array_equal(found[f"{device}-1"], found[f"{device}-2"])
+    assert abs(found[f"{device}-1"] - found["cpu-1"]).max() <= 1
+    assert found["cpu-1"].std() > 100
 
 
 @pytest.mark.slow

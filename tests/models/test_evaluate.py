@@ -15,7 +15,7 @@ from PIL import Image
 from places import SHARED
 from scipy.ndimage import gaussian_filter
 
-from rsup.models.base.errors import DataError, ModelError
+from rsup.models.base.errors import ArgumentError, DataError, ModelError
 from rsup.models.base.radiometry import to_network
 from rsup.models.evaluate import EvaluateRequest, evaluate, table
 from rsup.models.metrics import image as metrics
@@ -273,6 +273,8 @@ def test_what_cannot_be_read_is_said(folder, tmp_path):
         evaluate(EvaluateRequest("nothing", folder, 4, "published"))
     with pytest.raises(ModelError, match="scale must be"):
         evaluate(EvaluateRequest("bicubic", folder, 3, "published"))
+    with pytest.raises(ArgumentError, match="--device onnx: measure on auto"):
+        evaluate(EvaluateRequest("bicubic", folder, 4, "published", device="onnx"))
     with pytest.raises(ModelError, match=r"absent\.npz"):
         evaluate(EvaluateRequest("bicubic", folder, 4, "published", niqe_parameters=tmp_path / "absent.npz"))
 

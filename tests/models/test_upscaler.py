@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from rsup.models import arithmetic as arithmetics
 from rsup.models import registry
 from rsup.models import upscaler as upscalers
 from rsup.models.base.errors import ModelError
@@ -155,7 +156,7 @@ def test_a_cpu_gets_the_precision_it_is_faster_in(monkeypatch, features, precisi
 @pytest.mark.parametrize("own", [None, torch.bfloat16])
 def test_a_run_keeps_the_arithmetic_it_was_begun_in(save_student, monkeypatch, own):
     """Whatever this machine would choose for itself; an interpolator is float32 everywhere."""
-    monkeypatch.setattr(upscalers, "reduced_precision", lambda device: own)
+    monkeypatch.setattr(arithmetics, "reduced_precision", lambda device: own)
     path, low = str(save_student(4)), tiles(1, 16)
     assert arithmetic_on("cpu") == ("float32" if own is None else "bfloat16 on cpu")
     plain, reduced = (load(path, 4, arithmetic=each)(low) for each in ("float32", "bfloat16 on cpu"))
@@ -282,8 +283,8 @@ def test_digests_tell_models_apart(save_student):
     [
         ("bicubic", 3, "cpu", "scale must be 4 or 8"),
         ("esrgan", 4, "cpu", "no model or file named esrgan: give one of default, nearest, bicubic, lanczos"),
-        ("bicubic", 4, "tpu9", "device must be cpu, cuda or cuda:N, not tpu9"),
-        ("bicubic", 4, "meta", "device must be cpu, cuda or cuda:N, not meta"),
+        ("bicubic", 4, "tpu9", "device must be cpu, cuda, cuda:N, onnx or openvino, not tpu9"),
+        ("bicubic", 4, "meta", "device must be cpu, cuda, cuda:N, onnx or openvino, not meta"),
         ("bicubic", 4, "cuda:99", "cuda:99"),
     ],
 )

@@ -33,7 +33,7 @@ def is_product(place: ScenePath) -> bool:
     Raises SceneError where a server does not say.
     """
     if not isinstance(place, Path):
-        return place.is_dir() and is_eopf(place)
+        return _is_named_zip(place) or (place.is_dir() and is_eopf(place))
     try:
         return _is_product(place)
     except (SceneError, OSError, ValueError):  # for the reader of scenes to say
@@ -57,8 +57,10 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
     """
     place = scene_place(text)
     if not isinstance(place, Path):
-        if place.is_dir() and is_eopf(place):
+        if not _is_named_zip(place) and place.is_dir() and is_eopf(place):
             return [read_eopf(place, bands)]
+        if _is_named_zip(place):
+            raise SceneError(f"{place} lies elsewhere, and zips are read in place: download it, and give its path here")
         raise SceneError(f"{place} is no product that is taken: {TAKEN}")
     try:
         mode = place.stat().st_mode
@@ -89,6 +91,10 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
             return [read_eopf(place, bands)]
         raise SceneError(f"{place} holds no product: {TAKEN}")
     raise SceneError(f"{place} is no product: {TAKEN}")
+
+
+def _is_named_zip(place: ScenePath) -> bool:
+    return place.name.lower().endswith(".zip")
 
 
 def _is_zip(path: Path) -> bool:

@@ -36,8 +36,9 @@ def test_a_run_does_all_and_the_next_one_nothing(job: Job, made: Made) -> None:
     assert became(run(job, ALL)) == {"done": 2}
     before = files(job.output)
     cell = job.places[0].name
-    vrts = {f"{month}/{job.places[0].zone}_x4.vrt" for month in ("2024-05", "2024-06")}
-    assert set(before) == {"job.json", "collection.json"} | vrts | {
+    shown = {f"{month}/{name}" for month in ("2024-05", "2024-06")
+             for name in (f"{job.places[0].zone}_x4.vrt", "mosaic_x4.json")}  # fmt: skip
+    assert set(before) == {"job.json", "collection.json"} | shown | {
         f"{month}/{cell}/{name}"
         for month in ("2024-05", "2024-06")
         for name in (

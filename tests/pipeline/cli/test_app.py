@@ -114,6 +114,19 @@ def test_any_text_as_a_scene(text: str) -> None:
 
 
 @quick
+@given(value)
+def test_any_text_as_a_mosaic(text: str) -> None:
+    outcome(["view", "--", text])
+
+
+@quick
+@given(value)
+def test_any_text_as_a_port_or_a_scene_of_a_mosaic(tmp_path: Path, text: str) -> None:
+    for option in ("--port", "--scene"):
+        outcome(["view", option, text, str(tmp_path)])  # there is no mosaic: nothing is served
+
+
+@quick
 @given(value, st.sampled_from(["--seed", "--size", "--scale"]))
 def test_any_text_as_a_number_of_the_demo(tmp_path: Path, text: str, option: str) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from rsup.models.upscaler import ModelDescriptor, Upscaler, load
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.chunk import upscale_chunk
 from rsup.pipeline.mosaics.passes import Pass, passes, tiling_of
-from rsup.pipeline.mosaics.tiles import TileCache, fill_nodata
+from rsup.pipeline.mosaics.tiles import Tiles, fill_nodata
 from rsup.pipeline.scenes.opening import open_scene
 
 RGB = ("red", "green", "blue")
@@ -103,14 +102,16 @@ def mosaic(
     bands: Sequence[str] = RGB,
     window: Window | None = None,
     consistency: Consistency = MEANS,
-    **options: Any,
+    limit: int = 0,
+    uncertainty: bool = False,
 ) -> NDArray[np.uint16]:
     window, scale = window or raster.window, model.descriptor.scale
-    planes = len(bands) * (2 if options.get("uncertainty") else 1)
+    planes = len(bands) * (1 + uncertainty)
     out = np.zeros((planes, window.height * scale, window.width * scale), np.uint16)
-    for _, part in chunks(window, chunk):
-        rows, cols = (slice(s.start * scale, s.stop * scale) for s in part.within(window))
-        out[:, rows, cols] = upscale_chunk(raster.read, raster.bands, part, bands, model, consistency, **options)  # type: ignore[arg-type]
+    with Tiles(model, consistency, limit) as tiles:  # type: ignore[arg-type]
+        for _, part in chunks(window, chunk):
+            rows, cols = (slice(s.start * scale, s.stop * scale) for s in part.within(window))
+            out[:, rows, cols] = upscale_chunk(raster.read, raster.bands, part, bands, tiles, uncertainty=uncertainty)
     return out
 
 
@@ -143,13 +144,11 @@ def test_a_cache_spares_the_network_and_changes_nothing() -> None:
     model = fake(counted)
     tiling = tiling_of(model.descriptor)
     whole = len({tile for _, part in chunks(raster.window, 40) for tile in tiling.tiles(part)})
+    alone = mosaic(raster, fake(sees_the_whole_tile), 40, consistency=SENSOR)
     for limit in (1 << 30, 0):
         ran.clear()
-        cache = TileCache(limit)
-        for _, part in chunks(raster.window, 40):
-            out = upscale_chunk(raster.read, raster.bands, part, RGB, model, SENSOR, cache=cache)  # type: ignore[arg-type]
-            alone = upscale_chunk(raster.read, raster.bands, part, RGB, fake(sees_the_whole_tile), SENSOR)  # type: ignore[arg-type]
-            np.testing.assert_array_equal(out, alone)
+        out = mosaic(raster, model, 40, consistency=SENSOR, limit=limit)
+        np.testing.assert_array_equal(out, alone)
         # Tiles without a valid pixel are not run at all, hence "<=".
         assert sum(ran) <= whole if limit else sum(ran) > 1.3 * whole
 
@@ -271,7 +270,7 @@ def test_other_bands_go_through_a_false_colour_triple_under_the_same_consistency
         error = np.abs(out[index].reshape(80, 4, 70, 4).mean((1, 3)) - lr)[lr > 0]
         assert error.mean() <= 1 and np.percentile(error, 99) <= 2
     tile = tiling_of(fake(spy).descriptor).tiles(raster.window)[5]
-    triple = torch.from_numpy(to_network(fill_nodata(raster.read(("nir", "red", "green"), tile))))
+    triple = to_network(torch.from_numpy(fill_nodata(raster.read(("nir", "red", "green"), tile))))
     assert (torch.cat(seen) - triple).abs().amax((1, 2, 3)).min() == 0
 
 
@@ -322,7 +321,8 @@ def test_a_network_of_four_bands_is_given_what_it_has_learned_to_be_without(
 def test_dark_pixels_are_there_in_the_mosaic(tmp_path: Path) -> None:
     dn, meant = strangers.speckled()
     scene = open_scene(strangers.tiff(tmp_path / "s.tif", dn))
-    sr = upscale_chunk(scene.read, scene.bands, strangers.WINDOW, ("red", "blue"), load("nearest", 4), MEANS)
+    with Tiles(load("nearest", 4), MEANS) as tiles:
+        sr = upscale_chunk(scene.read, scene.bands, strangers.WINDOW, ("red", "blue"), tiles)
     np.testing.assert_array_equal(sr, meant[[0, 2]].repeat(4, 1).repeat(4, 2))
 
 
@@ -360,11 +360,8 @@ def test_the_uncertainty_is_what_the_model_says_of_each_tile_blended(sure_studen
     np.testing.assert_array_equal(whole[4:] > 0, valid)
     assert all(plane[plane > 0].std() > 5 for plane in whole[4:]), "a map that is the same everywhere tells nothing"
 
-    cache = TileCache(1 << 30)
-    parts = mosaic(raster, model, 27, FOUR, consistency=SENSOR, uncertainty=True, cache=cache)
-    assert cache and np.abs(parts.astype(int) - whole).max() <= 1
-    # The same bands from the cache that holds deviations too, and another order of bands.
-    np.testing.assert_array_equal(mosaic(raster, model, 512, FOUR, consistency=SENSOR, cache=cache), plain)
+    parts = mosaic(raster, model, 27, FOUR, consistency=SENSOR, uncertainty=True, limit=1 << 30)
+    assert np.abs(parts.astype(int) - whole).max() <= 1
     some = mosaic(raster, model, 512, ("nir", "green"), consistency=SENSOR, uncertainty=True)
     np.testing.assert_array_equal(some, whole[[3, 1, 7, 5]])
     inner = Window(raster.window.row + 24, raster.window.col + 24, 30, 20)

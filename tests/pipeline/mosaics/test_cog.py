@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
 from rsup.models.base.errors import OutputError
 from rsup.pipeline.lattice import Window, chunks
+from rsup.pipeline.mosaics import cog
 from rsup.pipeline.mosaics.cog import write_cog
+from rsup.pipeline.mosaics.overviews import build_overviews
 from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
 
 CRS = "EPSG:32721"
@@ -48,8 +49,9 @@ def test_valid_and_the_store_s_numbers_on_the_store_s_grid(tmp_path: Path, bands
     data = make(tmp_path / "a.zarr", bands)
     out = tmp_path / "a.tif"
     seen: list[tuple[int, int]] = []
-    statistics = write_cog(tmp_path / "a.zarr", out, lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (15 * len(bands), 15 * len(bands))
+    statistics = build_overviews(tmp_path / "a.zarr", lambda *_: None)
+    write_cog(tmp_path / "a.zarr", out, statistics, lambda done, total: seen.append((done, total)))
+    assert seen[0][0] == 0 and seen[-1][0] == seen[-1][1] == len(seen) - 1
     valid, errors, warnings = cog_validate(out, strict=True)
     assert (valid, errors, warnings) == (True, [], [])
     with rasterio.open(out) as tif:
@@ -88,8 +90,9 @@ def test_valid_and_the_store_s_numbers_on_the_store_s_grid(tmp_path: Path, bands
 
 def test_the_uncertainty_is_a_file_of_its_own_without_an_offset(tmp_path: Path) -> None:
     data = make(tmp_path / "a.zarr", ("red", "nir"), uncertainty=True)
-    write_cog(tmp_path / "a.zarr", tmp_path / "a.tif", lambda *_: None)
-    write_cog(tmp_path / "a.zarr", tmp_path / "a_uncertainty.tif", lambda *_: None, uncertainty=True)
+    statistics = build_overviews(tmp_path / "a.zarr", lambda *_: None)
+    write_cog(tmp_path / "a.zarr", tmp_path / "a.tif", statistics, lambda *_: None)
+    write_cog(tmp_path / "a.zarr", tmp_path / "a_uncertainty.tif", statistics, lambda *_: None, uncertainty=True)
     assert cog_validate(tmp_path / "a_uncertainty.tif", strict=True) == (True, [], [])
     with rasterio.open(tmp_path / "a.tif") as bands, rasterio.open(tmp_path / "a_uncertainty.tif") as tif:
         np.testing.assert_array_equal(bands.read(), data[:2])
@@ -103,12 +106,11 @@ def test_the_uncertainty_is_a_file_of_its_own_without_an_offset(tmp_path: Path) 
 @pytest.mark.slow
 def test_equal_stores_give_equal_bytes_whatever_the_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "a.zarr", ("red", "green", "blue"))
+    statistics = build_overviews(tmp_path / "a.zarr", lambda *_: None)
     written = []
-    copy = rasterio.shutil.copy
-    for threads in ("ALL_CPUS", "ALL_CPUS", "1", "7"):
-        with monkeypatch.context() as patch:
-            patch.setattr(rasterio.shutil, "copy", lambda *a, t=threads, **k: copy(*a, **(k | {"NUM_THREADS": t})))
-            write_cog(tmp_path / "a.zarr", tmp_path / "a.tif", lambda *_: None)
+    for threads in (2, 2, 1, 7):
+        monkeypatch.setattr(cog, "side_by_side", lambda _, threads=threads: threads)
+        write_cog(tmp_path / "a.zarr", tmp_path / "a.tif", statistics, lambda *_: None)
         written.append((tmp_path / "a.tif").read_bytes())
     assert written[0] == written[1] == written[2] == written[3]
 
@@ -116,7 +118,8 @@ def test_equal_stores_give_equal_bytes_whatever_the_threads(tmp_path: Path, monk
 def test_a_store_without_provenance_still_makes_a_cog(tmp_path: Path) -> None:
     create_mosaic(tmp_path / "a.zarr", Window(0, 0, 3, 2), CRS, 4, ("swir16",), 16, {})
     write_chunk(tmp_path / "a.zarr", ("swir16",), (0, 0), np.full((1, 12, 8), 7, np.uint16))
-    write_cog(tmp_path / "a.zarr", tmp_path / "a.tif", lambda *_: None)
+    statistics = build_overviews(tmp_path / "a.zarr", lambda *_: None)
+    write_cog(tmp_path / "a.zarr", tmp_path / "a.tif", statistics, lambda *_: None)
     with rasterio.open(tmp_path / "a.tif") as tif:
         assert (tif.read() == 7).all() and "SOURCES" not in tif.tags()
 
@@ -125,14 +128,15 @@ def test_a_store_without_provenance_still_makes_a_cog(tmp_path: Path) -> None:
 def test_a_write_that_fails_is_one_sentence_and_harms_nothing(tmp_path: Path, kilobytes: int) -> None:
     make(tmp_path / "a.zarr", ("red", "green", "blue"))
     out = tmp_path / "a.tif"
-    write_cog(tmp_path / "a.zarr", out, lambda *_: None)
+    statistics = build_overviews(tmp_path / "a.zarr", lambda *_: None)
+    write_cog(tmp_path / "a.zarr", out, statistics, lambda *_: None)
     whole = out.read_bytes()
     assert len(whole) > 1300_000
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1000, before[1]))  # as a full disk: writes fail midway
     try:
         with pytest.raises(OutputError, match=r"a\.tif cannot be written"):
-            write_cog(tmp_path / "a.zarr", out, lambda *_: None)
+            write_cog(tmp_path / "a.zarr", out, statistics, lambda *_: None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert out.read_bytes() == whole

@@ -329,7 +329,7 @@ def test_memory_of_overviews_does_not_grow_with_the_mosaic(tmp_path: Path) -> No
         tracemalloc.stop()
         return most
 
-    assert peak(512) < 1.3 * peak(128) + 2**20
+    assert peak(512) < 1.3 * peak(256) + 2**20
 
 
 def test_the_root_says_where_it_lies_without_cf(tmp_path: Path) -> None:

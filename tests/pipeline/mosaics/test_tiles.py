@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from rsup.pipeline.mosaics.tiles import TileCache, fill_nodata
+from rsup.pipeline.mosaics.tiles import Finished, TileCache, fill_nodata
 
 
 def test_fill_takes_the_nearest_valid_pixel() -> None:
@@ -23,10 +23,14 @@ def test_fill_takes_the_nearest_valid_pixel() -> None:
 
 def test_the_cache_holds_as_many_bytes_as_it_may_and_drops_what_was_not_asked_for() -> None:
     cache = TileCache(3 * 16)
+
+    def finished(*shape: int) -> Finished:
+        return Finished(torch.zeros(*shape), torch.tensor(True))
+
     for key in "abc":
-        cache[key] = torch.zeros(4)
+        cache[key] = finished(4)
     assert cache.get("a") is not None
-    cache["d"] = torch.zeros(4)
+    cache["d"] = finished(4)
     assert set(cache) == {"a", "c", "d"}
-    cache["e"] = torch.zeros(2, 4)
+    cache["e"] = finished(2, 4)
     assert set(cache) == {"d", "e"}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from strangers import WINDOW, numbers, store, tiff
 from rsup.models.base.errors import ArgumentError, SceneError
 from rsup.pipeline.demo.servers import serve_assets
 from rsup.pipeline.places.address import ObjectPath
+from rsup.pipeline.places.credentials import introduce
 from rsup.pipeline.places.upload import upload
 from rsup.pipeline.places.web import scene_place
 from rsup.pipeline.scenes.opening import open_scene
@@ -95,3 +100,79 @@ def test_a_broken_line_is_said_with_what_to_do(bucket: Bucket, tmp_path: Path) -
     with pytest.raises(SceneError, match="copy it to this machine and give that") as caught:
         open_scene(scene_place(bucket.address("odd.tif")))
     assert "\n" not in str(caught.value)
+
+
+class Doorkeeper(BaseHTTPRequestHandler):
+    """Serves a folder to who shows the token, or leads to `elsewhere`; remembers what it was told by whom."""
+
+    folder: Path
+    elsewhere = ""
+    told: list[dict[str, str]]
+
+    def do_GET(self) -> None:  # noqa: N802 # the base class asks for it by that name
+        self.told.append({name.lower(): value for name, value in self.headers.items()})
+        path = self.folder / self.path.lstrip("/")
+        if self.elsewhere:
+            self.send_response(302)
+            self.send_header("Location", f"{self.elsewhere}{self.path}")
+            self.end_headers()
+            return
+        allowed = self.headers.get("Authorization") == "Bearer t0ken"
+        content = path.read_bytes() if allowed and path.is_file() else b""
+        first, last = 0, len(content) - 1
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            first, last = int(asked[1]), min(last, int(asked[2] or last))
+        self.send_response((206 if asked else 200) if content else 404 if allowed else 401)
+        self.send_header("Content-Length", str(len(content[first : last + 1])))
+        self.send_header("Last-Modified", "Sat, 01 Jun 2024 00:00:00 GMT")
+        if asked:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[first : last + 1])
+
+    do_HEAD = do_GET  # noqa: N815 # as above
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: tests have their own."""
+
+
+@contextmanager
+def door(folder: Path, elsewhere: str = "") -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """A server's address, and the headers of every request that it got."""
+    told: list[dict[str, str]] = []
+    kind = type("Kept", (Doorkeeper,), {"folder": folder, "elsewhere": elsewhere, "told": told})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", told
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["scene.zarr", "scene.tif"])
+def test_a_server_that_wants_to_know_who_asks_is_told(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with door(folder) as (web, told):
+        with pytest.raises(SceneError, match=r"the server does not let this asker in \(status 401\): say who asks"):
+            open_scene(scene_place(f"{web}/{name}"))
+        told.clear()
+        monkeypatch.setenv("RSUP_HEADERS", "Authorization: Bearer t0ken\nX-Key: k3y\nhttps://a.example X-Other: o")
+        introduce(f"{web}/{name}")
+        scene = open_scene(scene_place(f"{web}/{name}"))
+        np.testing.assert_array_equal(scene.read(scene.bands, WINDOW), numbers())
+        assert told and all(each["authorization"] == "Bearer t0ken" for each in told)
+        assert not [each for each in told if {"x-key", "x-other"} & set(each)]
+        said = capsys.readouterr().err
+        server = web.removeprefix("http://")
+        assert f"RSUP_HEADERS: Authorization is sent to {server}\n" in said and "X-Key is not sent to" in said
+        assert "t0ken" not in said and "k3y" not in said and "X-Other" not in said
+
+
+@pytest.mark.parametrize("name", ["scene.zarr", "scene.tif"])
+def test_whom_a_server_leads_to_is_not_told(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RSUP_HEADERS", "Authorization: Bearer t0ken")
+    with door(folder) as (other, overheard), door(folder, other) as (web, told):
+        with pytest.raises(SceneError):
+            open_scene(scene_place(f"{web}/{name}"))
+        assert told and all("authorization" in each for each in told)
+        assert overheard and not [each for each in overheard if "authorization" in each]

@@ -22,7 +22,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def load_model(name: str, key: int) -> str:
-    return worker_model(name).upscaler("float32").descriptor.sha256
+    return worker_model(name).tiles("float32", None).model.descriptor.sha256
 
 
 def test_a_worker_loads_the_planned_weights_and_no_others(client: Client, quick_student: Path) -> None:

@@ -21,7 +21,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def loaded(name: str, key: int) -> tuple[str, str]:
-    found = worker_model(name).upscaler("float32").descriptor
+    found = worker_model(name).tiles("float32", None).model.descriptor
     return found.sha256, str(found.path)
 
 

@@ -56,7 +56,7 @@ def test_a_prefix_holds_what_a_folder_would(
     assert became(result) == {"done": 2} and result["collection"] == bucket.address("archive/collection.json")
     local = load_job(write_job(output="folder"))
     run(local, ALL)
-    assert bucket.objects("archive/") == files(tmp_path / "folder")
+    assert bucket.archive() == files(tmp_path / "folder")
     assert became(run(job, ALL)) == {"already_done": 2} and counted(job) == {"done": 2}
     assert not (tmp_path / "scratch").exists() or not files(tmp_path / "scratch")
     assert bucket.get("archive-of-others/thesis.txt") == b"years of work"
@@ -134,7 +134,7 @@ def test_one_in_ten_requests_refused(job: Job, made: Made, write_job: WriteJob, 
     assert len(refused) > 10
     local = load_job(write_job(output="folder", dates="2024-01-01/2024-08-31"))
     run(local, ALL)
-    assert bucket.objects("archive/") == files(tmp_path / "folder")
+    assert bucket.archive() == files(tmp_path / "folder")
 
 
 def test_no_credential_is_written_anywhere(
@@ -293,6 +293,6 @@ def test_a_store_that_ignores_conditions_is_refused(
         lambda port: [*rclone, "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"], "rclone"
     ) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-        with pytest.raises(OutputError, match="writes whatever the condition"):
+        with pytest.raises(OutputError, match="does not keep to the condition"):
             run(job, ALL)
     assert made.fetched == []

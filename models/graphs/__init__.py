@@ -1,0 +1,1 @@
+"""A model as a graph that other programs run: ONNX and torch.export files, and what runs ONNX here."""

@@ -1,0 +1,27 @@
+"""What this machine has left: memory in bytes, and how many pieces of work of so many bytes it carries at once."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+import psutil
+from distributed.system import MEMORY_LIMIT
+
+
+def free_memory() -> int:
+    """Bytes that workers may take: of the machine, of the container this runs in, of a limit set on it.
+
+    What workers that are kept for the next mosaic hold already is theirs to take.
+    """
+    held = 0
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended meanwhile
+            used = child.memory_info()
+            held += used.rss - used.shared
+    return int(min(psutil.virtual_memory().available + held, MEMORY_LIMIT))
+
+
+def side_by_side(piece_bytes: int) -> int:
+    """Pieces of work of so many bytes: one a core, as far as half of the free memory carries them; one at least."""
+    return max(1, min(len(os.sched_getaffinity(0)), free_memory() // 2 // piece_bytes))

@@ -1,0 +1,1 @@
+"""A map of mosaics for the browser of this machine: what `rsup view` serves on loopback."""
