@@ -17,9 +17,9 @@ from rsup.models.base import errors
 from rsup.pipeline.batch.job import Job
 from rsup.pipeline.cli.app import app
 from rsup.pipeline.lattice import Window
-from rsup.pipeline.mosaics.cog import write_cog
 from rsup.pipeline.mosaics.overviews import build_overviews
 from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
+from rsup.pipeline.mosaics.tiff.cog import write_cog
 from rsup.pipeline.scenes.scene import Scene
 
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")

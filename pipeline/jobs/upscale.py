@@ -15,12 +15,13 @@ from rsup.models.base.files import writing
 from rsup.models.base.progress import say, show_progress
 from rsup.pipeline.lattice import Chunk, count_chunks
 from rsup.pipeline.ledger import Ledger
-from rsup.pipeline.mosaics import cog, overviews, page
+from rsup.pipeline.mosaics import overviews, page
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
 from rsup.pipeline.mosaics.stac.item import stac_item, write_item
 from rsup.pipeline.mosaics.stac.model_item import model_item
 from rsup.pipeline.mosaics.statistics import Statistics
+from rsup.pipeline.mosaics.tiff import cog
 from rsup.pipeline.public import printable
 from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.scene import Scene

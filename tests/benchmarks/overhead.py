@@ -1,60 +1,160 @@
-"""Wall time of `rsup upscale` over that of the bare network on the same tiles; run by hand.
+"""What `rsup upscale` costs around its network, on the CPU; run by hand, on a machine that does nothing else.
 
-`python tests/benchmarks/overhead.py [SIZE]`: a SIZE px scene (1,024) at x4 with the full-size student, random weights.
-The bare network runs the same tiles in the same precision, as many at once as the command runs, before and after it.
+`python tests/benchmarks/overhead.py nearest [CHECKOUT]`: the command with a network that costs nothing, x4 of 2,048 px
+and x8 of 1,024 px, with the code of another checkout beside it where one is given, in turn.
+`... growth`: the same at x4 of 1,024, 2,048 and 4,096 px: seconds and memory a pixel.
+`... shipped`: the command with the shipped students over the bare network, on as few of its tiles as cover the ground
+and as many at once as the command runs; half of them before it, half after.
 """
 
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import psutil
 import torch
+from numpy.typing import NDArray
 
-from rsup.models.networks.slimdiffsr.config import StudentConfig
-from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.upscaler import load
-from rsup.models.weights_file import save_weights, student_header
 from rsup.pipeline.lattice import Window
-from rsup.pipeline.mosaics.passes import tiling_of
 from rsup.pipeline.scenes.writer import create_scene
 from rsup.pipeline.workers.pool import Pool
 
-SCALE = 4
+HERE = Path(__file__).resolve().parents[2]
+BANDS = ("red", "green", "blue")
+CHUNK = 1024
+"""Side of the scene's chunks, as fetch makes them."""
+ROUNDS = 3
 
 
-def main(size: int) -> None:
-    """Make the weights and the scene, time both, print the ratio."""
-    with tempfile.TemporaryDirectory() as folder:
-        weights, scene = Path(folder) / "student.safetensors", Path(folder) / "scene.zarr"
-        torch.manual_seed(0)
-        config = StudentConfig()
-        header = student_header(config, SCALE, licence="Apache-2.0", source="random numbers")
-        save_weights(weights, Student(config).state_dict(), header)
-        window = Window(-568_628, 65_536, size, size)
-        numbers = np.random.default_rng(0).integers(1200, 3000, (3, size, size)).astype(np.uint16)
-        writer = create_scene(scene, window, "EPSG:32631", ("red", "green", "blue"), size)
-        writer.write((0, 0), numbers, np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint16))
+class Cost(NamedTuple):
+    """Of a command and all of its processes."""
 
-        tiles = len(tiling_of(load(str(weights), SCALE).descriptor).tiles(window))
-        before = bare(weights, tiles // 2)
-        start = time.monotonic()
-        command = ["upscale", scene, "--scale", SCALE, "--model", weights, "--device", "cpu", "-o", folder]
-        subprocess.run([sys.executable, "-m", "rsup.pipeline.cli", *map(str, command)], check=True)
-        wall = time.monotonic() - start
-        after = bare(weights, tiles - tiles // 2)
-    sys.stdout.write(
-        f"{tiles} tiles: command {wall:.1f} s, network {before + after:.1f} s "
-        f"(first half {before:.1f}, second {after:.1f}), ratio {wall / (before + after):.3f}\n"
-    )
+    wall: float
+    """Seconds."""
+    cpu: float
+    """Seconds of processors."""
+    memory: float
+    """The most that was resident at once, MB."""
 
 
-def bare(weights: Path, tiles: int) -> float:
-    """Seconds the network alone needs for so many tiles."""
-    model = load(str(weights), SCALE, "cpu", Pool.plan("cpu", None).cores)
-    batch = torch.rand(model.batch, 3, model.descriptor.tile, model.descriptor.tile) * 2 - 1
+def main() -> None:
+    """Make scenes, time what is asked for, print a table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, (what, *others) = Path(name), sys.argv[1:]
+        {"nearest": nearest, "growth": growth, "shipped": shipped}[what](folder, *map(Path, others))
+
+
+def nearest(folder: Path, other: Path | None = None) -> None:
+    """MB of pixels a second and core, here and there, and how many times as fast."""
+    cores = len(os.sched_getaffinity(0))
+    for scale, size in ((4, 2048), (8, 1024)):
+        scene, trees = make_scene(folder, size), [HERE, *([other] if other else [])]
+        runs: dict[Path, list[Cost]] = {tree: [] for tree in trees}
+        for _ in range(ROUNDS):
+            for tree in trees:
+                runs[tree].append(upscale(tree, folder, scene, scale, "nearest"))
+        raw = (size * scale) ** 2 * len(BANDS) * 2 / 1e6
+        medians = {tree: Cost(*map(statistics.median, zip(*each, strict=True))) for tree, each in runs.items()}
+        for tree, (wall, cpu, memory) in medians.items():
+            sys.stdout.write(
+                f"x{scale} of {size} px, {raw:.0f} MB, {tree.name}: {wall:.1f} s, {cpu:.1f} s of CPU, {memory:.0f} MB; "
+                f"{raw / wall / cores:.1f} MB/s a core, {raw / cpu:.1f} MB a second of CPU\n"
+            )
+        if other:
+            wall, cpu = (medians[other][k] / medians[HERE][k] for k in (0, 1))
+            sys.stdout.write(f"times as fast: {wall:.2f} by the clock, {cpu:.2f} in CPU\n")
+
+
+def growth(folder: Path) -> None:
+    """Seconds, CPU and memory at three sizes, and each over what the next smaller one makes of it."""
+    before = None
+    for size in (1024, 2048, 4096):
+        cost = upscale(HERE, folder, make_scene(folder, size), 4, "nearest")
+        sys.stdout.write(f"{size} px: {cost.wall:.1f} s, {cost.cpu:.1f} s of CPU, {cost.memory:.0f} MB")
+        if before:
+            wall, cpu, memory = (new / old for new, old in zip(cost, before, strict=True))
+            sys.stdout.write(f"; {wall / 4:.2f}, {cpu / 4:.2f} a pixel, memory {memory:.2f}")
+        sys.stdout.write("\n")
+        before = cost
+
+
+def shipped(folder: Path) -> None:
+    """The command's wall time over that of the bare network on the same ground."""
+    for scale, size in ((4, 2048), (8, 1024)):
+        scene = make_scene(folder, size)
+        tiles = (-(-size // load("default", scale).descriptor.tile)) ** 2
+        first = bare(scale, tiles // 2)
+        cost = upscale(HERE, folder, scene, scale, "default")
+        network = first + bare(scale, tiles - tiles // 2)
+        sys.stdout.write(
+            f"x{scale} of {size} px: command {cost.wall:.1f} s ({cost.memory:.0f} MB), network on {tiles} tiles "
+            f"{network:.1f} s: ratio {cost.wall / network:.2f}\n"
+        )
+
+
+def make_scene(folder: Path, size: int) -> Path:
+    """A scene store of ground with the spectrum of land (amplitudes fall with frequency) and the sensor's noise."""
+    path = folder / f"s{size}.zarr"
+    if path.exists():
+        return path
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
+    frequency[0, 0] = 1
+
+    def land() -> NDArray[np.float64]:
+        fields = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) / frequency**1.3, (size, size))
+        return np.asarray(fields / fields.std())
+
+    common = land()
+    noise = rng.standard_normal((len(BANDS), size, size))
+    dn = np.stack([2000 + 450 * common + 200 * land() + 20 * each for each in noise])
+    dn = np.clip(dn, 1, 65535).astype(np.uint16)
+    writer = create_scene(path, Window(-568_628, 65_536, size, size), "EPSG:32631", BANDS, CHUNK)
+    for row in range(0, size, CHUNK):
+        for col in range(0, size, CHUNK):
+            part = dn[:, row : row + CHUNK, col : col + CHUNK]
+            rest = np.zeros(part.shape[1:], np.uint8), np.zeros(part.shape[1:], np.uint16)
+            writer.write((row // CHUNK, col // CHUNK), part, *rest)
+    return path
+
+
+def upscale(tree: Path, folder: Path, scene: Path, scale: int, model: str) -> Cost:
+    """Run the command with the code of `tree`, and look at its processes every 50 ms."""
+    options = ["--scale", scale, "--model", model, "--bands", ",".join(BANDS), "--device", "cpu", "--overwrite"]
+    command = [sys.executable, "-m", "rsup.pipeline.cli", "upscale", scene, *options, "-o", folder / tree.name]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tree / ".src"), str(tree)])}
+    start, used, most = time.monotonic(), dict[int, float](), 0.0
+    with subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
+    ) as run:
+        parent = psutil.Process(run.pid)
+        while run.poll() is None:
+            resident = 0
+            for each in [parent, *parent.children(recursive=True)]:
+                try:
+                    times = each.cpu_times()
+                    used[each.pid] = times.user + times.system
+                    resident += each.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            most = max(most, resident)
+            time.sleep(0.05)
+    if run.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} failed")
+    return Cost(time.monotonic() - start, sum(used.values()), most / 1e6)
+
+
+def bare(scale: int, tiles: int) -> float:
+    """Seconds that the network alone needs for so many tiles."""
+    model = load("default", scale, "cpu", Pool.plan("cpu", None).cores)
+    batch = torch.rand(model.batch, len(model.descriptor.bands), model.descriptor.tile, model.descriptor.tile) * 2 - 1
     model(batch)
     start = time.monotonic()
     for first in range(0, tiles, model.batch):
@@ -63,4 +163,4 @@ def bare(weights: Path, tiles: int) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1024)
+    main()

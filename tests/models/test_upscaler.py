@@ -209,6 +209,14 @@ def test_gpu_agrees_with_the_cpu_and_batches_do_not_matter(save_student):
     torch.testing.assert_close(on_gpu, load("lanczos", 4)(low), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("tile", "total", "expected"),
+    [(1 << 20, 1 << 34, 64), (1 << 28, 1 << 34, 16), (3 << 27, 1 << 34, 8), (1 << 33, 1 << 34, 1), (0, 1 << 34, 64)],
+)
+def test_batches_take_a_quarter_of_a_card_and_are_powers_of_two(tile: int, total: int, expected: int):
+    assert upscalers.batch_of(tile, total) == expected
+
+
 def test_flags_of_cudnn_are_as_before(save_student):
     def flags():
         c = torch.backends.cudnn

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree as Xml
 
-from rsup.pipeline.mosaics.cog import BLOCK, COLOURS
+from rsup.pipeline.mosaics.tiff.cog import BLOCK, COLOURS
 
 TYPES = {"uint16": "UInt16"}
 """GDAL's names of data types."""

@@ -58,7 +58,7 @@ def test_licence_digest_and_tiles_are_the_descriptor_s():
     model = descriptor_of("compact-x8", 8)
     about = statement(model)
     assert (about["licence"], about["sha256"]) == (model.licence, model.sha256)
-    assert about["input"] == {"tile": {"shape": [1, 4, 144, 144], "means": "network values in [-1, 1]"}}
+    assert about["input"] == {"tile": {"shape": [1, 4, 160, 160], "means": "network values in [-1, 1]"}}
     assert about["outputs"].keys() == {"image", "uncertainty"}
     assert about["outputs"]["image"]["shape"] == [1, 4, 1152, 1152]
     assert about["consistency"]["responses"].keys() == {"red", "green", "blue", "nir"}

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 from rasterio.io import MemoryFile
 
-from rsup.pipeline.mosaics.bigtiff import Pyramid, read_tags
+from rsup.pipeline.mosaics.tiff.bigtiff import Pyramid, read_tags
 
 LONG = "a name too long to lie in a directory"
 

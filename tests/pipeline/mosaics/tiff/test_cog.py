@@ -14,10 +14,10 @@ from rio_cogeo.cogeo import cog_validate
 
 from rsup.models.base.errors import OutputError
 from rsup.pipeline.lattice import Window, chunks
-from rsup.pipeline.mosaics import cog
-from rsup.pipeline.mosaics.cog import write_cog
 from rsup.pipeline.mosaics.overviews import build_overviews
 from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
+from rsup.pipeline.mosaics.tiff import cog
+from rsup.pipeline.mosaics.tiff.cog import write_cog
 
 CRS = "EPSG:32721"
 WINDOW, SCALE, CHUNK = Window(-801_234, 50_003, 150, 201), 8, 50

@@ -32,10 +32,10 @@ from rsup.models.base.progress import Progress
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.sensors import sensor_of_items
 from rsup.pipeline.machine import side_by_side
+from rsup.pipeline.mosaics.statistics import Statistics
+from rsup.pipeline.mosaics.store import array_of, bands_of, uncertainties_of
 
 from .bigtiff import Pyramid, Tag, read_tags
-from .statistics import Statistics
-from .store import array_of, bands_of, uncertainties_of
 
 BLOCK = 512
 """Side of a TIFF tile, in pixels."""
