@@ -38,7 +38,7 @@ def _written(where: Where, precision: torch.dtype | None) -> Mapping[str, Pass]:
             return student(tiles)
 
     counts = student_counts(StudentConfig())
-    return {"tile": Pass(run, counts["parameters"], counts["gmac_512"])}
+    return {"tile": Pass(run, counts["parameters"], counts["gmac_512"], where.tiles)}
 
 
 def _run_by_rsup(where: Where) -> Mapping[str, Pass]:
@@ -56,18 +56,19 @@ def _run_by_rsup(where: Where) -> Mapping[str, Pass]:
         licence="",
         architecture=config.architecture,
     )
-    return _upscaled(Upscaler(descriptor, _student(where), where.device), where, student_counts(config))
+    return _upscaled(Upscaler(descriptor, _student(where), where.device), student_counts(config))
 
 
 def _shipped(where: Where, scale: int) -> Mapping[str, Pass]:
     upscaler = load("default", scale, str(where.device))
-    return _upscaled(upscaler, where, show_model(upscaler.descriptor.name))
+    return _upscaled(upscaler, show_model(upscaler.descriptor.name))
 
 
-def _upscaled(upscaler: Upscaler, where: Where, counts: Mapping[str, Any]) -> Mapping[str, Pass]:
+def _upscaled(upscaler: Upscaler, counts: Mapping[str, Any]) -> Mapping[str, Pass]:
     side, bands = SIDE // upscaler.descriptor.scale, len(upscaler.descriptor.bands)
-    tiles = torch.rand(where.tiles, bands, side, side) * 2 - 1
-    return {"tile": Pass(lambda: upscaler(tiles), counts["parameters"], counts["gmac_512"])}
+    # As many as it takes at once, for it fills up what is fewer.
+    tiles = torch.rand(upscaler.batch, bands, side, side) * 2 - 1
+    return {"tile": Pass(lambda: upscaler(tiles), counts["parameters"], counts["gmac_512"], upscaler.batch)}
 
 
 OWN = {
