@@ -26,7 +26,7 @@ class Where:
     precision: torch.dtype | None
     """The 16-bit type of autocast; None for float32."""
     tiles: int
-    """That pass at once."""
+    """That pass at once, where the network does not say how many."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Pass:
     parameters: int
     gmac: float
     """Of one tile, in convolutions and matrix products."""
+    tiles: int
+    """That one run takes."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def pass_of(
         with torch.inference_mode(), autocast:
             return called(network, *inputs)
 
-    return Pass(run, count, cost)
+    return Pass(run, count, cost, where.tiles)
 
 
 def drawn(network: nn.Module, device: torch.device) -> nn.Module:

@@ -120,7 +120,7 @@ def _timed(each: Pass, where: Where) -> float:
     each.run()
     if where.device.type == "cuda":
         torch.cuda.synchronize(where.device)
-    return (clock() - start) / where.tiles
+    return (clock() - start) / each.tiles
 
 
 def _peak(where: Where, used: int) -> int:

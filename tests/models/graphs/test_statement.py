@@ -60,5 +60,5 @@ def test_licence_digest_and_tiles_are_the_descriptor_s():
     assert (about["licence"], about["sha256"]) == (model.licence, model.sha256)
     assert about["input"] == {"tile": {"shape": [1, 4, 160, 160], "means": "network values in [-1, 1]"}}
     assert about["outputs"].keys() == {"image", "uncertainty"}
-    assert about["outputs"]["image"]["shape"] == [1, 4, 1152, 1152]
+    assert about["outputs"]["image"]["shape"] == [1, 4, 1280, 1280]
     assert about["consistency"]["responses"].keys() == {"red", "green", "blue", "nir"}
