@@ -31,11 +31,11 @@ SHARP = 2048
 DETAIL = 512
 """Side of a detail's super-resolved image."""
 DETAILS = 4
-CANDIDATES = 64
+CANDIDATES = 32
 """Most places that are looked at in the choice of details."""
 DARKEST = 40
 """Grey of what is valid and least in a map, which nodata is not."""
-STRIP = 2**24
+STRIP = 2**22
 """Scene pixels of a band that are averaged at once."""
 
 
@@ -180,7 +180,7 @@ def averaged(scene: Scene, bands: Sequence[str], area: Window, factor: int) -> N
         return scene.read(bands, area)
     width = -(-area.width // factor)
     strips = []
-    tall = factor * max(1, min(32, STRIP // (factor * area.width)))
+    tall = factor * max(1, STRIP // (factor * area.width))
     for top in range(area.row, area.stop_row, tall):
         # Beyond the area there may be ground, but the mosaic ends there.
         strip = replace(area, row=top, height=min(tall, area.stop_row - top))

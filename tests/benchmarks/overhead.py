@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parents[2]
 BANDS = ("red", "green", "blue")
 CHUNK = 1024
 """Side of the scene's chunks, as fetch makes them."""
-ROUNDS = 3
+ROUNDS = 1
 
 
 class Cost(NamedTuple):
