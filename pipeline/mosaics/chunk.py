@@ -116,7 +116,7 @@ def blend(gathered: Gathered, bands: Sequence[str], tiles: Tiles) -> Iterator[tu
         top = row + tiling.halo  # where the weights of this row of tiles begin
         for _, tile in asked:
             if tile is not None:
-                _add(strip, top, tile, bands, window, tiling.halo, scale)
+                _add(strip, top, tile, _planes(tile, descriptor), bands, window, descriptor)
         start, stop = max(top, window.row), min(top + tiling.stride, window.stop_row)
         if start < stop:  # else its last rows alone are inside, which it shares with the next
             yield slice(start - window.row, stop - window.row), strip[:, (start - top) * scale : (stop - top) * scale]
@@ -125,20 +125,27 @@ def blend(gathered: Gathered, bands: Sequence[str], tiles: Tiles) -> Iterator[tu
         strip[:, ramp:] = 0
 
 
-def _add(strip: Tensor, top: int, asked: _Asked, bands: Sequence[str], window: Window, halo: int, scale: int) -> None:
-    """Add a finished tile to the strip [plane, y, x] whose first row is row `top` of the lattice."""
+def _planes(asked: _Asked, model: ModelDescriptor) -> Tensor:
+    """What the tile gives, once it is finished. Raises ModelError where that is not all numbers."""
     planes, sound = asked.answer.result()
     if not sound:
         raise ModelError(
-            f"the model gave NaN or infinity near row {asked.tile.row}, column {asked.tile.col} of the lattice; "
-            "its weights or its precision on this device are at fault"
+            f"model {model.name} gave NaN or infinity near row {asked.tile.row}, column {asked.tile.col} of the "
+            "lattice; its weights or its precision on this device are at fault"
         )
+    return planes
+
+
+def _add(
+    strip: Tensor, top: int, asked: _Asked, planes: Tensor, bands: Sequence[str], window: Window, model: ModelDescriptor
+) -> None:
+    """Add the planes of a finished tile to the strip [plane, y, x] whose first row is row `top` of the lattice."""
     targets = [bands.index(band) for _, band in asked.step.outputs]
     if asked.step.uncertainty:
         # By the weights of the pixels: where two tiles overlap their errors are all but the same, so that of the
         # blend is as wide as both on average. The root of summed squares is that of independent errors.
         targets += [len(bands) + target for target in targets]
-    weighty = asked.tile.grow(-halo)
+    weighty, scale = asked.tile.grow(-model.halo), model.scale
     common = weighty.intersect(window)
     assert common is not None  # tiles() gives only tiles that meet the window
     rows, cols = (_scaled(part, scale) for part in common.within(weighty))
