@@ -81,4 +81,4 @@ def test_gdalinfo_of_the_system_reads_names_statistics_and_colours(mosaic: Path)
     assert [band["colorInterpretation"] for band in bands] == ["Red", "Green", "Blue", "Undefined"]
     assert all(band["scale"] == 1e-4 and band["offset"] == -0.1 and band["noDataValue"] == 0 for band in bands)
     assert all({"minimum", "maximum", "mean", "stdDev"} <= band.keys() and band["overviews"] for band in bands)
-    assert said["metadata"]["IMAGE_STRUCTURE"]["LAYOUT"] == "COG" and said["metadata"][""]["MODEL"] == "bicubic"
+    assert said["metadata"]["IMAGE_STRUCTURE"]["COMPRESSION"] == "ZSTD" and said["metadata"][""]["MODEL"] == "bicubic"

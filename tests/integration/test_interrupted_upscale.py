@@ -127,8 +127,8 @@ def test_a_disk_that_fills_up_loses_nothing_and_a_rerun_goes_on(
     for size, words in {
         "64k": "scene_x4.zarr cannot be written .No space left on device.: free some space",
         "200k": "scene_x4.zarr cannot be written .No space left on device.: free some space there; the same command",
-        "700k": "scene_x4.zarr cannot be written .No space left on device.: free some space there; the same command",
-        "1500k": "scene_x4.tif cannot be written .*: free some space there; the same command then goes on",
+        "1200k": "scene_x4.zarr cannot be written .No space left on device.: free some space there; the same command",
+        "1750k": "scene_x4.tif cannot be written .*: free some space there; the same command then goes on",
     }.items():
         small_disk.remount(f"size={size}")
         with pytest.raises(OutputError, match=words) as caught:

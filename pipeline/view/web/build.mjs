@@ -2,14 +2,14 @@
 // `node build.mjs [FOLDER]`; equal sources give equal bytes.
 import {build} from 'esbuild';
 import {readFileSync, readdirSync, writeFileSync} from 'node:fs';
-import {dirname, join, relative} from 'node:path';
+import {basename, dirname, join, relative} from 'node:path';
 import {fileURLToPath} from 'node:url';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const out = process.argv[2] ?? join(here, '..');
 
-// rsup writes DEFLATE and nothing else, which browsers inflate beside the page: geotiff.js needs neither its other
-// decoders (with half a megabyte of WebAssembly) nor workers made of text, which the page's policy would refuse.
+// rsup writes ZSTD, and wrote DEFLATE, which browsers inflate beside the page: geotiff.js needs neither its other decoders
+// (half a megabyte of WebAssembly) nor workers made of text, which the page's policy would refuse.
 const lean = {
   name: 'lean',
   setup(bundler) {
@@ -17,12 +17,12 @@ const lean = {
     const ours = (name) => ({contents: readFileSync(join(here, name), 'utf8')});
     const at = (path) => ({resolveDir: dirname(path)});
     bundler.onLoad({filter: new RegExp(`${geotiff}pool\\.js$`)}, ({path}) => ({...ours('pool.js'), ...at(path)}));
-    const decoder = /compression[\\/](raw|lzw|jpeg|packbits|lerc|zstd|webimage)\.js$/.source;
+    const decoder = /compression[\\/](raw|lzw|jpeg|packbits|lerc|webimage)\.js$/.source;
     bundler.onLoad({filter: new RegExp(geotiff + decoder)}, () => ({
-      contents: 'export const zstd = {init() { throw new Error("only DEFLATE is read here"); }}; export default class {}',
+      contents: 'export default class { constructor() { throw new Error("only ZSTD and DEFLATE are read here"); }}',
     }));
-    const deflate = /compression[\\/]deflate\.js$/.source;
-    bundler.onLoad({filter: new RegExp(geotiff + deflate)}, ({path}) => ({...ours('deflate.js'), ...at(path)}));
+    const own = /compression[\\/](deflate|zstd)\.js$/.source;
+    bundler.onLoad({filter: new RegExp(geotiff + own)}, ({path}) => ({...ours(basename(path)), ...at(path)}));
   },
 };
 
