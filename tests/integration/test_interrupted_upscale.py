@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up_loses_nothing_and_a_rerun_goes_on(
     counts = []
     for size, words in {
         "64k": "scene_x4.zarr cannot be written .No space left on device.: free some space",
-        "200k": "scene_x4.zarr cannot be written .No space left on device.: free some space there; the same command",
+        "500k": "scene_x4.zarr cannot be written .No space left on device.: free some space there; the same command",
         "1200k": "scene_x4.zarr cannot be written .No space left on device.: free some space there; the same command",
         "1750k": "scene_x4.tif cannot be written .*: free some space there; the same command then goes on",
     }.items():
