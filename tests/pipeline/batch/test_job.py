@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsup.models.base.errors import ArgumentError, ModelError, OutputError, RsupError
+from rsup.pipeline import machine
 from rsup.pipeline.batch.job import FetchOptions, UpscaleOptions, load_job
 from rsup.pipeline.batch.plan import plan
 from rsup.pipeline.batch.records import claim
@@ -23,7 +24,6 @@ from rsup.pipeline.batch.run import run
 from rsup.pipeline.batch.status import retry, status
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
 from rsup.pipeline.sources.request import FetchRequest
-from rsup.pipeline.workers import pool
 
 UPSCALE = {"scale": 4, "model": "nearest", "device": "cpu"}
 
@@ -108,7 +108,7 @@ def test_a_job_takes_every_option_of_the_commands_with_its_default() -> None:
     """But for those that the job gives itself, or that belong to one command alone."""
     for options, request, others in (
         (FetchOptions, FetchRequest, {"bbox", "date", "output", "crs", "overwrite", "chunk", "items", "ground"}),
-        (UpscaleOptions, UpscaleRequest, {"scene", "output", "overwrite", "cluster", "said"}),
+        (UpscaleOptions, UpscaleRequest, {"scene", "output", "outputs", "overwrite", "cluster", "said"}),
     ):
         theirs = {each.name: each for each in fields(request) if each.init and each.name not in others}
         assert set(options.model_fields) == set(theirs)
@@ -138,7 +138,7 @@ def test_chunks_that_no_memory_holds_are_refused_before_anything_is_asked(
     write_job: WriteJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_job(cells=8192, upscale=UPSCALE | {"scale": 8, "chunk": 4096})
-    monkeypatch.setattr(pool, "MEMORY_LIMIT", 2**31)
+    monkeypatch.setattr(machine, "MEMORY_LIMIT", 2**31)
     with pytest.raises(ArgumentError, match="GB of memory with chunks of this size"):
         load_job(path)
 
