@@ -26,6 +26,7 @@ SECTIONS = {
     "Clusters": "recipes.md",
     "Training": "training.md",
     "Evaluation": "evaluation.md",
+    "Speed": "speed.md",
     "Commands": "commands.md",
     "What can be relied on": "guarantees.md",
     "Limits": "limits.md",
