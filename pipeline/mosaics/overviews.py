@@ -22,7 +22,7 @@ from rsup.pipeline.cf import sync_chunk
 from rsup.pipeline.machine import side_by_side
 
 from .statistics import Statistics
-from .store import array_of, bands_of, extent_of, uncertainties_of
+from .store import array_of, bands_of, extent_of, read_back, uncertainties_of
 
 
 def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
@@ -48,7 +48,7 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
     finest = layout["layout"][0]["asset"]
     if not jobs:  # it is small
         for name in names:
-            statistics[name].add(_read(array_of(root, f"{finest}/{name}"), (slice(None), slice(None))))
+            statistics[name].add(read_back(array_of(root, f"{finest}/{name}"), (slice(None), slice(None))))
     done, chunk = 0, array_of(root, f"{finest}/{names[0]}").chunks
     with writing(path, OutputError, goes_on=True):
         for leftover in path.rglob("*.partial"):
@@ -88,21 +88,12 @@ def _halved(
         range(2 * cols.start, min(2 * cols.stop, source.shape[1]), width),
     )
     for row, col in starts:
-        fine = _read(source, (slice(row, row + height), slice(col, col + width)))
+        fine = read_back(source, (slice(row, row + height), slice(col, col + width)))
         figures.add(fine)
         half = _mean_of_valid(fine)
         top, left = row // 2 - rows.start, col // 2 - cols.start
         out[top : top + half.shape[0], left : left + half.shape[1]] = half
     return out
-
-
-def _read(source: zarr.Array[Any], window: tuple[slice, slice]) -> NDArray[np.uint16]:
-    try:
-        return np.asarray(source[window])
-    except Exception as error:  # every codec has errors of its own
-        raise OutputError(
-            f"{source.store_path} cannot be read back ({error}): pass --overwrite to start afresh"
-        ) from error
 
 
 def _mean_of_valid(fine: NDArray[np.uint16]) -> NDArray[np.uint16]:

@@ -242,6 +242,16 @@ def extent_of(array: zarr.Array[Any], index: tuple[int, int]) -> tuple[slice, sl
     return rows, cols
 
 
+def read_back(array: zarr.Array[Any], window: tuple[slice, slice]) -> NDArray[np.uint16]:
+    """Pixels [y, x] that a chunk's writer left. Raises OutputError where they cannot be read any more."""
+    try:
+        return np.asarray(array[window])
+    except Exception as error:  # every codec has errors of its own
+        raise OutputError(
+            f"{array.store_path} cannot be read back ({error}): pass --overwrite to start afresh"
+        ) from error
+
+
 def _check_plane(array: zarr.Array[Any], index: tuple[int, int], plane: NDArray[Any]) -> None:
     rows, cols = extent_of(array, index)
     expected = (rows.stop - rows.start, cols.stop - cols.start)

@@ -5,16 +5,14 @@ Prints the peak resident memory of each command's whole process tree and the rat
 
 import dataclasses
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import rasterio
 import rasterio.shutil
+from processes import cost
 from rasterio.windows import Window as RasterWindow
 
 from rsup.pipeline.lattice import Window
@@ -38,29 +36,10 @@ def main() -> None:
 
 def compare(name: str, commands: dict[int, tuple[object, ...]]) -> None:
     """Print the peak of a command at both sizes, and the ratio."""
-    small, large = (peak(*arguments) for arguments in commands.values())
+    cli = (sys.executable, "-m", "rsup.pipeline.cli")
+    small, large = (cost([*cli, *arguments]).memory for arguments in commands.values())
     sys.stdout.write(f"{name:12} {small:7.0f} MB  {large:7.0f} MB  ratio {large / small:.3f}\n")
     sys.stdout.flush()
-
-
-def peak(*arguments: object) -> float:
-    """Run a command; the most its processes ever had resident together, in MB, sampled every 20 ms."""
-    command = [sys.executable, "-m", "rsup.pipeline.cli", *map(str, arguments)]
-    most = 0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        parent = psutil.Process(process.pid)
-        while process.poll() is None:
-            resident = 0
-            for each in [parent, *parent.children(recursive=True)]:
-                try:
-                    resident += each.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            most = max(most, resident)
-            time.sleep(0.02)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return most / 1e6
 
 
 def make_catalog(root: Path, size: int) -> tuple[object, ...]:

@@ -9,17 +9,15 @@ and as many at once as the command runs; half of them before it, half after.
 
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
+from processes import Cost, cost
 
 from rsup.models.upscaler import load
 from rsup.pipeline.lattice import Window
@@ -30,18 +28,7 @@ HERE = Path(__file__).resolve().parents[2]
 BANDS = ("red", "green", "blue")
 CHUNK = 1024
 """Side of the scene's chunks, as fetch makes them."""
-ROUNDS = 1
-
-
-class Cost(NamedTuple):
-    """Of a command and all of its processes."""
-
-    wall: float
-    """Seconds."""
-    cpu: float
-    """Seconds of processors."""
-    memory: float
-    """The most that was resident at once, MB."""
+ROUNDS = 3
 
 
 def main() -> None:
@@ -76,13 +63,13 @@ def growth(folder: Path) -> None:
     """Seconds, CPU and memory at three sizes, and each over what the next smaller one makes of it."""
     before = None
     for size in (1024, 2048, 4096):
-        cost = upscale(HERE, folder, make_scene(folder, size), 4, "nearest")
-        sys.stdout.write(f"{size} px: {cost.wall:.1f} s, {cost.cpu:.1f} s of CPU, {cost.memory:.0f} MB")
+        run = upscale(HERE, folder, make_scene(folder, size), 4, "nearest")
+        sys.stdout.write(f"{size} px: {run.wall:.1f} s, {run.cpu:.1f} s of CPU, {run.memory:.0f} MB")
         if before:
-            wall, cpu, memory = (new / old for new, old in zip(cost, before, strict=True))
+            wall, cpu, memory = (new / old for new, old in zip(run, before, strict=True))
             sys.stdout.write(f"; {wall / 4:.2f}, {cpu / 4:.2f} a pixel, memory {memory:.2f}")
         sys.stdout.write("\n")
-        before = cost
+        before = run
 
 
 def shipped(folder: Path) -> None:
@@ -91,11 +78,11 @@ def shipped(folder: Path) -> None:
         scene = make_scene(folder, size)
         tiles = (-(-size // load("default", scale).descriptor.tile)) ** 2
         first = bare(scale, tiles // 2)
-        cost = upscale(HERE, folder, scene, scale, "default")
+        run = upscale(HERE, folder, scene, scale, "default")
         network = first + bare(scale, tiles - tiles // 2)
         sys.stdout.write(
-            f"x{scale} of {size} px: command {cost.wall:.1f} s ({cost.memory:.0f} MB), network on {tiles} tiles "
-            f"{network:.1f} s: ratio {cost.wall / network:.2f}\n"
+            f"x{scale} of {size} px: command {run.wall:.1f} s ({run.memory:.0f} MB), network on {tiles} tiles "
+            f"{network:.1f} s: ratio {run.wall / network:.2f}\n"
         )
 
 
@@ -126,29 +113,11 @@ def make_scene(folder: Path, size: int) -> Path:
 
 
 def upscale(tree: Path, folder: Path, scene: Path, scale: int, model: str) -> Cost:
-    """Run the command with the code of `tree`, and look at its processes every 50 ms."""
+    """Run the command with the code of `tree`."""
     options = ["--scale", scale, "--model", model, "--bands", ",".join(BANDS), "--device", "cpu", "--overwrite"]
     command = [sys.executable, "-m", "rsup.pipeline.cli", "upscale", scene, *options, "-o", folder / tree.name]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tree / ".src"), str(tree)])}
-    start, used, most = time.monotonic(), dict[int, float](), 0.0
-    with subprocess.Popen(
-        list(map(str, command)), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
-    ) as run:
-        parent = psutil.Process(run.pid)
-        while run.poll() is None:
-            resident = 0
-            for each in [parent, *parent.children(recursive=True)]:
-                try:
-                    times = each.cpu_times()
-                    used[each.pid] = times.user + times.system
-                    resident += each.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            most = max(most, resident)
-            time.sleep(0.05)
-    if run.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))} failed")
-    return Cost(time.monotonic() - start, sum(used.values()), most / 1e6)
+    return cost(command, environment)
 
 
 def bare(scale: int, tiles: int) -> float:

@@ -33,7 +33,7 @@ from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.sensors import sensor_of_items
 from rsup.pipeline.machine import side_by_side
 from rsup.pipeline.mosaics.statistics import Statistics
-from rsup.pipeline.mosaics.store import array_of, bands_of, uncertainties_of
+from rsup.pipeline.mosaics.store import array_of, bands_of, read_back, uncertainties_of
 
 from .bigtiff import Pyramid, Tag, read_tags
 
@@ -116,12 +116,7 @@ def _pack(square: _Square, bands: list[zarr.Array[Any]]) -> Packed:
     height, width = bands[0].shape
     top, left = square.row * BLOCK, square.col * BLOCK
     bottom, right = min(top + square.side * BLOCK, height), min(left + square.side * BLOCK, width)
-    try:
-        planes = np.stack([np.asarray(band[top:bottom, left:right]) for band in bands])
-    except Exception as error:  # every codec has errors of its own
-        raise OutputError(
-            f"{bands[0].store_path} cannot be read back ({error}): pass --overwrite to start afresh"
-        ) from error
+    planes = np.stack([read_back(band, (slice(top, bottom), slice(left, right))) for band in bands])
     return {
         (square.row + row // BLOCK, square.col + col // BLOCK): _tile(planes[:, row : row + BLOCK, col : col + BLOCK])
         for row, col in product(range(0, planes.shape[1], BLOCK), range(0, planes.shape[2], BLOCK))
