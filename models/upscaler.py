@@ -122,7 +122,8 @@ class Upscaler:
                     traced = self.traced(uncertainty)
                     self._started[uncertainty] = engine(self._engine, traced, self.descriptor, self.batch)
         if self._pool is not None:
-            return torch.cat(list(self._pool.map(partial(self._predict, uncertainty), torch.split(tiles, 1))))
+            made = list(self._pool.map(partial(self._predict, uncertainty), torch.split(tiles, 1)))
+            return made[0] if len(made) == 1 else torch.cat(made)
         try:
             parts = torch.split(tiles, self.batch)
             return torch.cat([self._predict(uncertainty, self._full(part))[: len(part)] for part in parts])

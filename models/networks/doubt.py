@@ -5,6 +5,8 @@ It stays away from output size, where convolutions take most of a student's time
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -18,6 +20,8 @@ WIDTH = 32
 DILATIONS = (1, 2, 4)
 """Of its 3 x 3 convolutions: together they see 15 x 15 pixels. Whether ground is of small things, as in towns, or of
 large ones decides how much of it a student can know, and takes surroundings to see."""
+LOG2_E = math.log2(math.e)
+"""Turns natural logarithms into powers of two."""
 
 
 class Doubt(nn.Module):
@@ -42,10 +46,11 @@ class Doubt(nn.Module):
         nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        contrast = _contrast(image).log()
+        contrast = _contrast(image.contiguous()).log()  # plane by plane, and so what is made of it
         told = self.last(self.surroundings(torch.cat([features, contrast.to(features.dtype)], 1)))
         shares: Tensor = F.pixel_shuffle(told.float(), self.scale)
-        return (F.interpolate(contrast, scale_factor=self.scale, mode="nearest") + shares).exp()
+        powers = F.interpolate(contrast, scale_factor=self.scale, mode="nearest") + shares
+        return (powers * LOG2_E).exp2()  # on a CPU in a quarter of the time that exp takes
 
 
 def _contrast(image: Tensor) -> Tensor:

@@ -228,7 +228,7 @@ def _finish(plan: UpscalePlan) -> dict[str, float]:
         if kind in names:
             with show_progress("uncertainty COG" if uncertain else "COG", "chunks") as progress:
                 cog.write_cog(store, plan.work / names[kind], statistics, progress, uncertainty=uncertain)
-    figures = measure(scene, store, plan.responses, request.scale) | median_uncertainty(store)
+    figures = measure(scene, store, plan.responses, request.scale) | median_uncertainty(store, request.scale)
     figures |= count_pixels(scene, request.bands)
     if figures["lost_pixels"]:
         say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")

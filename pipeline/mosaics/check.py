@@ -72,8 +72,8 @@ def _picked(array: zarr.Array[Any]) -> list[tuple[int, int]]:
     return [divmod(int(pick), along) for pick in picks]
 
 
-def median_uncertainty(store: Path) -> dict[str, float]:
-    """`uncertainty_median`: median of how far any band may be off, DN, over the same chunks.
+def median_uncertainty(store: Path, scale: int) -> dict[str, float]:
+    """`uncertainty_median`: median of how far any band may be off, DN, over the same corners.
 
     Nothing where the mosaic says none, or those chunks have no valid pixel.
     """
@@ -81,8 +81,12 @@ def median_uncertainty(store: Path) -> dict[str, float]:
     counts = np.zeros(DN_MAX + 1, np.int64)
     for name in uncertainties_of(store):
         array = array_of(root, name)
-        for place in _picked(array):
-            counts += np.bincount(np.asarray(array.get_block_selection(place)).ravel(), minlength=len(counts))
+        for row, col in _picked(array):
+            rows, cols = (
+                slice(number * side, number * side + min(side, SIDE * scale))
+                for number, side in zip((row, col), array.chunks, strict=True)
+            )
+            counts += np.bincount(np.asarray(array[rows, cols]).ravel(), minlength=len(counts))
     counts[NODATA] = 0
     if not counts.any():
         return {}

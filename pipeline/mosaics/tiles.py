@@ -174,15 +174,18 @@ class Tiles:
         channels, bands = zip(*step.outputs, strict=True)
         said = [*channels, *(len(step.inputs) + channel for channel in channels)] if step.uncertainty else [*channels]
         numbers = self._there(np.stack([job.numbers for job in batch]).astype(np.float32))
-        predicted = model(to_network(numbers), uncertainty=step.uncertainty)[:, said]
+        predicted = model(to_network(numbers), uncertainty=step.uncertainty)
+        if said != list(range(predicted.shape[1])):
+            predicted = predicted[:, said]
         # Where tiles pass together all are told what is valid, so that none depends on the others.
         whole = self._most == 1 and batch[0].valid.all()
         valid = None if whole else self._there(np.stack([job.valid for job in batch]))
+        sound = predicted.flatten(1).sum(1).isfinite()  # what is infinite or no number makes its sum so
         image = from_network(predicted[:, : len(bands)])
         planes = self.consistency.tiles(image, numbers[:, channels], scale, bands, valid)
         if step.uncertainty:
-            planes = torch.cat([planes, predicted[:, len(bands) :]], 1)
-        sound = predicted.flatten(1).sum(1).isfinite()  # what is infinite or no number makes its sum so
+            predicted[:, : len(bands)] = planes
+            planes = predicted
         halo, ramp = tiling.halo * scale, tiling.overlap * scale
         planes = planes[..., halo : planes.shape[-2] - halo, halo : planes.shape[-1] - halo]
         weights = self._weights[halo : len(self._weights) - halo]

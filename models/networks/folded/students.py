@@ -109,8 +109,8 @@ class FoldedCompactStudent(nn.Module):
         return features
 
     def _image(self, image: Tensor, features: Tensor) -> Tensor:
-        out: Tensor = self.last(features)
-        return out.add_(self.enlarge(image))
+        out: Tensor = self.enlarge(image)  # plane by plane, which is how what follows goes through it
+        return out.add_(self.last(features))
 
 
 def _chain(layers: Iterable[nn.Module], precision: torch.dtype) -> nn.Sequential:

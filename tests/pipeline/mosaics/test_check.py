@@ -88,14 +88,14 @@ def test_the_median_uncertainty_is_that_of_all_valid_pixels(tmp_path: Path) -> N
     planes = rng.gamma(2, 30, (4, 160, 120)).astype(np.uint16)
     planes[2, 30:] = 0
     create_mosaic(tmp_path / "m.zarr", window, "EPSG:32631", 4, names[:2], 24, {}, True)
-    assert median_uncertainty(tmp_path / "m.zarr") == {}
+    assert median_uncertainty(tmp_path / "m.zarr", 4) == {}
     for index, part in chunks(window, 24):
         rows, cols = (slice(s.start * 4, s.stop * 4) for s in part.within(window))
         write_chunk(tmp_path / "m.zarr", names, index, planes[:, rows, cols])
     median = np.quantile(planes[2:][planes[2:] > 0], 0.5, method="inverted_cdf")
-    assert median_uncertainty(tmp_path / "m.zarr") == {"uncertainty_median": median}
+    assert median_uncertainty(tmp_path / "m.zarr", 4) == {"uncertainty_median": median}
     create_mosaic(tmp_path / "without.zarr", window, "EPSG:32631", 4, names[:2], 24, {})
-    assert median_uncertainty(tmp_path / "without.zarr") == {}
+    assert median_uncertainty(tmp_path / "without.zarr", 4) == {}
 
 
 def test_nothing_but_nodata_has_no_figures(tmp_path: Path) -> None:
