@@ -37,7 +37,8 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A worker that dies ends the run and is named: without, pytest-xdist would wait for its tests for ever.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test: install
 	$(PYTEST) -m "not slow"

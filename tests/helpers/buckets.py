@@ -43,11 +43,15 @@ class Bucket:
     def address(self, key: str = "") -> str:
         return f"s3://{self.name}/{key}"
 
-    def objects(self, prefix: str = "") -> dict[str, bytes]:
-        """What lies below a prefix, by the rest of its key."""
+    def keys(self, prefix: str = "") -> dict[str, str]:
+        """Those below a prefix, by the rest of each; somebody may be writing there."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
-        return {key.removeprefix(prefix).lstrip("/"): self.get(key) for key in keys}
+        return {key.removeprefix(prefix).lstrip("/"): key for key in keys}
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        """What lies below a prefix, by the rest of its key, while nobody writes there."""
+        return {rest: self.get(key) for rest, key in self.keys(prefix).items()}
 
     def archive(self) -> dict[str, bytes]:
         """What lies below `archive/`, but for that address, which of all files each MosaicJSON alone has to say."""

@@ -290,9 +290,9 @@ def test_a_runner_on_a_bucket_that_is_killed_at_random_moments(
                 kills += runner.poll() is None
                 runner.kill()
                 runner.end()
-            for key in (key for key in bucket.objects("archive/") if key.endswith("unit.json")):
+            for key in (key for key in bucket.keys("archive/") if key.endswith("unit.json")):
                 unit = key.removesuffix("unit.json")
-                mosaics = [each for each in bucket.objects(f"archive/{unit}") if each.endswith("_x4.zarr/zarr.json")]
+                mosaics = [each for each in bucket.keys(f"archive/{unit}") if each.endswith("_x4.zarr/zarr.json")]
                 assert len(mosaics) == 1, "a record of what is not there"
         assert kills > 3
         said = told(forks.begin(["batch", "run", job, "--json"]).end())

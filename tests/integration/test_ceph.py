@@ -106,7 +106,7 @@ def test_two_runners_one_of_which_is_killed(
             job = write_job(archive, catalog, tmp_path / name, store.address("archive"))
             runners.append(forks.begin(["batch", "run", job, "--json"]))
         until = time.monotonic() + 120
-        while not any(key.endswith("unit.json") for key in store.objects("archive/")):
+        while not any(key.endswith("unit.json") for key in store.keys("archive/")):
             assert time.monotonic() < until
             time.sleep(0.2)
         runners[0].kill()

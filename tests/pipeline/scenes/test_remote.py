@@ -60,14 +60,14 @@ def test_the_same_numbers_as_on_the_disk(name: str, folder: Path, web: str, on_s
 def test_a_change_is_another_fingerprint(on_s3: Bucket) -> None:
     scene = open_scene(scene_place(on_s3.address("in/scene.zarr")))
     before = scene.fingerprint()
-    key = next(key for key in on_s3.objects() if key.startswith("in/scene.zarr/red/c/"))
+    key = next(key for key in on_s3.keys() if key.startswith("in/scene.zarr/red/c/"))
     on_s3.put(key, on_s3.get(key) + b"\0")
     assert scene.fingerprint() != before
 
 
 def test_a_chunk_that_is_lost_is_said(on_s3: Bucket) -> None:
     scene = open_scene(scene_place(on_s3.address("in/scene.zarr")))
-    key = next(key for key in on_s3.objects() if key.startswith("in/scene.zarr/red/c/"))
+    key = next(key for key in on_s3.keys() if key.startswith("in/scene.zarr/red/c/"))
     on_s3.client.delete_object(Bucket=on_s3.name, Key=key)
     with pytest.raises(SceneError, match=f"{key} is lost; fetch the scene anew"):
         scene.read(scene.bands, WINDOW)

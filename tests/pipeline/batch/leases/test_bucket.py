@@ -60,7 +60,7 @@ def test_a_prefix_holds_what_a_folder_would(
     assert became(run(job, ALL)) == {"already_done": 2} and counted(job) == {"done": 2}
     assert not (tmp_path / "scratch").exists() or not files(tmp_path / "scratch")
     assert bucket.get("archive-of-others/thesis.txt") == b"years of work"
-    page = bucket.client.head_object(Bucket=bucket.name, Key=next(k for k in bucket.objects() if k.endswith(".html")))
+    page = bucket.client.head_object(Bucket=bucket.name, Key=next(k for k in bucket.keys() if k.endswith(".html")))
     assert page["ContentType"].startswith("text/html")
 
 
@@ -269,7 +269,7 @@ def test_a_runner_that_has_lost_its_lease_publishes_nothing(
 
     def slow(request: Any, workers: Any) -> None:
         upscale(request, workers)
-        for key in list(bucket.objects("archive/.leases")):
+        for key in bucket.keys("archive/.leases"):
             bucket.put(f"archive/.leases/{key}", b"another's")
 
     monkeypatch.setattr("rsup.pipeline.batch.run.upscale", slow)
