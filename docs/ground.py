@@ -47,9 +47,9 @@ def main(imagery: Path, out: Path) -> None:
     """Write both pictures."""
     sharp = Images(imagery / "hr/naip_ca_0.6m", "validation", DataConfig(bands=BANDS, gsd=10 / SCALE), crop=120)
     sites = {Path(name).stem: index for index, name in enumerate(sharp.names())}
-    save([(simulated(sharp.image(sites[site])), photograph) for site in SITES], 6, 240, out / "naip.jpg")
+    save([(simulated(sharp.image(sites[site])), photograph) for site in SITES], 8, 240, out / "naip.jpg")
     panels = scene(imagery / "sentinel2")
-    save([(panels, Stretch.of(panels["x8, 1.25 m"][:3]))], 2, 512, out / "sentinel2.jpg")
+    save([(panels, Stretch.of(panels["x8, 1.25 m"][:3]))], 3, 512, out / "sentinel2.jpg")
 
 
 def simulated(image: NDArray[np.float32]) -> Panels:
@@ -72,14 +72,17 @@ def scene(folder: Path) -> Panels:
 
 def enlarged(low: NDArray[np.uint16]) -> Panels:
     """A scene, and all that is made of it."""
-    bicubic, four, eight = load("bicubic", SCALE), load("default", 4), load("default", SCALE)
+    bicubic = load("bicubic", SCALE)
+    students = {
+        f"{name}x{scale}, {10 / scale:g} m": load(family, scale)
+        for scale in (4, SCALE)
+        for name, family in (("", "faithful"), ("sharp ", "sharp"))
+    }
     return {
         "10 m": low,
         "bicubic, 1.25 m": bare(low, BANDS, bicubic),
         "classical, 1.25 m": product(low, BANDS, bicubic),
-        "x4, 2.5 m": product(low, BANDS, four),
-        "x8, 1.25 m": product(low, BANDS, eight),
-    }
+    } | {name: product(low, BANDS, student) for name, student in students.items()}
 
 
 def inner(panel: NDArray[Any]) -> NDArray[Any]:

@@ -40,6 +40,8 @@ WHOLE = {
     "CHANGELOG.md": "changelog.md",
     "models/weights/compact-x4.md": "cards/compact-x4.md",
     "models/weights/compact-x8.md": "cards/compact-x8.md",
+    "models/weights/sharp-x4.md": "cards/sharp-x4.md",
+    "models/weights/sharp-x8.md": "cards/sharp-x8.md",
 }
 NOTEBOOK = "docs/field.ipynb"
 PLACES = WHOLE | {"LICENSE": None, NOTEBOOK: "notebook.md"}

@@ -24,7 +24,7 @@ DIGESTS = "SHA256SUMS"
 """File, beside the shipped students, of their digests, as sha256sum writes it."""
 
 INDEX = "index.toml"
-"""File, beside them, that lists them: a second family is a file and a line."""
+"""File, beside them, that lists them and says of each family what it is for."""
 
 INTERPOLATORS = {"nearest": 0, "bicubic": 2, "lanczos": 3}
 """Halo, in low-resolution pixels, of each model that needs no weights: the support of its kernel."""
@@ -32,8 +32,8 @@ INTERPOLATORS = {"nearest": 0, "bicubic": 2, "lanczos": 3}
 RECIPE = ".toml"
 """How the name of a training recipe ends."""
 
-DEFAULT = "default"
-"""The shipped student of the scale asked for."""
+DEFAULT, FAITHFUL = "default", "faithful"
+"""The shipped student of the scale asked for is that of this family."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ModelDescriptor:
 
 
 def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
-    """Describe `default`, a name of `list_models`, or a weights file, at `scale` (4 or 8).
+    """Describe `default`, a family or a name of `list_models`, or a weights file, at `scale` (4 or 8).
 
     Raises ModelError for an unknown name, a file that is no weights file, weights made for another scale, and a shipped
     student whose file is not the one that was shipped.
@@ -119,7 +119,9 @@ def descriptor_of(name_or_path: str, scale: int) -> ModelDescriptor:
 
 
 def list_models() -> list[dict[str, Any]]:
-    """Every model at hand: name, scales, kind, parameters, sha256, licence, path, and the scales it is default for."""
+    """Every model at hand: name, scales, kind, parameters, sha256, licence, path, the scales it is default for; and of
+    those that come with rsup their family and what it is for.
+    """
     rows = [
         {
             "name": name,
@@ -132,20 +134,23 @@ def list_models() -> list[dict[str, Any]]:
         }
         for name in INTERPOLATORS
     ]
-    for name, path in _shipped().items():
+    uses = _uses()
+    for student, path in _shipped():
         header, shapes = read_header(path)
         rows.append(
             {
-                "name": name,
+                "name": student["name"],
                 "scales": [header.scale],
                 "kind": "student",
                 "parameters": sum(math.prod(shape) for shape in shapes.values()),
                 "sha256": file_digest(path),
                 "licence": header.licence,
                 "path": str(path),
+                "family": student["family"],
+                "use": uses[student["family"]],
             }
         )
-    defaults = {scale: _default(scale).stem for scale in SCALES}
+    defaults = {scale: _of_family(FAITHFUL, scale).stem for scale in SCALES}
     for row in rows:
         row["default_for"] = [scale for scale, name in defaults.items() if name == row["name"]]
     return rows
@@ -153,26 +158,27 @@ def list_models() -> list[dict[str, Any]]:
 
 def resolve(name_or_path: str, scale: int) -> str | Path:
     """The name of an interpolator, or the path of a weights file or a recipe."""
-    if name_or_path == DEFAULT:
-        return _default(scale)
+    families = _uses()
+    if name_or_path in (DEFAULT, *families):
+        return _of_family(FAITHFUL if name_or_path == DEFAULT else name_or_path, scale)
     if name_or_path in INTERPOLATORS:
         return name_or_path
-    shipped = _shipped()
+    shipped = {student["name"]: path for student, path in _shipped()}
     if name_or_path in shipped:
         return shipped[name_or_path]
     with suppress(OSError, RuntimeError):  # too long, in a folder that may not be entered, `~` of nobody
         path = Path(name_or_path).expanduser()
         if path.is_file():
             return path
-    names = ", ".join([DEFAULT, *INTERPOLATORS, *shipped])
+    names = ", ".join([DEFAULT, *families, *INTERPOLATORS, *shipped])
     raise ModelError(f"there is no model or file named {name_or_path}: give one of {names}, or a weights file")
 
 
-def _default(scale: int) -> Path:
-    for student in _index():
-        if student["scale"] == scale and student["default"] and (path := _file_of(student)).is_file():
+def _of_family(family: str, scale: int) -> Path:
+    for student, path in _shipped():
+        if student["scale"] == scale and student["family"] == family:
             return path
-    raise ModelError(f"{SHIPPED} has no student for x{scale}, which comes with rsup: install it again")
+    raise ModelError(f"{SHIPPED} has no {family} student for x{scale}, which comes with rsup: install it again")
 
 
 def file_digest(path: Path) -> str:
@@ -197,21 +203,22 @@ def _sums() -> dict[str, str]:
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
 
 
-def _shipped() -> dict[str, Path]:
-    return {student["name"]: path for student in _index() if (path := _file_of(student)).is_file()}
+def _shipped() -> list[tuple[dict[str, Any], Path]]:
+    """Name, scale and family of each student that comes with rsup and is there, and its file."""
+    of = ((student, SHIPPED / f"{student['name']}.safetensors") for student in _index()["student"])
+    return [(student, path) for student, path in of if path.is_file()]
 
 
-def _index() -> list[dict[str, Any]]:
-    """Name, scale, family and default of each shipped student."""
+def _uses() -> dict[str, str]:
+    """What each family is for, by its name."""
+    return {name: family["use"] for name, family in _index()["family"].items()}
+
+
+def _index() -> dict[str, Any]:
     try:
-        students: list[dict[str, Any]] = tomllib.loads((SHIPPED / INDEX).read_text())["student"]
+        return tomllib.loads((SHIPPED / INDEX).read_text())
     except OSError as error:
         raise ModelError(f"{SHIPPED / INDEX} cannot be read ({error.strerror}): install rsup again") from error
-    return students
-
-
-def _file_of(student: dict[str, Any]) -> Path:
-    return SHIPPED / f"{student['name']}.safetensors"
 
 
 def definition_digest(name: str) -> str:

@@ -27,10 +27,17 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
+    uses = {}
     for row in rows:
         scales = "x" + "/x".join(str(scale) for scale in row["scales"])
-        default = "  default" if row["default_for"] else ""
-        typer.echo(f"{row['name']:24} {scales:8} {row['kind']:14} {row['licence']}{default}")
+        family = row.get("family", "")
+        if family:
+            uses[family] = row["use"]
+        default = ", default" if row["default_for"] else ""
+        typer.echo(f"{row['name']:24} {scales:8} {row['kind']:14} {row['licence']:11} {family}{default}".rstrip())
+    typer.echo()
+    for family, use in uses.items():
+        typer.echo(f"--model {family:10} {use}")
 
 
 def show_model(

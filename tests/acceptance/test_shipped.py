@@ -23,13 +23,20 @@ from rsup.models.weights_file import read_header
 COMPACT_RECIPES = RECIPES / "compact"
 CARD = ("Use", "Data", "Training", "Figures", "Known failures", "Licence")
 """Sections of a model card."""
-LAST = {4: "student-x4-uncertainty", 8: "student-x8-uncertainty"}
+LAST = {
+    "compact-x4": "student-x4-uncertainty",
+    "compact-x8": "student-x8-uncertainty",
+    "sharp-x4": "student-x4-sharp-finish",
+    "sharp-x8": "student-x8-sharp",
+}
 """The recipe of each file's last part."""
+FAMILIES = pytest.mark.parametrize("family", ["faithful", "sharp"])
 
 
+@FAMILIES
 @pytest.mark.parametrize("scale", [4, 8])
-def test_the_default_keeps_its_budget(scale: int) -> None:
-    shown = show_model(descriptor_of("default", scale).name)
+def test_each_keeps_its_budget(family: str, scale: int) -> None:
+    shown = show_model(descriptor_of(family, scale).name)
     path = Path(str(shown["path"]))
     assert shown["scales"] == [scale] and shown["licence"] == "Apache-2.0"
     assert shown["parameters"] <= 4e6 and shown["gmac_512"] <= 60 and path.stat().st_size <= 10e6
@@ -42,11 +49,12 @@ def test_card_and_recipe_belong_to_the_file(path: Path) -> None:
     card = path.with_suffix(".md").read_text()
     assert re.findall(r"^## (.*)$", card, re.M) == list(CARD)
     assert descriptor_of(str(path), header.scale).sha256 in card
-    recipe = load_recipe(COMPACT_RECIPES / f"{LAST[header.scale]}.toml")
+    last = LAST[path.stem]
+    recipe = load_recipe(COMPACT_RECIPES / f"{last}.toml")
     # Read as a recipe: settings that are younger than the file had their defaults.
     theirs = type(recipe).model_validate({**(header.recipe or {}), "initialise": recipe.initialise})
     assert theirs == recipe.model_copy(update={"teacher": None})
-    assert f"{recipe.steps:,} steps" in card and f"recipes/compact/{LAST[header.scale]}.toml" in card
+    assert f"{recipe.steps:,} steps" in card and f"recipes/compact/{last}.toml" in card
 
 
 @pytest.mark.slow
@@ -60,12 +68,13 @@ def test_it_restores_what_the_sensor_lost(scale: int, gain: float) -> None:
     assert result["spectrum_rmse"] < 0.5 * bicubic["spectrum_rmse"]
 
 
+@FAMILIES
 @pytest.mark.parametrize("scale", [4, 8])
-def test_it_invents_nothing_on_flat_ground(scale: int) -> None:
+def test_it_invents_nothing_on_flat_ground(family: str, scale: int) -> None:
     """Water, soil and cloud without structure stay so, within a third of the sensor's own noise (some 50 DN)."""
     for reflectance in (0.02, 0.1, 0.35, 0.9):
         dn = torch.full((1, 4, 32, 32), reflectance * 1e4 + 1000)
-        restored = from_network(load("default", scale)(to_network(dn)))
+        restored = from_network(load(family, scale)(to_network(dn)))
         inside = restored[..., 4 * scale : -4 * scale, 4 * scale : -4 * scale]
         assert inside.std() < 16 and abs(float(inside.mean()) - dn[0, 0, 0, 0]) < 10, reflectance
 

@@ -242,8 +242,9 @@ def shipped(tmp_path, monkeypatch, save_student) -> Path:
     names = [save_student(scale, folder).name for scale in (4, 8)]
     sums = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, text=True, check=True)
     (folder / "SHA256SUMS").write_text(sums.stdout)
-    lines = (f'{{name = "tiny-x{scale}", scale = {scale}, family = "tiny", default = true}}' for scale in (4, 8))
-    (folder / "index.toml").write_text(f"student = [{', '.join(lines)}]")
+    lines = (f'{{name = "tiny-x{scale}", scale = {scale}, family = "faithful"}}' for scale in (4, 8))
+    families = "[family]\nfaithful.use = 'to measure on'\nsharp.use = 'to look at'\n"
+    (folder / "index.toml").write_text(f"student = [{', '.join(lines)}]\n{families}")
     monkeypatch.setattr(registry, "SHIPPED", folder)
     return folder
 
@@ -254,6 +255,10 @@ def test_default_is_the_shipped_student_of_the_scale(shipped):
     rows = {row["name"]: row for row in list_models()}
     assert list(rows) == ["nearest", "bicubic", "lanczos", "tiny-x4", "tiny-x8"]
     assert [rows[name]["default_for"] for name in ("bicubic", "tiny-x4", "tiny-x8")] == [[], [4], [8]]
+    assert [rows[name].get("use") for name in ("nearest", "tiny-x4")] == [None, "to measure on"]
+    assert descriptor_of("faithful", 8) == descriptor_of("default", 8)
+    with pytest.raises(ModelError, match="has no sharp student for x8"):
+        load("sharp", 8)
     shown = show_model("tiny-x8")
     assert shown["parameters"] == rows["tiny-x8"]["parameters"]
     assert shown["sha256"] == rows["tiny-x8"]["sha256"]
@@ -274,7 +279,7 @@ def test_a_shipped_student_that_changed_is_not_loaded(shipped, save_student):
     with pytest.raises(ModelError, match="not the file that comes with rsup: install rsup again"):
         load("default", 8)
     path.unlink()
-    with pytest.raises(ModelError, match="has no student for x4"):
+    with pytest.raises(ModelError, match="has no faithful student for x4"):
         load("default", 4)
     (shipped / "index.toml").unlink()
     with pytest.raises(ModelError, match=r"index.toml cannot be read \(No such file.*install rsup again"):
@@ -290,7 +295,7 @@ def test_digests_tell_models_apart(save_student):
     ("model", "scale", "device", "says"),
     [
         ("bicubic", 3, "cpu", "scale must be 4 or 8"),
-        ("esrgan", 4, "cpu", "no model or file named esrgan: give one of default, nearest, bicubic, lanczos"),
+        ("esrgan", 4, "cpu", "no model or file named esrgan: give one of default, faithful, sharp, nearest, bicubic, lanczos"),
         ("bicubic", 4, "tpu9", "device must be cpu, cuda, cuda:N, onnx or openvino, not tpu9"),
         ("bicubic", 4, "meta", "device must be cpu, cuda, cuda:N, onnx or openvino, not meta"),
         ("bicubic", 4, "cuda:99", "cuda:99"),

@@ -44,7 +44,8 @@ def test_models_for_machines(rsup: Rsup, tiny_student: Callable[[int], Path]) ->
     names = {row["name"] for row in json.loads(rsup("models", "list", "--json").stdout)}
     assert {"nearest", "bicubic", "lanczos"} <= names
     lines = rsup("models", "list").stdout.splitlines()
-    assert {line.split()[0] for line in lines if line.endswith("default")} == {"compact-x4", "compact-x8"}
+    assert {line.split()[0] for line in lines if line.endswith("faithful, default")} == {"compact-x4", "compact-x8"}
+    assert {line.split()[1] for line in lines if line.startswith("--model")} == {"faithful", "sharp"}
     shown = json.loads(rsup("models", "show", tiny_student(8), "--json").stdout)
     assert shown["parameters_as_published"] > shown["parameters"] > 1000 and shown["gmac_512"] > 0
 
