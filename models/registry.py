@@ -70,6 +70,11 @@ class ModelDescriptor:
         return bool(self.header and self.header["config"].get("uncertainty"))
 
     @property
+    def trained(self) -> bool:
+        """Whether it is a network; the others interpolate, in float32 wherever they run."""
+        return self.kind == "student"
+
+    @property
     def enlarged(self) -> bool:
         """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
         return self.architecture is not None and ARCHITECTURES[self.architecture].given == "enlarged"
@@ -190,6 +195,17 @@ def shipped_file(digest: str) -> Path | None:
     return next(filter(Path.is_file, found), None)
 
 
+def core_seconds(model: ModelDescriptor) -> float | None:
+    """Seconds that a core takes for the network of a tile of 512 x 512 pixels of output, as they are recorded.
+
+    Of no network they are 0; None of a network that does not come with rsup.
+    """
+    if not model.trained:
+        return 0.0
+    known = {_sums().get(_file_of(student).name): student for student in _index()}
+    return known[model.sha256]["seconds"] if model.sha256 in known else None
+
+
 def _sums() -> dict[str, str]:
     """SHA-256 of the files that come with rsup, by name, as they were when they were shipped."""
     sums = SHIPPED / DIGESTS
@@ -202,7 +218,7 @@ def _shipped() -> dict[str, Path]:
 
 
 def _index() -> list[dict[str, Any]]:
-    """Name, scale, family and default of each shipped student."""
+    """Name, scale, family, default and seconds of each shipped student."""
     try:
         students: list[dict[str, Any]] = tomllib.loads((SHIPPED / INDEX).read_text())["student"]
     except OSError as error:

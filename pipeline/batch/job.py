@@ -146,12 +146,23 @@ class Job(Config):
 
     @cached_property
     def upscale_plan(self) -> UpscalePlan:
-        """Of a cell whose scene is still to be made: what is so for every cell. Raises ArgumentError and ModelError."""
+        """Of a cell whose scene is still to be made: what is so for every cell, on whatever machine.
+
+        Raises ArgumentError and ModelError.
+        """
+        return self._plan(here=False)
+
+    @cached_property
+    def plan_here(self) -> UpscalePlan:
+        """The same with workers of this machine, or what a cluster is shown. Raises as that, also for want of them."""
+        return self._plan(here=True)
+
+    def _plan(self, *, here: bool) -> UpscalePlan:
         cell, scene = self.places[0], Path("scene.zarr")
         bands = self.fetch_request(cell.box, cell.crs, self.whole_time()).bands
         made = {"items": [{"collection": self.fetch.collection}]}
         to_be = Scene(scene, cell.crs, cell.window, cell.window, bands, made, bands, None, None, None)
-        return UpscalePlan.make(self.upscale_request(scene), to_be)
+        return UpscalePlan.make(self.upscale_request(scene), to_be, here=here)
 
     @property
     def endings(self) -> list[str]:
@@ -195,8 +206,11 @@ class Job(Config):
         return json.loads(json.dumps(said))  # type: ignore[no-any-return]
 
 
-def load_job(path: Path) -> Job:
-    """The job in a TOML file, checked as far as it goes without a catalogue. Raises ArgumentError and ModelError."""
+def load_job(path: Path, *, here: bool = True) -> Job:
+    """The job in a TOML file, checked as far as it goes without a catalogue. Raises ArgumentError and ModelError.
+
+    Unless it is to be done `here`, it may be more than this machine can do: one that looks at what others do.
+    """
     try:
         content = read_at_most(path, LARGEST)
     except OSError as error:
@@ -212,6 +226,8 @@ def load_job(path: Path) -> Job:
     try:
         days_of(job.interval)
         job.identity()
+        if here:
+            _ = job.plan_here
     except ArgumentError as error:
         raise ArgumentError(f"{path}: {error}") from None
     return job

@@ -21,7 +21,7 @@ from rsup.models.networks.slimdiffsr.config import StudentConfig
 from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.published import published_layout, published_name
 from rsup.models.show import show_model
-from rsup.models.upscaler import arithmetic_on, descriptor_of, list_models, load, reduced_precision
+from rsup.models.upscaler import arithmetic_on, core_seconds, descriptor_of, list_models, load, reduced_precision
 from rsup.models.weights_file import save_weights, student_header
 
 
@@ -242,7 +242,10 @@ def shipped(tmp_path, monkeypatch, save_student) -> Path:
     names = [save_student(scale, folder).name for scale in (4, 8)]
     sums = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, text=True, check=True)
     (folder / "SHA256SUMS").write_text(sums.stdout)
-    lines = (f'{{name = "tiny-x{scale}", scale = {scale}, family = "tiny", default = true}}' for scale in (4, 8))
+    lines = (
+        f'{{name = "tiny-x{scale}", scale = {scale}, family = "tiny", default = true, seconds = 0.{scale}}}'
+        for scale in (4, 8)
+    )
     (folder / "index.toml").write_text(f"student = [{', '.join(lines)}]")
     monkeypatch.setattr(registry, "SHIPPED", folder)
     return folder
@@ -254,6 +257,7 @@ def test_default_is_the_shipped_student_of_the_scale(shipped):
     rows = {row["name"]: row for row in list_models()}
     assert list(rows) == ["nearest", "bicubic", "lanczos", "tiny-x4", "tiny-x8"]
     assert [rows[name]["default_for"] for name in ("bicubic", "tiny-x4", "tiny-x8")] == [[], [4], [8]]
+    assert [core_seconds(descriptor_of(name, 8)) for name in ("tiny-x8", "bicubic")] == [0.8, 0]
     shown = show_model("tiny-x8")
     assert shown["parameters"] == rows["tiny-x8"]["parameters"]
     assert shown["sha256"] == rows["tiny-x8"]["sha256"]

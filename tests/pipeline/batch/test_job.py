@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from archives import WriteJob
+from distributed import system
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsup.models.base.errors import ArgumentError, ModelError, OutputError, RsupError
-from rsup.pipeline import machine
 from rsup.pipeline.batch.job import FetchOptions, UpscaleOptions, load_job
 from rsup.pipeline.batch.plan import plan
 from rsup.pipeline.batch.records import claim
@@ -138,9 +138,10 @@ def test_chunks_that_no_memory_holds_are_refused_before_anything_is_asked(
     write_job: WriteJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_job(cells=8192, upscale=UPSCALE | {"scale": 8, "chunk": 4096})
-    monkeypatch.setattr(machine, "MEMORY_LIMIT", 2**31)
+    monkeypatch.setattr(system, "MEMORY_LIMIT", 2**31)
     with pytest.raises(ArgumentError, match="GB of memory with chunks of this size"):
         load_job(path)
+    assert status(load_job(path, here=False))["waiting"]  # whoever looks on need not be able to do it
 
 
 def test_runners_that_begin_at_once_have_one_output(write_job: WriteJob) -> None:
