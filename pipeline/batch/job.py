@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from rsup.models.base.errors import ArgumentError
 from rsup.models.base.regular import read_at_most
 from rsup.models.base.settings import Config, first_problem
+from rsup.pipeline.jobs.artefacts import OUTPUTS
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
 from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Output
@@ -64,7 +65,15 @@ class UpscaleOptions(Config):
     tls_key: Path | None = UpscaleRequest.tls_key
     consistency: str = UpscaleRequest.consistency
     uncertainty: bool = UpscaleRequest.uncertainty
+    outputs: tuple[str, ...] = UpscaleRequest.outputs
     chunk: int = UpscaleRequest.chunk
+
+    @field_validator("outputs")
+    @classmethod
+    def _with_item(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        if "item" not in outputs:
+            raise ValueError("name item as well: an archive's collection is made of the items of its mosaics")
+        return outputs
 
 
 WHERE_IT_RUNS = {"device", "workers", "scheduler", "tls_ca", "tls_cert", "tls_key"}
@@ -192,7 +201,9 @@ class Job(Config):
         """
         first, _ = self.days
         request = self.fetch_request(self.places[0].box, None, self.whole_time())
-        upscale = self.upscale.model_dump(mode="json", exclude=WHERE_IT_RUNS)
+        upscale = self.upscale.model_dump(mode="json", exclude=WHERE_IT_RUNS | {"outputs"})
+        if set(self.upscale.outputs) != set(OUTPUTS):
+            upscale["outputs"] = sorted(set(self.upscale.outputs))
         plan = self.upscale_plan
         said = {
             "area": hashlib.sha256(self.ground.normalize().wkb).hexdigest() if self.bbox is None else self.bbox,
