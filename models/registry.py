@@ -70,6 +70,11 @@ class ModelDescriptor:
         return bool(self.header and self.header["config"].get("uncertainty"))
 
     @property
+    def trained(self) -> bool:
+        """Whether it is a network; the others interpolate, in float32 wherever they run."""
+        return self.kind == "student"
+
+    @property
     def enlarged(self) -> bool:
         """Whether the network is given the bicubic enlargement instead of the low-resolution image."""
         return self.architecture is not None and ARCHITECTURES[self.architecture].given == "enlarged"
@@ -196,6 +201,17 @@ def shipped_file(digest: str) -> Path | None:
     return next(filter(Path.is_file, found), None)
 
 
+def core_seconds(model: ModelDescriptor) -> float | None:
+    """Seconds that a core takes for the network of a tile of 512 x 512 pixels of output, as they are recorded.
+
+    Of no network they are 0; None of a network that does not come with rsup.
+    """
+    if not model.trained:
+        return 0.0
+    sums = _sums()
+    return next((known["seconds"] for known, path in _shipped() if sums.get(path.name) == model.sha256), None)
+
+
 def _sums() -> dict[str, str]:
     """SHA-256 of the files that come with rsup, by name, as they were when they were shipped."""
     sums = SHIPPED / DIGESTS
@@ -204,7 +220,7 @@ def _sums() -> dict[str, str]:
 
 
 def _shipped() -> list[tuple[dict[str, Any], Path]]:
-    """Name, scale and family of each student that comes with rsup and is there, and its file."""
+    """Name, scale, family and seconds of each student that comes with rsup and is there, and its file."""
     of = ((student, SHIPPED / f"{student['name']}.safetensors") for student in _index()["student"])
     return [(student, path) for student, path in of if path.is_file()]
 

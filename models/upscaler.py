@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .arithmetic import FLOAT32, arithmetic_on, chosen, device_of, precision_of, reduced_precision, unable
 from .base.errors import ModelError
 from .graphs.engines import ENGINES, check_packages
-from .registry import ModelDescriptor, descriptor_of, list_models, shipped_file
+from .registry import ModelDescriptor, core_seconds, descriptor_of, list_models, shipped_file
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,7 @@ __all__ = [
     "arithmetic_on",
     "check_packages",
     "chosen",
+    "core_seconds",
     "descriptor_of",
     "list_models",
     "load",

@@ -6,7 +6,6 @@ import os
 from contextlib import suppress
 
 import psutil
-from distributed.system import MEMORY_LIMIT
 
 
 def free_memory() -> int:
@@ -14,6 +13,8 @@ def free_memory() -> int:
 
     What workers that are kept for the next mosaic hold already is theirs to take.
     """
+    from distributed.system import MEMORY_LIMIT  # all of Dask, which whoever starts nothing does not need
+
     held = 0
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it has ended meanwhile

@@ -133,3 +133,10 @@ def test_the_python_of_the_readme_reads_reflectance(
     with rioxarray.open_rasterio("ndvi.tif", masked=True) as ndvi:
         np.testing.assert_allclose(ndvi[0], (nir - mean) / (nir + mean), rtol=1e-5)
     assert f"{real_scene.crs} (1.25, -1.25)" in capsys.readouterr().out
+
+
+def test_the_seconds_that_plans_reckon_with_are_those_of_the_table() -> None:
+    students = tomllib.loads((ROOT / "models" / "weights" / "index.toml").read_text())["student"]
+    for student in students:
+        (row,) = (line for line in README.splitlines() if line.startswith(f"| {student['name']}, comes with `rsup`"))
+        assert float(row.split("|")[2]) == student["seconds"]

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from rsup.models.base.errors import ArgumentError
 from rsup.models.base.regular import read_at_most
 from rsup.models.base.settings import Config, first_problem
+from rsup.pipeline.jobs.artefacts import OUTPUTS
 from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
 from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import Output
@@ -64,7 +65,15 @@ class UpscaleOptions(Config):
     tls_key: Path | None = UpscaleRequest.tls_key
     consistency: str = UpscaleRequest.consistency
     uncertainty: bool = UpscaleRequest.uncertainty
+    outputs: tuple[str, ...] = UpscaleRequest.outputs
     chunk: int = UpscaleRequest.chunk
+
+    @field_validator("outputs")
+    @classmethod
+    def _with_item(cls, outputs: tuple[str, ...]) -> tuple[str, ...]:
+        if "item" not in outputs:
+            raise ValueError("name item as well: an archive's collection is made of the items of its mosaics")
+        return outputs
 
 
 WHERE_IT_RUNS = {"device", "workers", "scheduler", "tls_ca", "tls_cert", "tls_key"}
@@ -146,12 +155,23 @@ class Job(Config):
 
     @cached_property
     def upscale_plan(self) -> UpscalePlan:
-        """Of a cell whose scene is still to be made: what is so for every cell. Raises ArgumentError and ModelError."""
+        """Of a cell whose scene is still to be made: what is so for every cell, on whatever machine.
+
+        Raises ArgumentError and ModelError.
+        """
+        return self._plan(here=False)
+
+    @cached_property
+    def plan_here(self) -> UpscalePlan:
+        """The same with workers of this machine, or what a cluster is shown. Raises as that, also for want of them."""
+        return self._plan(here=True)
+
+    def _plan(self, *, here: bool) -> UpscalePlan:
         cell, scene = self.places[0], Path("scene.zarr")
         bands = self.fetch_request(cell.box, cell.crs, self.whole_time()).bands
         made = {"items": [{"collection": self.fetch.collection}]}
         to_be = Scene(scene, cell.crs, cell.window, cell.window, bands, made, bands, None, None, None)
-        return UpscalePlan.make(self.upscale_request(scene), to_be)
+        return UpscalePlan.make(self.upscale_request(scene), to_be, here=here)
 
     @property
     def endings(self) -> list[str]:
@@ -181,7 +201,9 @@ class Job(Config):
         """
         first, _ = self.days
         request = self.fetch_request(self.places[0].box, None, self.whole_time())
-        upscale = self.upscale.model_dump(mode="json", exclude=WHERE_IT_RUNS)
+        upscale = self.upscale.model_dump(mode="json", exclude=WHERE_IT_RUNS | {"outputs"})
+        if set(self.upscale.outputs) != set(OUTPUTS):
+            upscale["outputs"] = sorted(set(self.upscale.outputs))
         plan = self.upscale_plan
         said = {
             "area": hashlib.sha256(self.ground.normalize().wkb).hexdigest() if self.bbox is None else self.bbox,
@@ -195,8 +217,11 @@ class Job(Config):
         return json.loads(json.dumps(said))  # type: ignore[no-any-return]
 
 
-def load_job(path: Path) -> Job:
-    """The job in a TOML file, checked as far as it goes without a catalogue. Raises ArgumentError and ModelError."""
+def load_job(path: Path, *, here: bool = True) -> Job:
+    """The job in a TOML file, checked as far as it goes without a catalogue. Raises ArgumentError and ModelError.
+
+    Unless it is to be done `here`, it may be more than this machine can do: one that looks at what others do.
+    """
     try:
         content = read_at_most(path, LARGEST)
     except OSError as error:
@@ -212,6 +237,8 @@ def load_job(path: Path) -> Job:
     try:
         days_of(job.interval)
         job.identity()
+        if here:
+            _ = job.plan_here
     except ArgumentError as error:
         raise ArgumentError(f"{path}: {error}") from None
     return job

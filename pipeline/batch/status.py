@@ -72,7 +72,8 @@ def status(job: Job, page: Place | None = None) -> dict[str, Any]:
         f"({model.sha256[:12]})."
     )
     squares = [Square(cell.name, cell.crs, cell.window.bounds) for cell in job.places]
-    write_map(page, job.output, summary, squares, told, STATES, f"_x{job.upscale.scale}.html")
+    ending = f"_x{job.upscale.scale}.html" if "page" in job.upscale.outputs else None
+    write_map(page, job.output, summary, squares, told, STATES, ending)
     return said | {"page": str(page)}
 
 

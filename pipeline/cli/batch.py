@@ -57,7 +57,7 @@ def batch_status(
     from rsup.pipeline.batch.status import status as run
     from rsup.pipeline.places.place import place_of
 
-    print_result(run(load_job(job), None if page is None else place_of(page)), as_json)
+    print_result(run(load_job(job, here=False), None if page is None else place_of(page)), as_json)
 
 
 def retry_batch(job: JobFile, as_json: Json = False) -> None:
@@ -65,7 +65,7 @@ def retry_batch(job: JobFile, as_json: Json = False) -> None:
     from rsup.pipeline.batch.job import load_job
     from rsup.pipeline.batch.status import retry as run
 
-    print_result(run(load_job(job)), as_json)
+    print_result(run(load_job(job, here=False)), as_json)
 
 
 def _complain(result: dict[str, Any]) -> None:

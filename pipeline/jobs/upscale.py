@@ -32,7 +32,8 @@ from rsup.pipeline.workers.model import ModelPlugin, worker_model
 from .artefacts import OUTPUTS, artefacts_of
 from .forecast import forecast
 from .publishing import PUBLISHED, Publication, clear, own
-from .upscale_plan import UpscalePlan, UpscaleRequest, check_room
+from .room import check_mosaic
+from .upscale_plan import UpscalePlan, UpscaleRequest
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -137,7 +138,7 @@ def _compute(plan: UpscalePlan, ledger: Ledger, workers: Workers) -> None:
     request, scene = plan.request, plan.scene
     store = plan.store
     if not store.exists():
-        check_room(plan)
+        check_mosaic(plan.work, plan.summary()["bytes"], request.scene, request.output)
     about, uncertain = _provenance(plan), request.uncertainty
     mosaic.create_mosaic(store, plan.window, scene.crs, request.scale, request.bands, request.chunk, about, uncertain)
     total = count_chunks(plan.window, request.chunk)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsup.models.base.errors import ArgumentError, OutputError
+from rsup.models.base.errors import ArgumentError
 from rsup.models.sensors import common_name, sensor_of_items
 from rsup.models.upscaler import descriptor_of
 from rsup.pipeline.environment import check_libraries
@@ -22,12 +22,9 @@ from rsup.pipeline.scenes.foreign.numbers import Said
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.remote import ScenePath
 from rsup.pipeline.scenes.scene import Scene
-from rsup.pipeline.workers import slurm, standing
-from rsup.pipeline.workers.model import is_network
 from rsup.pipeline.workers.pool import Pool
 
 from .artefacts import OUTPUTS, artefacts_of
-from .room import lacking
 
 if TYPE_CHECKING:
     from distributed import Security
@@ -38,8 +35,6 @@ if TYPE_CHECKING:
 SCALES = (4, 8)
 CONSISTENCIES = ("sensor", "mean")
 CLUSTERS = ("slurm",)
-PACKED = 4
-"""Times smaller than its pixels no mosaic with ground in most of it becomes; its COG comes on top."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +77,15 @@ class UpscalePlan:
     scene: Scene
     model: ModelDescriptor
     pool: Pool | None
-    """The workers of this machine; None where a cluster has them."""
+    """The workers of this machine; None where a cluster has them, or nothing is to be done here."""
     security: Security | None
     """What is shown to that scheduler."""
 
     @classmethod
-    def make(cls, request: UpscaleRequest, scene: Scene | None = None) -> UpscalePlan:
+    def make(cls, request: UpscaleRequest, scene: Scene | None = None, *, here: bool = True) -> UpscalePlan:
         """`scene`: one that is still to be made at `request.scene`; None for what is there.
 
+        Unless it is to be done `here`, nothing is asked of this machine, or of a cluster, and there are no workers.
         Raises ArgumentError, SceneError or ModelError where the request cannot be carried out.
         """
         if request.scale not in SCALES:
@@ -124,17 +120,20 @@ class UpscalePlan:
         if request.cluster is not None:
             _check_cluster(request)
         elif request.scheduler is None:
-            pool = Pool.plan(request.device, request.workers)
+            pool = Pool.plan(request.device, request.workers) if here else None
         elif request.workers is not None or request.device != "auto":
             raise ArgumentError("--scheduler names a cluster that stands already; leave out --workers and --device")
-        else:
+        elif here:
+            from rsup.pipeline.workers import standing  # Dask, which a plan for this machine does not need
+
             security = standing.credentials(request.scheduler, *tls)
         plan = cls(request, scene, descriptor_of(request.model, request.scale), pool, security)
         if request.uncertainty:
             _check_uncertainty(request, plan.model)
         if pool is not None:
             plan.threads()
-        check_libraries(scene.crs)
+        if here:
+            check_libraries(scene.crs)
         return plan
 
     @property
@@ -213,7 +212,7 @@ class UpscalePlan:
     def threads(self) -> int:
         """Chunks a worker of this machine may have in flight; raises ArgumentError where not one fits its memory."""
         assert self.pool is not None
-        return self.pool.threads(self.task_bytes(), is_network(self.model))
+        return self.pool.threads(self.task_bytes(), self.model.trained)
 
     def summary(self) -> dict[str, Any]:
         """The plan for people and machines: what would be computed and written."""
@@ -269,6 +268,8 @@ def _check_cluster(request: UpscaleRequest) -> None:
         raise ArgumentError(
             "--cluster starts workers, each on the device that its job has; leave out --scheduler and --device"
         )
+    from rsup.pipeline.workers import slurm  # Dask, as above
+
     slurm.check_slurm(request.workers, request.output.resolve())
 
 
@@ -287,14 +288,4 @@ def _check_uncertainty(request: UpscaleRequest, model: ModelDescriptor) -> None:
         raise ArgumentError(
             f"--uncertainty: {model.name} knows how far it may be off in {', '.join(model.bands)}; leave "
             f"{', '.join(unknown)} out of --bands"
-        )
-
-
-def check_room(plan: UpscalePlan) -> None:
-    """Raise OutputError where the mosaic cannot fit on the disk, however well it is packed."""
-    needed = plan.summary()["bytes"]
-    if (lack := lacking(plan.work, needed, PACKED)) is not None:
-        raise OutputError(
-            f"the mosaic of {plan.request.scene} has {needed / 1e9:,.0f} GB of pixels, and {plan.request.output} has "
-            f"{lack[1] / 1e9:,.0f} GB free; cut the scene, free some space or choose another --output"
         )

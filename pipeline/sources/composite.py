@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter
 
 from rsup.pipeline.lattice import Window
 
@@ -148,6 +147,8 @@ def _read_item(
     classification has a class or, without one, where any band has a number; and not within REACH pixels of where
     there is none, for a 20 m pixel reaches beyond the edge of what the 10 m bands have.
     """
+    from scipy.ndimage import minimum_filter  # a quarter of a second, which whoever only asks a catalogue does not need
+
     around = window.grow(REACH)
     inner = window.within(around)
     scheme = inspected.item.sensor.classes

@@ -53,7 +53,7 @@ class ModelPlugin(WorkerPlugin):
 
     def arithmetic(self) -> str:
         """What the network would compute in here; see `rsup.models.upscaler.arithmetic_on`."""
-        return arithmetic_on(chosen(self.device)) if is_network(self.model) else FLOAT32
+        return arithmetic_on(chosen(self.device)) if self.model.trained else FLOAT32
 
     def tiles(self, arithmetic: str, responses: Mapping[str, Response] | None) -> Tiles:
         """The network, loaded on the first call; raises ModelError where it is not the planned one.
@@ -72,16 +72,11 @@ class ModelPlugin(WorkerPlugin):
                 upscaler = load(name, model.scale, device, cores, arithmetic=arithmetic, planned=model)
                 consistency = MeanConsistency() if responses is None else SensorConsistency(responses)
                 # An interpolator runs a tile again faster than the memory for it is worth.
-                self._tiles = Tiles(upscaler, consistency, CACHE_BYTES if is_network(model) else 0)
+                self._tiles = Tiles(upscaler, consistency, CACHE_BYTES if model.trained else 0)
             return self._tiles
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in ("name", "model", "device", "cores", "elsewhere")}
-
-
-def is_network(model: ModelDescriptor) -> bool:
-    """Whether a model is a trained network; the others interpolate, in float32 wherever they run."""
-    return model.kind == "student"
 
 
 def worker_model(name: str) -> ModelPlugin:

@@ -1,8 +1,7 @@
 """What `rsup batch` costs beside the work, and what ten thousand units take to plan and to look at; run by hand.
 
 `python tests/benchmarks/batch.py records` makes an archive of 10,000 finished units that has no pixels, and a catalogue
-of a year over it: seconds and memory of `batch plan`, afresh and finished, and of `batch status`. Afresh, `plan` also
-times a tile in a process of its own, by PyTorch; the memory is that of the larger of the two.
+of a year over it: seconds and memory of `batch plan`, afresh and finished, and of `batch status`.
 `python tests/benchmarks/batch.py run [UNITS] [MODEL]` (200, default) does units of 256 px on the demonstration's own
 servers, each in a month of its own; then a few with new workers for each. The work is what `fetch.run` and `upscale`
 take with workers that stand; batch's own cost is everything else between the first and the last line of `batch run`:

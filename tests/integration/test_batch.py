@@ -324,3 +324,47 @@ def test_what_a_store_refuses_is_one_sentence(
         assert "AWS_ENDPOINT_URL is plain http" in said("s3://bucket/archive")
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
         assert "does not answer" in said("s3://bucket/archive")
+
+
+def kind_of(name: str) -> str:
+    """Which of the outputs a file of an archive is, or shows; a record is always there, as items are."""
+    if ".zarr/" in name:
+        return "zarr"
+    if name.endswith((".tif", ".vrt")) or "/mosaic_x4" in name:
+        return "cog"
+    return "page" if name.endswith(".html") else "item"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outputs", [("cog", "item"), ("page", "item", "zarr")])
+def test_units_publish_what_the_job_names(
+    outputs: tuple[str, ...],
+    undisturbed: Path,
+    serve: Serve,
+    items: list[Item],
+    archive: Archive,
+    rsup: Rsup,
+    tmp_path: Path,
+) -> None:
+    """And the archive leads to that and to nothing else; what it has is what it would have among all."""
+    with serve(items) as catalog:
+        job = write_job(archive, catalog, tmp_path, "archive", dates="2024-05-01/2024-05-31")
+        job.write_text(f"{job.read_text()}\noutputs = {json.dumps(outputs)}\n")
+        assert counts(told(rsup("batch", "run", job, "--json"))) == {"done": 2}
+        made = files_of(tmp_path / "archive")
+        assert counts(told(rsup("batch", "run", job, "--json"))) == {"already_done": 2}
+        assert files_of(tmp_path / "archive") == made
+    whole = files_of(undisturbed)
+    expected = {name for name in whole if name.startswith("2024-05/") and kind_of(name) in outputs}
+    assert set(made) == expected | {"job.json", "collection.json"}
+    same = {name for name in expected if not name.endswith("_x4.json") or "/mosaic_x4" in name}
+    assert {name: made[name] for name in same} == {name: whole[name] for name in same}
+    collection = pystac.Collection.from_file(str(tmp_path / "archive" / "collection.json"))
+    mosaics = list(collection.get_items())
+    assert len(mosaics) == 2
+    for mosaic in mosaics:
+        assert set(mosaic.assets) == set(outputs) - {"item"}
+        assert all(Path(asset.get_absolute_href() or "").exists() for asset in mosaic.assets.values())
+    assert len(collection.assets) == (2 if "cog" in outputs else 0)
+    told(rsup("batch", "status", job, "--json", "--page", tmp_path / "map.html"))
+    assert ('"root":null' in (tmp_path / "map.html").read_text()) == ("page" not in outputs)

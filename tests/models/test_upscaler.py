@@ -21,7 +21,7 @@ from rsup.models.networks.slimdiffsr.config import StudentConfig
 from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.published import published_layout, published_name
 from rsup.models.show import show_model
-from rsup.models.upscaler import arithmetic_on, descriptor_of, list_models, load, reduced_precision
+from rsup.models.upscaler import arithmetic_on, core_seconds, descriptor_of, list_models, load, reduced_precision
 from rsup.models.weights_file import save_weights, student_header
 
 
@@ -242,7 +242,9 @@ def shipped(tmp_path, monkeypatch, save_student) -> Path:
     names = [save_student(scale, folder).name for scale in (4, 8)]
     sums = subprocess.run(["sha256sum", *names], cwd=folder, capture_output=True, text=True, check=True)
     (folder / "SHA256SUMS").write_text(sums.stdout)
-    lines = (f'{{name = "tiny-x{scale}", scale = {scale}, family = "faithful"}}' for scale in (4, 8))
+    lines = (
+        f'{{name = "tiny-x{scale}", scale = {scale}, family = "faithful", seconds = 0.{scale}}}' for scale in (4, 8)
+    )
     families = "[family]\nfaithful.use = 'to measure on'\nsharp.use = 'to look at'\n"
     (folder / "index.toml").write_text(f"student = [{', '.join(lines)}]\n{families}")
     monkeypatch.setattr(registry, "SHIPPED", folder)
@@ -259,6 +261,7 @@ def test_default_is_the_shipped_student_of_the_scale(shipped):
     assert descriptor_of("faithful", 8) == descriptor_of("default", 8)
     with pytest.raises(ModelError, match="has no sharp student for x8"):
         load("sharp", 8)
+    assert [core_seconds(descriptor_of(name, 8)) for name in ("tiny-x8", "bicubic")] == [0.8, 0]
     shown = show_model("tiny-x8")
     assert shown["parameters"] == rows["tiny-x8"]["parameters"]
     assert shown["sha256"] == rows["tiny-x8"]["sha256"]

@@ -65,13 +65,13 @@ def write_map(
     squares: Sequence[Square],
     units: Sequence[Told],
     states: Sequence[str],
-    ending: str,
+    ending: str | None,
 ) -> None:
     """Write the map of the archive in `archive` to `path`, which appears whole or not at all.
 
     Its squares lead to pages where a browser can go there from `path`: on one disk, or in one bucket. `states`: all
-    there are; `ending`: of the mosaics' pages, after the unit's name. Another map at `path` is replaced. Raises
-    OutputError where anything else stands there, or the disk or the store refuses.
+    there are; `ending`: of the mosaics' pages, after the unit's name, or None where they have none. Another map at
+    `path` is replaced. Raises OutputError where anything else stands there, or the disk or the store refuses.
     """
     intervals = sorted({unit.interval for unit in units})
     squares = sorted(squares, key=lambda square: square.name)
@@ -86,7 +86,7 @@ def write_map(
         data=_script(
             {
                 "states": states,
-                "root": _way(path, archive),
+                "root": None if ending is None else _way(path, archive),
                 "ending": ending,
                 "cells": [square.name for square in squares],
                 "corners": corners,

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from archives import WriteJob
+from distributed import system
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsup.models.base.errors import ArgumentError, ModelError, OutputError, RsupError
-from rsup.pipeline import machine
 from rsup.pipeline.batch.job import FetchOptions, UpscaleOptions, load_job
 from rsup.pipeline.batch.plan import plan
 from rsup.pipeline.batch.records import claim
@@ -50,6 +50,9 @@ UPSCALE = {"scale": 4, "model": "nearest", "device": "cpu"}
         ({"fetch": {"composite": "mean"}}, "--composite mean: choose first or median"),
         ({"upscale": {}}, "upscale.scale: Field required"),
         ({"upscale": UPSCALE | {"scale": 3}}, "--scale 3: choose 4"),
+        ({"upscale": UPSCALE | {"outputs": ["cog", "page"]}}, "upscale.outputs: name item as well"),
+        ({"upscale": UPSCALE | {"outputs": []}}, "upscale.outputs: name item as well"),
+        ({"upscale": UPSCALE | {"outputs": ["item", "png"]}}, "--outputs item,png: name one or more of zarr, cog"),
         ({"upscale": UPSCALE | {"chunk": 8}}, "--chunk 8: choose 64 to 4096"),
         ({"upscale": UPSCALE | {"bands": ["nir"]}}, "--bands nir: .* has red, green, blue"),
         ({"upscale": UPSCALE | {"uncertainty": True}}, "nearest does not say how far it may be off"),
@@ -67,7 +70,18 @@ def test_what_is_no_job(changes: dict[str, Any], words: str, write_job: WriteJob
 KEYS = ("bbox", "area", "dates", "interval", "cells", "keep_scenes", "fetch", "upscale")
 OPTIONS = {
     "fetch": ("catalog", "collection", "max_cloud", "bands", "composite", "mask_clouds", "offset"),
-    "upscale": ("scale", "bands", "device", "workers", "scheduler", "tls_ca", "consistency", "uncertainty", "chunk"),
+    "upscale": (
+        "scale",
+        "bands",
+        "device",
+        "workers",
+        "scheduler",
+        "tls_ca",
+        "consistency",
+        "uncertainty",
+        "chunk",
+        "outputs",
+    ),
 }
 scalar = st.one_of(
     st.text(max_size=20), st.integers(-10, 10**6), st.floats(-1e3, 1e3), st.booleans(), st.dates().map(str)
@@ -108,7 +122,7 @@ def test_a_job_takes_every_option_of_the_commands_with_its_default() -> None:
     """But for those that the job gives itself, or that belong to one command alone."""
     for options, request, others in (
         (FetchOptions, FetchRequest, {"bbox", "date", "output", "crs", "overwrite", "chunk", "items", "ground"}),
-        (UpscaleOptions, UpscaleRequest, {"scene", "output", "outputs", "overwrite", "cluster", "said"}),
+        (UpscaleOptions, UpscaleRequest, {"scene", "output", "overwrite", "cluster", "said"}),
     ):
         theirs = {each.name: each for each in fields(request) if each.init and each.name not in others}
         assert set(options.model_fields) == set(theirs)
@@ -132,15 +146,26 @@ def test_archives_of_earlier_versions_are_still_the_job_s(write_job: WriteJob) -
     job = load_job(write_job(bbox=[13.0, 52.0, 13.1, 52.1], fetch=None, upscale={"scale": 4, "model": "nearest"}))
     said = json.dumps(job.identity(), sort_keys=True)
     assert said == RECORDED.replace("MODEL", job.upscale_plan.model.sha256)
+    identities = [
+        load_job(write_job(upscale=UPSCALE | {"outputs": outputs})).identity()
+        for outputs in (
+            ["zarr", "cog", "item", "page"],
+            ["page", "zarr", "item", "cog", "cog"],
+            ["item", "cog"],
+            ["cog", "item"],
+        )
+    ]
+    assert identities[0] == identities[1] == load_job(write_job()).identity() != identities[2] == identities[3]
 
 
 def test_chunks_that_no_memory_holds_are_refused_before_anything_is_asked(
     write_job: WriteJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_job(cells=8192, upscale=UPSCALE | {"scale": 8, "chunk": 4096})
-    monkeypatch.setattr(machine, "MEMORY_LIMIT", 2**31)
+    monkeypatch.setattr(system, "MEMORY_LIMIT", 2**31)
     with pytest.raises(ArgumentError, match="GB of memory with chunks of this size"):
         load_job(path)
+    assert status(load_job(path, here=False))["waiting"]  # whoever looks on need not be able to do it
 
 
 def test_runners_that_begin_at_once_have_one_output(write_job: WriteJob) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from rsup.pipeline.batch.job import Job, load_job
 from rsup.pipeline.batch.plan import plan
 from rsup.pipeline.batch.records import Record, claim, write_record
 from rsup.pipeline.batch.status import status
+from rsup.pipeline.jobs.forecast import recorded
 from rsup.pipeline.sources import footprint
 
 MONTHS = 6
@@ -90,3 +94,56 @@ def test_what_a_unit_costs_does_not_grow_with_the_job(
         assert counted["open"] <= 2 * units + 2 and counted["ask"] == 0
     few, many = each
     assert many > 4 * few and each[few] == each[many] == 1  # of 25 footprints
+
+
+LOOK = """
+import json, pathlib, resource, sys
+from rsup.pipeline import cli
+sys.argv[0] = "rsup"
+try:
+    cli.main()
+finally:
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(json.dumps([sorted(sys.modules), peak, children]), file=sys.stderr)
+"""
+"""The command; then, on the other stream, what it has imported, the MB that it took at most (ru_maxrss would begin with
+its parent's), and what children took."""
+
+
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [("plan", {"torch", "scipy", "xarray"}), ("status", {"torch", "scipy", "xarray", "distributed", "pystac"})],
+)
+def test_ten_thousand_units_without_pytorch_and_with_half_a_gigabyte(
+    command: str, without: set[str], write_job: WriteJob
+) -> None:
+    """With a student, on the CPU: what its network takes is recorded."""
+    job = write_job(bbox=[13.0, 52.0, 16.0, 53.6], cells=512, dates="2024", upscale={"scale": 4, "device": "cpu"})
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, "batch", command, str(job), "--json"], capture_output=True, text=True, check=True
+    )
+    said = json.loads(done.stdout)
+    assert said["units"] == said["waiting"] > 10_000
+    modules, peak, children = json.loads(done.stderr.splitlines()[-1])
+    assert not without & set(modules)
+    assert peak < 500 and not children
+    if command == "plan":
+        assert said["each"]["network_seconds"] > 0
+
+
+def test_seconds_are_those_of_as_many_cores_and_only_where_they_are_known(
+    write_job: WriteJob, tiny_student: Callable[[int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the README's table: 0.379 s a core for 512 px at x4, tiles of 160 px of which 6 on each side are context."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4))
+    upscale = {"scale": 4, "device": "cpu"}
+    job = load_job(write_job(cells=512, upscale=upscale))
+    tiles = job.upscale_plan.summary()["tiles"]
+    assert recorded(job.plan_here) == pytest.approx(tiles * (640 / 512) ** 2 * 0.379 / 4, abs=0.05)
+    assert recorded(load_job(write_job(cells=512, upscale=upscale | {"workers": 2})).plan_here) == recorded(
+        job.plan_here
+    )
+    assert recorded(load_job(write_job(upscale=upscale | {"model": "nearest"})).plan_here) == 0
+    assert recorded(load_job(write_job(upscale=upscale | {"model": str(tiny_student(4))})).plan_here) is None
