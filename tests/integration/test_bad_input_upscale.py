@@ -105,7 +105,7 @@ def test_dark_and_lost_pixels_are_counted_for_people_and_machines(finished: tupl
         ({"scheduler": "tcp://127.0.0.1:1", "workers": 2}, ArgumentError, "leave out --workers"),
         ({"cluster": "pbs"}, ArgumentError, "choose slurm"),
         ({"cluster": "slurm", "scheduler": "tcp://127.0.0.1:1"}, ArgumentError, "leave out --scheduler"),
-        ({"model": "esrgan"}, ModelError, "no model or file named esrgan: give one of default, faithful, sharp, nearest"),
+        ({"model": "esrgan"}, ModelError, "no model or file named esrgan: give one of default, faithful, sharp"),
         ({"model": "x" * 5000}, ModelError, "no model or file named"),
         ({"model": "/"}, ModelError, "no model or file named /"),
         (
