@@ -3,9 +3,10 @@
 `python tests/benchmarks/sharp.py IMAGES SENTINEL2 --scale 4 [--model sharp] [--page FOLDER]`
 
 IMAGES are finer than 1.25 m and have red, green, blue and nir, such as NAIP's; measured is their validation split at
-the size that the product's pixels have, and as they are. SENTINEL2 holds the scenes of sentinel2_scenes.py; those that no
-student was trained on are made coarser and restored. Both students are measured as the product has them, behind the step
-that holds mosaics to their scenes, under the sensor's noise. `--page`: 24 crops of the first set beside each other.
+the size that the product's pixels have, and as they are. SENTINEL2 holds the scenes of sentinel2_scenes.py; those
+that no student was trained on are made coarser and restored. Both students are measured as the product has them,
+behind the step that holds mosaics to their scenes, under the sensor's noise. `--page`: 24 crops of the first set
+beside each other.
 """
 
 import argparse
