@@ -107,10 +107,14 @@ def read_header(label: str, href: str, sensor: Sensor, fresh: bool) -> Header:
 
 def _header(label: str, source: DatasetReader, sensor: Sensor, beside: bool) -> Header:
     if source.count != 1:
-        raise SceneError(f"{label}: its asset holds {source.count} bands, and nothing says which is meant")
+        raise SceneError(
+            f"{label}: its asset holds {source.count} bands, and nothing says which is meant; get it anew, or have its "
+            "item lead to a file of the band alone"
+        )
     if not source.crs:
         raise SceneError(
-            f"{label}: its asset has no CRS, and the ground it shows is unknown; leave its item out by --date"
+            f"{label}: its asset has no CRS, and the ground it shows is unknown; get it anew, or leave its item out by "
+            "--date"
         )
     if not source.crs.is_projected or source.crs.linear_units_factor[1] != 1:
         raise SceneError(

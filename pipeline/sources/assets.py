@@ -117,7 +117,7 @@ def _check_together(item: ItemReference, headers: dict[str, Header]) -> None:
     sizes = {band: header.grid.pixel for band, header in headers.items() if band != item.sensor.classification}
     for band, header in headers.items():
         grid, pair = header.grid, f"item {item.id}: its {item.evidence_band} and {band} assets"
-        remedy = "correct its item, or leave it out by --date"
+        remedy = "correct its item or get its product anew, or leave it out by --date"
         if grid.crs != first.crs:
             raise SceneError(f"{pair} lie in {first.crs[:60]} and {grid.crs[:60]}, not in one CRS; {remedy}")
         apart = max(abs(a - b) for a, b in zip(grid.bounds, first.bounds, strict=True))

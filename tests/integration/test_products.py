@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,49 @@ def truncated_in_zip(safe: Path) -> Path:
     return zipped(truncated(safe), safe.parent / "a.zip")
 
 
+def spoilt(safe: Path, method: int) -> Path:
+    """A zip of one image whose pixels were changed, and whose markers were not."""
+    path = zipped(safe, safe.parent / "a.zip", method)
+    with zipfile.ZipFile(path) as source:
+        (entry,) = (each for each in source.infolist() if each.filename.endswith("B04_10m.jp2"))
+    raw = bytearray(path.read_bytes())
+    end = entry.header_offset + 30 + len(entry.filename) + entry.compress_size
+    raw[end - 220 : end - 200] = bytes(each ^ 0x55 for each in raw[end - 220 : end - 200])
+    path.write_bytes(raw)
+    return path
+
+
+def spoilt_in_zip(safe: Path) -> Path:
+    return spoilt(safe, zipfile.ZIP_STORED)
+
+
+def spoilt_in_packed_zip(safe: Path) -> Path:
+    return spoilt(safe, zipfile.ZIP_DEFLATED)
+
+
+def zip_in_zip(safe: Path) -> Path:
+    path = zipped(safe, safe.parent / "a.SAFE.zip")
+    with zipfile.ZipFile(safe.parent / "order.zip", "w") as order:
+        order.write(path, "order/a.SAFE.zip")
+    return safe.parent / "order.zip"
+
+
+def message(safe: Path) -> Path:
+    path = safe.parent / "a.SAFE.zip"
+    path.write_bytes(b"<html><body>Sign in</body></html>")
+    return path
+
+
+def tar(safe: Path) -> Path:
+    with tarfile.open(safe.parent / "a.SAFE.tar.gz", "w:gz") as sink:
+        sink.add(safe, safe.name)
+    return safe.parent / "a.SAFE.tar.gz"
+
+
+def around(safe: Path) -> Path:
+    return safe.parent
+
+
 def empty(safe: Path) -> Path:
     return zipped(safe.parent / "nothing", safe.parent / "a.zip")
 
@@ -140,6 +184,12 @@ MALFORMED: dict[Callable[[Path], Path], str] = {
     link_in_zip: "is a link",
     cut_zip: "it is cut off or damaged",
     empty: "holds no product",
+    spoilt_in_zip: "is damaged (Bad CRC-32",
+    spoilt_in_packed_zip: "is damaged (Bad CRC-32",
+    zip_in_zip: "it holds order/a.SAFE.zip; unpack it",
+    message: "is called a zip and does not begin as one",
+    tar: "is a tar archive, which cannot be read in place; unpack it",
+    around: ".SAFE; give that",
 }
 
 

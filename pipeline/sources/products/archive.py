@@ -18,7 +18,7 @@ from rsup.models.base.errors import SceneError
 from rsup.pipeline.public import printable
 from rsup.pipeline.sources.asset_file import IN_ZIP
 
-from .files import bounded
+from .files import MACOS, bounded
 
 MOST_ENTRIES = 100_000
 """An EOPF product of small chunks has some thousands."""
@@ -65,6 +65,8 @@ class Archive:
         tree: dict[str, tuple[set[str], set[str]]] = {"": (set(), set())}
         for name in self._entries:
             folder, _, last = name.rpartition("/")
+            if last.startswith(MACOS):
+                continue
             tree.setdefault(folder, (set(), set()))[0].add(last)
             while folder:
                 parent, _, last = folder.rpartition("/")
@@ -101,6 +103,15 @@ class Archive:
         try:
             return self._zip.open(self._entry(name))
         except (zipfile.BadZipFile, NotImplementedError, OSError, RuntimeError) as error:
+            raise SceneError(f"{self.path}: {printable(name)} is damaged ({error}): get the product anew") from error
+
+    def check(self, name: str) -> None:
+        """As Files: by its checksum."""
+        try:
+            with self.open(name) as file:
+                while file.read(1 << 20):
+                    pass
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise SceneError(f"{self.path}: {printable(name)} is damaged ({error}): get the product anew") from error
 
     def href(self, name: str) -> str:
@@ -151,7 +162,7 @@ def _distrust(entries: list[zipfile.ZipInfo], size: int) -> str | None:
         if not name or "\0" in name or "\\" in name or ".." in parts or "." in parts or "" in parts or ":" in parts[0]:
             return f"its entry {shown} leads out of it or nowhere"
         if name in seen:
-            return f"its entry {shown} is there twice"
+            return f"its entry {shown} is there twice, of which readers take this or that"
         if stat.S_ISLNK(entry.external_attr >> 16):
             return f"its entry {shown} is a link"
         if entry.flag_bits & 1:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rsup.models.base.errors import SceneError
+from rsup.models.base.progress import say
 from rsup.models.sensors import sensor_of
 from rsup.pipeline.places.address import Keyed
 from rsup.pipeline.public import printable, public_address
@@ -22,8 +23,9 @@ from rsup.pipeline.sources.stac.interval import stamp
 from rsup.pipeline.sources.stac.items import ItemReference
 
 from .product import LEVEL_1C, Product, described
+from .safe.granules import NEW_NUMBERS
 from .safe.metadata import BANDS
-from .zarr_asset import href_of, read_header
+from .zarr_asset import chunks_of, href_of, read_header
 from .zarr_store import ZarrStore, array_at, store_at
 
 REFLECTANCE = "measurements/reflectance"
@@ -58,6 +60,7 @@ def read_eopf(place: ScenePath, bands: Sequence[str]) -> Product:
     scl = sensor.classification
     if scl is not None and store.array(CLASSES) is not None:
         paths[scl] = CLASSES
+    _check_chunks(address, [paths[band] for band in bands])
     properties = about["properties"]
     identity = sensor.identify(about["id"], properties)
     label = f"item {about['id']}"
@@ -70,8 +73,12 @@ def read_eopf(place: ScenePath, bands: Sequence[str]) -> Product:
     for band in bands:
         (scale, offset), dtype = headers[band].packing, headers[band].dtype
         if (scale, offset) != (1.0, 0.0):
-            assets[band] = described(scale, offset)
-            if math.isclose(scale, RAW, rel_tol=1e-6):
+            found = array_at(address, paths[band])
+            # What nobody states where a baseline has it is for the evidence to decide, as of a SAFE product.
+            unsaid = found.scaled is None and found.attributes.get("add_offset") is None
+            doubted = unsaid and (identity.baseline or "00.00") >= NEW_NUMBERS
+            assets[band] = described(scale, None if doubted else offset)
+            if math.isclose(scale, RAW, rel_tol=1e-6) and not doubted:
                 offsets[band] = round(offset / RAW)
         elif dtype.startswith("float"):
             assets[band] = {"raster:bands": [{"scale": 1.0, "offset": 0.0}]}
@@ -117,6 +124,30 @@ def read_eopf(place: ScenePath, bands: Sequence[str]) -> Product:
     return Product.of(item, headers[bands[0]].grid)
 
 
+def _check_chunks(address: str, paths: Sequence[str]) -> None:
+    """Raise SceneError where an array has no chunk; say where it lacks one that another of the same pixels has.
+
+    Nodata lies where it lies in all bands: what one of them alone lacks was lost, and that ground has no pixel.
+    """
+    held = {path: chunks for path in paths if (chunks := chunks_of(address, path)) is not None}
+    for path, chunks in held.items():
+        if not chunks:
+            raise SceneError(f"{address}: {path} holds no chunk: the product is incomplete; get it anew")
+        for other, others in held.items():
+            if others - chunks and _cut(address, path) == _cut(address, other):
+                say(
+                    f"{public_address(address)}: {path} lacks its chunk {min(others - chunks)}, which {other} has: the "
+                    "product is incomplete, and that ground stays without data; get it anew"
+                )
+                break
+
+
+def _cut(address: str, path: str) -> tuple[Any, ...]:
+    """How an array is cut into chunks."""
+    array = array_at(address, path).array
+    return array.shape, array.chunks, array.metadata.encode_chunk_key((0,) * array.ndim)
+
+
 def _about(store: ZarrStore) -> dict[str, Any]:
     """Id, sensing time, cloud and properties, by `stac_discovery`; by the store's name where it has none."""
     discovery = store.attributes("").get("stac_discovery")
@@ -151,8 +182,6 @@ def _path(store: ZarrStore, band: str) -> str:
     for size in SIZES:
         path = f"{REFLECTANCE}/r{size}m/{number}"
         if size >= own.gsd and store.array(path) is not None:
-            if not store.holds_pixels(path):
-                raise SceneError(f"{store.title}: {path} holds no chunk: the product is incomplete; get it anew")
             return path
     raise SceneError(
         f"{store.title}: {REFLECTANCE} has no {number} ({band}) of {own.gsd} m or larger pixels: the product is "

@@ -16,6 +16,8 @@ from rsup.models.base.errors import SceneError
 
 MOST_ENTRIES = 20_000
 """In a folder: a product has some dozens."""
+MACOS = "._"
+"""How names begin of what macOS writes beside each file, by the same name, on disks of other systems."""
 
 
 class Files(Protocol):
@@ -36,6 +38,9 @@ class Files(Protocol):
 
     def open(self, name: str) -> IO[bytes]:
         """A file, to be read in places. Raises SceneError."""
+
+    def check(self, name: str) -> None:
+        """Raise SceneError where a file is not what its container says that it is."""
 
     def href(self, name: str) -> str:
         """What GDAL and `asset_file` open it by. Raises SceneError where it is no file that lies inside."""
@@ -65,7 +70,8 @@ class Folder:
                 for number, entry in enumerate(entries):
                     if number == MOST_ENTRIES:
                         raise SceneError(f"{self.root / folder} holds more than {MOST_ENTRIES} files: it is no product")
-                    (folders if entry.is_dir() else files).append(entry.name)
+                    if not entry.name.startswith(MACOS):
+                        (folders if entry.is_dir() else files).append(entry.name)
         except (FileNotFoundError, NotADirectoryError):
             return [], []
         except OSError as error:
@@ -91,6 +97,10 @@ class Folder:
             return path.open("rb")
         except OSError as error:
             raise SceneError(f"{path} cannot be opened ({error.strerror}): check who may read it") from error
+
+    def check(self, name: str) -> None:
+        """As Files: a folder says nothing of its files, but they lie inside."""
+        self._inside(name)
 
     def href(self, name: str) -> str:
         """As Files."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from rsup.models.base.errors import SceneError
 from rsup.pipeline.places.web import scene_place
+from rsup.pipeline.public import printable
 from rsup.pipeline.scenes.remote import ScenePath
 
 from .archive import Archive
@@ -28,12 +31,16 @@ ZIP = (b"PK\3\4", b"PK\5\6")
 
 
 def is_product(place: ScenePath) -> bool:
-    """Whether it is a product, whole or damaged, and no scene; what cannot be looked at here is none.
+    """Whether it is a product, whole or damaged, or something near one, and no scene.
 
-    Raises SceneError where a server does not say.
+    What cannot be looked at here is none. Raises SceneError where a server does not say.
     """
     if not isinstance(place, Path):
         return _is_named_zip(place) or (place.is_dir() and is_eopf(place))
+    return _is_one(place) or _hint(place) is not None
+
+
+def _is_one(place: Path) -> bool:
     try:
         return _is_product(place)
     except (SceneError, OSError, ValueError):  # for the reader of scenes to say
@@ -89,8 +96,38 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
             return [read_other(archive, *other, bands)]
         if is_eopf(place):
             return [read_eopf(place, bands)]
-        raise SceneError(f"{place} holds no product: {TAKEN}")
-    raise SceneError(f"{place} is no product: {TAKEN}")
+        raise SceneError(f"{place} holds no product: {_other_in(archive) or TAKEN}")
+    raise SceneError(f"{place} is no product: {_hint(place) or TAKEN}")
+
+
+def _other_in(archive: Archive) -> str | None:
+    """What to do with a zip of a zip or of a scene store; None for another."""
+    for folder in archive.folders():
+        for name in archive.children(folder)[0]:
+            if name.lower().endswith(".zip") or name in ("zarr.json", ".zgroup"):
+                shown = printable(f"{folder}/{name}".removeprefix("/"))[:200]
+                return f"it holds {shown}; unpack it, and give {'that' if name[0] not in 'z.' else 'its folder'}"
+    return None
+
+
+def _hint(place: Path) -> str | None:
+    """What to give in the place of something near a product; None for what is near none."""
+    try:
+        if place.is_dir():
+            inside = {path.name: path for path in sorted(place.iterdir()) if not path.name.startswith(".")}
+            if {"zarr.json", ".zgroup", ".zarray"} & set(os.listdir(place)):
+                return None
+            found = next((name for name, path in inside.items() if _is_one(path)), None)
+            return found and f"it holds {printable(found)[:200]}; give that"
+        if not place.is_file():
+            return None
+        if tarfile.is_tarfile(place):
+            return "it is a tar archive, which cannot be read in place; unpack it, and give the folder in it"
+    except (OSError, ValueError):
+        return None
+    if _is_named_zip(place):
+        return "it is called a zip and does not begin as one, as a server's message in its place; download it anew"
+    return None
 
 
 def _is_named_zip(place: ScenePath) -> bool:

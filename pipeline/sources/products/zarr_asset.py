@@ -6,9 +6,12 @@ Its address is eopf:PATH#ARRAY, or eopf+https://SERVER/STORE#ARRAY; no catalogue
 from __future__ import annotations
 
 import math
+import struct
+from itertools import product
 from typing import Any
 
 import numpy as np
+import zarr
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS
@@ -24,6 +27,10 @@ from .tiles import assemble
 from .zarr_store import ZarrArray, ZarrStore, array_at, store_at
 
 SCHEME = "eopf"
+BLOSC = struct.Struct("<12xI")
+"""How a chunk that Blosc packed begins: its length stands at the end of 16 bytes."""
+MOST = 100_000
+"""Chunks of an array that are looked at before its pixels are: ESA's have four."""
 
 
 def href_of(address: str, path: str) -> str:
@@ -88,6 +95,38 @@ def read_coarse(href: str, header: Header, fresh: bool) -> NDArray[Any]:
         for size, length in zip(found.array.chunks, found.array.shape, strict=True)
     ]
     return store.read(path, found, *middle)[::8, ::8]
+
+
+def chunks_of(address: str, path: str) -> set[str] | None:
+    """The chunks of the array at an address that are there, by their names; None where nobody lists files,
+    and of more than MOST.
+
+    Raises SceneError for one that lies elsewhere, has not the checksum of its zip, or is cut off: what Blosc packs
+    says how long it is.
+    """
+    store, array = store_at(address), array_at(address, path).array
+    sizes = zip(array.shape, array.shards or array.chunks, strict=True)
+    counts = [-(-length // size) for length, size in sizes]
+    if not store.lists or math.prod(counts) > MOST:
+        return None
+    blosc, held = _by_blosc(array), set()
+    for place in product(*map(range, counts)):
+        name = array.metadata.encode_chunk_key(place)
+        if (found := store.head(f"{path}/{name}", BLOSC.size)) is None:
+            continue
+        head, size = found
+        if not size or (blosc and (len(head) < BLOSC.size or BLOSC.unpack(head)[0] != size)):
+            raise SceneError(f"{store.title}: {path}/{name} is cut off or damaged: get the product anew")
+        held.add(name)
+    return held
+
+
+def _by_blosc(array: zarr.Array[Any]) -> bool:
+    """Whether Blosc is the last to pack its chunks."""
+    described: Any = array.metadata.to_dict()
+    if array.metadata.zarr_format == 2:
+        return bool((described["compressor"] or {}).get("id") == "blosc")
+    return bool(described["codecs"][-1]["name"] == "blosc")
 
 
 def _meaning(path: str, found: ZarrArray) -> tuple[tuple[float, float], float | None]:

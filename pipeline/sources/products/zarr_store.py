@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -160,16 +161,28 @@ class ZarrStore:
         except Exception as error:  # every codec has errors of its own
             raise OSError(reason(error)) from error
 
-    def holds_pixels(self, path: str) -> bool:
-        """Whether any chunk of an array is there; unknown, and taken for so, where nobody lists files."""
+    @property
+    def lists(self) -> bool:
+        """Whether it tells which chunks are there without a request for each."""
+        return self._archive is not None or isinstance(self.place, Path)
+
+    def head(self, name: str, most: int) -> tuple[bytes, int] | None:
+        """How a file of a store that `lists` begins, and how long it is; None where there is no such file.
+
+        Raises SceneError for one that lies elsewhere, or has not the checksum of its zip.
+        """
         if self._archive is not None:
-            files, folders = self._archive.children(f"{self.prefix}{path}")
-        elif isinstance(self.place, Path):
-            entries = list((self.place / path).iterdir())
-            files, folders = [each.name for each in entries if each.is_file()], [e.name for e in entries if e.is_dir()]
-        else:
-            return True
-        return bool(folders) or any(not name.startswith(".z") and name != "zarr.json" for name in files)
+            if not self.has(name):
+                return None
+            self._archive.check(f"{self.prefix}{name}")
+            with self._archive.open(f"{self.prefix}{name}") as file:
+                return file.read(most), self._archive.size(f"{self.prefix}{name}")
+        path = Path(str(self.place)) / name
+        if not os.path.lexists(path):
+            return None
+        check_inside(self.place, path)
+        with path.open("rb") as file:
+            return file.read(most), path.stat().st_size
 
     @cached_property
     def _zarr(self) -> Any:

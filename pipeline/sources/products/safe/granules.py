@@ -104,6 +104,7 @@ def _granule(layout: Layout, about: SafeMetadata, granule: str, bands: Sequence[
     product = about.product or printable(folder).removesuffix(".zip").removesuffix(".SAFE")
     item = _item(layout, about, product if alone else _named(product, granule), bands, chosen, properties)
     for band, name in chosen.items():
+        files.check(name)
         try:
             with files.open(name) as file:
                 check_whole(file, files.size(name))

@@ -33,8 +33,11 @@ def test_products_and_what_is_none(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "S2A_MSIL2A.SAFE", dn, ("red",), Window(-510_000, 50_000, 64, 64), "EPSG:32633")
     (tmp_path / "MTD_MSIL2A.tif").write_bytes(b"II*\0")
     os.mkfifo(tmp_path / "pipe.zip")
-    nothing = (tmp_path, scene.path, tmp_path / "MTD_MSIL2A.tif", tmp_path / "pipe.zip", tmp_path / "nowhere.SAFE")
+    nothing = (scene.path, tmp_path / "MTD_MSIL2A.tif", tmp_path / "pipe.zip", tmp_path / "nowhere.SAFE")
     for path in nothing:
         assert not is_product(path), path
         with pytest.raises(SceneError):
             read_product(str(path), ("red",))
+    assert is_product(tmp_path)  # near one: what to give instead is said
+    with pytest.raises(SceneError, match=r"is no product: it holds S2B_MSIL2A_.*\.SAFE; give that"):
+        read_product(str(tmp_path), ("red",))
