@@ -9,6 +9,7 @@ north-up 10 m pixels whose edges are multiples of 10 m; chunks that a reader can
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 from affine import Affine
@@ -52,7 +53,9 @@ def check_crs(path: ScenePath, wkt: str | None, said: remedies.Meaning | None) -
     if not wkt:
         raise SceneError(f"{path} has no CRS; give it its UTM zone, for example {remedies.say_crs(path)}")
     try:
-        crs = CRS.from_user_input(wkt)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # "+init=epsg:32633", in metres, means what it meant
+            crs = CRS.from_user_input(wkt)
     except CRSError as error:
         raise SceneError(
             f"{path}: its CRS cannot be understood ({reason(error)}); write it anew, for example "
@@ -97,6 +100,11 @@ def check_window(
     if not all(map(math.isfinite, transform[:6])):
         raise SceneError(
             f"{path} does not say where its pixels lie: its affine has NaN or infinite numbers; georeference it anew"
+        )
+    if transform.is_identity:
+        raise SceneError(
+            f"{path} does not say where its pixels lie; where they are {GSD} m squares, write its own west and north "
+            f"edge at the end of this: {remedies.georeference(path)}"
         )
     if transform.e > 0 and not (transform.b or transform.d):
         raise SceneError(f"{path}: its rows run from south to north; turn it: {remedies.turn(path)}")

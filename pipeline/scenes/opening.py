@@ -29,6 +29,8 @@ LOOK = (4, 128)
 """A coarse look at a scene: so many squares each way, of so many pixels a side."""
 DARKEST = 900
 """A reflectance of -0.01: darker ground is seen in places, and not nearly everywhere."""
+TWICE = 0.01
+"""A scale below which numbers of 0 to 1, scaled already, make no image."""
 DOUBTED = 0.95
 """Share of negative reflectances from which a scene is doubted: water and shadow have many, none has nearly all."""
 
@@ -136,6 +138,12 @@ def _looked_at(scene: Scene) -> Scene:
             raise SceneError(
                 f"{scene.path}: half of its numbers, {foreign[0]}, are a reflectance of {bright:.3g} or more, which "
                 f"nothing has (0 to 1); {HOW}"
+            )
+        # Numbers of 0 to 1 under a scale of 0.0001 are all nearly 0, beside what the offset adds.
+        if foreign[0].scale < TWICE and np.median(np.abs(valid - foreign[0].of_nothing)) <= 2:
+            raise SceneError(
+                f"{scene.path}: its numbers, {foreign[0]}, are all the same reflectance, as where they were scaled "
+                "already and would be a second time; say --input-scale 1 --input-offset 0 where they are reflectance"
             )
         if foreign[0].by == LOOKS:
             say(f"{scene.path}: its numbers have no scale, and are read as the reflectance that they look like")

@@ -38,6 +38,11 @@ _FLAT = (
     "d = d if d.rio.crs or max(abs(d.x).max(), abs(d.y).max()) > 360 else d.rio.write_crs(4326); "
 )
 """The one moment of a store, on y and x."""
+AXES = {
+    **{"X": "x", "easting": "x", "lon": "x", "longitude": "x"},
+    **{"Y": "y", "northing": "y", "lat": "y", "latitude": "y"},
+}
+"""What others call y and x."""
 _PACKING = {"dtype": "uint16", "scale_factor": SCALE_FACTOR, "add_offset": ADD_OFFSET, "_FillValue": NODATA}
 _LOWEST, _HIGHEST = (round(number * SCALE_FACTOR + ADD_OFFSET, 4) for number in (DN_MIN, DN_MAX))
 _WRITE = (
@@ -49,10 +54,11 @@ _WRITE = (
 _WRITE_RAW = "d.to_zarr(o)"
 
 
-def name_bands(path: ScenePath) -> str:
-    """Give the bands of a GeoTIFF names, in their order."""
+def name_bands(path: ScenePath, count: int) -> str:
+    """Give the `count` bands of a GeoTIFF names, in their order, which the owner knows."""
     code = 'import sys, rasterio; f = rasterio.open(sys.argv[1], "r+"); f.descriptions = sys.argv[2:]; f.close()'
-    return _command(code, path, "red", "green", "blue")
+    names = ("red", "green", "blue", "nir", *(f"band{number}" for number in range(5, count + 1)))
+    return _command(code, path, *names[:count])
 
 
 def say_crs(path: ScenePath) -> str:
@@ -61,6 +67,15 @@ def say_crs(path: ScenePath) -> str:
         return _mended(path, _RAW + "d = d.rio.write_crs(sys.argv[3]); " + _WRITE_RAW, "EPSG:32633")
     code = 'import sys, rasterio; f = rasterio.open(sys.argv[1], "r+"); f.crs = sys.argv[2]; f.close()'
     return _command(code, path, "EPSG:32633")
+
+
+def georeference(path: ScenePath) -> str:
+    """Write where a raster lies, by its west and north edge, which the owner knows."""
+    if path.is_dir():
+        return place(path)
+    affine = f"rasterio.Affine({GSD}, 0, float(sys.argv[2]), 0, -{GSD}, float(sys.argv[3]))"
+    code = f'import sys, rasterio; f = rasterio.open(sys.argv[1], "r+"); f.transform = {affine}; f.close()'
+    return _command(code, path, "380000", "5800000")
 
 
 def onto_the_lattice(path: ScenePath, said: Meaning | None = None) -> str:
@@ -89,9 +104,15 @@ def turn(path: ScenePath) -> str:
 
 def transpose(path: ScenePath) -> str:
     """Dimensions in an order that ends in y and x, whatever these were called."""
-    names = 'l = {"X": "x", "Y": "y", "easting": "x", "northing": "y"}; '
+    names = f"l = {AXES}; ".replace("'", '"')
     rename = "d = d.rename({a: l[a] for a in l if a in d.dims}); "
     return _mended(path, _RAW + names + rename + 'd = d.transpose(..., "y", "x"); ' + _WRITE_RAW)
+
+
+def call_dimensions(path: ScenePath, rows: str, columns: str) -> str:
+    """Call two dimensions y and x; which is which the owner knows."""
+    code = 'd = d.rename({sys.argv[3]: "y", sys.argv[4]: "x"}).transpose(..., "y", "x"); '
+    return _mended(path, _RAW + code + _WRITE_RAW, rows, columns)
 
 
 def choose(path: ScenePath, dimension: str) -> str:
@@ -137,9 +158,15 @@ def forget_aoi(path: ScenePath) -> str:
 
 
 def from_netcdf(path: ScenePath) -> str:
-    """The variables of a netCDF file as a store, with all that it says of them."""
+    """The variables of a netCDF file as a store, with all that it says of them.
+
+    Where x and y do not say what they are, GDAL takes no notice of them and turns the rows: it is kept from that.
+    """
+    rows = 'import os, rasterio; os.environ["GDAL_NETCDF_BOTTOMUP"] = "NO"; '
     code = f"d = rioxarray.open_rasterio(i, decode_times=False, chunks={_PARTS}); "
-    return _mended(path, code + 'd = d if hasattr(d, "data_vars") else d.to_dataset(name=d.name); ' + _WRITE_RAW)
+    code += 'd = d if hasattr(d, "data_vars") else d.to_dataset(name=d.name); '
+    axes = '{a: rasterio.open(f"netcdf:{i}:{a}").read().ravel() for a in "xy"}'
+    return _mended(path, rows + code + f"d = d.assign_coords({axes}); " + _WRITE_RAW)
 
 
 def rechunk(path: ScenePath) -> str:

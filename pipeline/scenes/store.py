@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import math
 import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import numpy as np
 import zarr
 from affine import Affine
 from numpy.typing import NDArray
+from zarr.errors import ZarrUserWarning
 
 from rsup.models.base.errors import SceneError
 from rsup.models.sensors import common_name
@@ -40,6 +42,8 @@ from .foreign.numbers import Numbers, Said, meanings
 from .guard import check_codecs, check_documents, check_inside, files_of
 from .remote import ScenePath, answered, is_complete, is_there, opened
 
+# Names along a dimension, as xarray writes them; every opening of a group says it anew, in threads too.
+warnings.filterwarnings("ignore", "The data type .* does not have a Zarr V3 specification", ZarrUserWarning)
 SOURCE = "source"
 """The array that says which item each pixel came from: 1 + index of the item, 0 = none or many."""
 COMPLETE = f"{SOURCE}/every-chunk-is-written"
@@ -80,25 +84,27 @@ def describe(path: ScenePath, said: Said) -> Description:
         with answered(path):
             group = zarr.open_group(opened(path), mode="r")
             arrays = dict(group.arrays())
+            groups = sorted(group.group_keys())
     except SceneError:
         raise
     except Exception as error:  # zarr raises many kinds for a folder that is no store
         raise SceneError(f"{path} is not a readable Zarr group: {reason(error)}") from error
     try:
-        return _describe(path, _words(group), arrays, said)
+        return _describe(path, _words(group), arrays, groups, said)
     except SceneError:
         raise
     except Exception as error:  # words that no line of the contract foresees
         raise SceneError(f"{path}: its metadata cannot be understood ({reason(error)}); write it anew") from error
 
 
-def _describe(path: ScenePath, words: Words, arrays: Arrays, said: Said) -> Description:
+def _describe(path: ScenePath, words: Words, arrays: Arrays, groups: Sequence[str], said: Said) -> Description:
     layout = Layout(path, arrays, _words, lambda array: _whole(path, array))
     planes = layout.planes()
     classes = next((name for name in planes if common_name(name) == CLASSES), None)
     rasters = {name: plane for name, plane in planes.items() if name not in (classes, SOURCE)}
     if not rasters:
-        raise SceneError(f"{path} has no band; rsup needs arrays [y, x] such as red, green and blue")
+        hint = f"; give one of its groups ({', '.join(groups)[:80]}), as {path / groups[0]}" if groups else ""
+        raise SceneError(f"{path} has no band; rsup needs arrays [y, x] such as red, green and blue{hint}")
     described = {name: (str(arrays[p.array].dtype), _packing(arrays[p.array])) for name, p in rasters.items()}
     meant = meanings(path, described, said)
     rasters = {name: rasters[name] for name in _order(words, rasters) if name in meant}

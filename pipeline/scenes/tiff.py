@@ -53,8 +53,13 @@ def describe(path: ScenePath, said: Said) -> Description:
             raise SceneError(
                 f"{path} is netCDF, which is not read; make a store of it: {remedies.from_netcdf(path)}"
             ) from error
+        if path.name.lower().endswith(".jp2"):
+            raise SceneError(
+                f"{path} is an image of a product, which does not say what its numbers mean; give the product itself"
+            ) from error
         raise SceneError(
-            f"{path} is neither a Zarr store nor a raster that GDAL's GeoTIFF driver reads: {reason(error)}"
+            f"{path} is neither a Zarr store nor a raster that GDAL's GeoTIFF driver reads ({reason(error)}): get it "
+            "anew, or give a scene, a product or a GeoTIFF"
         ) from error
 
 
@@ -93,7 +98,7 @@ def _describe(path: ScenePath, source: rasterio.DatasetReader, said: Said) -> De
     if not all(names) or len(set(names)) < len(names):
         raise SceneError(
             f"{path}: every band needs a name of its own as its description; "
-            f"give it those of its bands, in their order: {remedies.name_bands(path)}"
+            f"give it those of its bands, in their order: {remedies.name_bands(path, len(names))}"
         )
     check_size(path, source.shape)
     layers = {name: number for number, name in enumerate(names, 1)}

@@ -14,10 +14,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 
+import numpy as np
 import zarr
 from affine import Affine
 
 from rsup.models.base.errors import SceneError
+from rsup.models.sensors import SENSORS
 from rsup.pipeline.lattice import GSD
 from rsup.pipeline.scenes import remedies
 from rsup.pipeline.scenes.attributes import moment
@@ -86,6 +88,11 @@ class Layout:
         array = self.arrays[plane.array]
         dimensions = dimensions_of(array, self.words_of(array)) or ()
         if set(dimensions) & set(DEGREES):
+            if any(self._is_metres(name) for name in dimensions[-2:]):
+                raise SceneError(
+                    f"{self.path}: {plane.array} has dimensions {', '.join(dimensions)[:80]}, which hold metres; call "
+                    f"them y and x: {remedies.transpose(self.path)}"
+                )
             raise SceneError(
                 f"{self.path}: {plane.array} is on a grid of degrees ({', '.join(dimensions)[:80]}); warp it to its "
                 f"UTM zone: {remedies.onto_the_lattice(self.path, of_user)}"
@@ -101,10 +108,10 @@ class Layout:
 
     def crs(self, words: Words) -> str | None:
         """What arrays and the store's own `words` say of it where no grid mapping does, as stackstac's attributes."""
-        said = [self.words_of(array).get("crs") for array in self.arrays.values() if array.ndim >= 2]
-        said += [words.get("crs"), words.get("proj:code")]
-        if texts := [text for text in said if isinstance(text, str) and text]:
-            return texts[0]
+        places = [*(self.words_of(array) for array in self.arrays.values() if array.ndim >= 2), words]
+        said = [place.get(name) for name in ("crs", "proj:code", "epsg", "proj:epsg") for place in places]
+        if texts := [text for text in said if isinstance(text, str | int) and not isinstance(text, bool) and text]:
+            return f"EPSG:{texts[0]}" if isinstance(texts[0], int) else texts[0]
         code = self.arrays.get("epsg")
         return f"EPSG:{int(self.values_of(code).reshape(-1)[0])}" if code is not None and code.size == 1 else None
 
@@ -119,6 +126,17 @@ class Layout:
                         return found
         return None
 
+    def _are_on_y_x(self) -> bool:
+        """Whether any array is on y and x."""
+        return any((dimensions_of(each, self.words_of(each)) or ())[-2:] == ("y", "x") for each in self.arrays.values())
+
+    def _is_metres(self, dimension: str) -> bool:
+        """Whether coordinates go further than degrees do."""
+        array = self.arrays.get(dimension)
+        if array is None or array.ndim != 1 or array.dtype.kind not in "iuf" or not array.size:
+            return False
+        return bool(np.nanmax(np.abs(self.values_of(array).astype(np.float64))) > 360)
+
     def _beside(self) -> set[str]:
         """Arrays that others name as their coordinates."""
         named = [self.words_of(array).get("coordinates") for array in self.arrays.values()]
@@ -131,12 +149,19 @@ class Layout:
                 yield name, Plane(name)
             return
         if dimensions[-2:] != ("y", "x") and not set(dimensions[-2:]) <= set(DEGREES):
-            if array.ndim == 2 or {"y", "x"} <= set(dimensions):
+            shown = f"{self.path}: {name} has dimensions {', '.join(dimensions)[:80]}"
+            if {remedies.AXES.get(each, each) for each in dimensions} >= {"y", "x"}:
+                raise SceneError(f"{shown}; rsup needs (y, x), in this order and last: {remedies.transpose(self.path)}")
+            if array.ndim == 2 and any(sensor.common_name(name) for sensor in SENSORS.values()):
+                if self._are_on_y_x():
+                    raise SceneError(
+                        f"{shown}, and not those of other bands; leave it out: {remedies.leave_out(self.path, name)}"
+                    )
                 raise SceneError(
-                    f"{self.path}: {name} has dimensions {', '.join(dimensions)[:80]}; rsup needs (y, x), in this "
-                    f"order and last: {remedies.transpose(self.path)}"
+                    f"{shown}; rsup needs (y, x); with the name of the rows first: "
+                    f"{remedies.call_dimensions(self.path, *dimensions)}"
                 )
-            return
+            return  # bounds of coordinates, and the like
         if math.prod(array.shape[:-2]) > MOST_PLANES:
             raise SceneError(
                 f"{self.path}: {name} has {' x '.join(map(str, array.shape[:-2]))} planes along "
@@ -156,6 +181,8 @@ class Layout:
         coordinate = self.arrays.get(dimension)
         if coordinate is not None and coordinate.shape == (size,) and dimension not in MOMENTS:
             values = self.values_of(coordinate)
+            if values.dtype.kind == "S":  # as netCDF has texts
+                values = np.char.decode(values, "utf-8")
             if values.dtype.kind in "OTU" and all(isinstance(value, str) and value for value in values.tolist()):
                 return [str(value) for value in values]
             said = self.words_of(array).get("long_name")  # rioxarray numbers bands, and keeps their names here

@@ -20,15 +20,17 @@ from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, DN_ZERO, NOD
 from rsup.models.sensors import SENSORS
 
 HOW = (
-    "say --input-scale 0.0001 where they are reflectance * 10000, with --input-offset -0.1 where 1000 is added (raw "
-    "ones of processing baseline 04.00 or later), else --input-offset 0 (older ones, Earth Engine's HARMONIZED, "
-    "archives that took the 1000 off), and by --input-nodata which number stands for nothing"
+    "say --input-scale 0.0001 where they are reflectance * 10000 (0.01 where they are percent), with --input-offset "
+    "-0.1 where 1000 is added (raw ones of processing baseline 04.00 or later), else --input-offset 0 (older ones, "
+    "Earth Engine's HARMONIZED, archives that took the 1000 off), and by --input-nodata which number stands for nothing"
 )
 LOOKS = "its numbers"
 """Who says what floats without a scale are."""
 USER = "the user"
 PICTURES = ("uint8", "int8", "bool")
 """Types too small for reflectance: pictures and masks."""
+LEAST = -0.5
+"""Reflectance that corrections of the atmosphere never come down to."""
 BRIGHT = 1.9
 """Reflectance that clouds and snow stay below: where half of an image is brighter, it is none."""
 
@@ -65,7 +67,12 @@ class Numbers:
     @property
     def zero(self) -> int | None:
         """The stored number of a 0 that is no nodata, where a plain 0 may be either; None where it is told apart."""
-        return max(DN_MIN, round(self.offset / SCALE_FACTOR + DN_ZERO)) if 0 in self.nodata else None
+        return self.of_nothing if 0 in self.nodata else None
+
+    @property
+    def of_nothing(self) -> int:
+        """The stored number of a 0 that is no nodata."""
+        return min(max(DN_MIN, round(self.offset / SCALE_FACTOR + DN_ZERO)), DN_MAX)
 
     def __str__(self) -> str:
         if self.by == LOOKS:
@@ -73,8 +80,13 @@ class Numbers:
         return f"read with scale {self.scale:g} and offset {self.offset:g}, by {self.by}"
 
     def stored(self, values: NDArray[Any]) -> NDArray[np.uint16]:
-        """Stored numbers (reflectance * 10000 + 1000) of a file's [...]: 0 where there is none, else 1 to 65535."""
+        """Stored numbers (reflectance * 10000 + 1000) of a file's [...]: 0 where there is none, else 1 to 65535.
+
+        Below LEAST there is none: a number such as -9999 that nobody declared.
+        """
         absent = ~np.isfinite(values)
+        with np.errstate(over="ignore"):
+            absent |= values < (LEAST - self.offset) / self.scale
         for number in self.nodata:
             with np.errstate(over="ignore"):  # a header says -3.4e38 in more digits than a float32 has
                 absent |= values == (np.float32(number) if values.dtype == np.float32 else number)

@@ -103,6 +103,12 @@ BROKEN: dict[str, tuple[Break, str, int, dict[str, str]]] = {
         0,
         {},
     ),
+    "tiff: nowhere": (
+        lambda p: tiff(p / "s.tif", stored(), transform=Affine.identity()),
+        "does not say where its pixels lie",
+        0,
+        {},
+    ),
     "tiff: a strip of a gigabyte": (lambda p: tiff(p / "s.tif", stored()), "chunks of .* too large to hold", 0, {}),
     "store: no CRS": (
         lambda p: store(p / "s.zarr", dataset(stored(), **PACKING).drop_vars("spatial_ref")),

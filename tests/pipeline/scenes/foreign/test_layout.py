@@ -296,6 +296,56 @@ def test_other_grids_are_warped_by_the_command_that_is_given(case: str, tmp_path
         assert valid.sum() > 200_000 and wrong.max() < 3e-4
 
 
+def test_axes_of_other_names_are_told_from_degrees(tmp_path: Path) -> None:
+    """Metres called latitude and longitude are no degrees, and not to be warped; rows have other names as well."""
+    for names in (("latitude", "longitude"), ("row", "col")):
+        path = tmp_path / f"{names[0]}.zarr"
+        dataset().rename(dict(zip(("y", "x"), names, strict=True))).to_zarr(path)
+        with pytest.raises(
+            SceneError, match=rf"{names[0]}, {names[1]}.*(which hold metres|rsup needs \(y, x\))"
+        ) as refused:
+            open_scene(path)
+        check(follow(str(refused.value)))
+
+
+def test_what_is_beside_the_bands_is_left_aside_or_out(tmp_path: Path) -> None:
+    ds = dataset().assign(x_bnds=(("x", "nv"), np.zeros((WINDOW.width, 2))))
+    ds.to_zarr(tmp_path / "bounds.zarr")
+    check(tmp_path / "bounds.zarr")
+    ds.assign(swir16=(("y20", "x20"), np.full((32, 40), 0.4))).to_zarr(tmp_path / "coarse.zarr")
+    with pytest.raises(
+        SceneError, match="swir16 has dimensions y20, x20, and not those of other bands; leave it out"
+    ) as refused:
+        open_scene(tmp_path / "coarse.zarr")
+    check(follow(str(refused.value)))
+    tree = xr.DataTree.from_dict({"/": xr.Dataset(), "/r10m": dataset()})
+    tree.to_zarr(tmp_path / "tree.zarr")
+    with pytest.raises(SceneError, match=r"give one of its groups \(r10m\), as .*tree.zarr/r10m"):
+        open_scene(tmp_path / "tree.zarr")
+    check(tmp_path / "tree.zarr" / "r10m")
+
+
+@pytest.mark.parametrize("words", [{"crs": 32633}, {"epsg": 32633}, {"proj:epsg": 32633}, {"crs": "+init=epsg:32633"}])
+def test_a_crs_that_attributes_say(words: dict[str, Any], tmp_path: Path) -> None:
+    dataset().drop_vars("spatial_ref").assign_attrs(words).to_zarr(tmp_path / "a.zarr")
+    check(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("names", [list(BANDS), [name.encode() for name in BANDS]])
+def test_names_along_a_dimension_of_any_text(names: list[Any], tmp_path: Path) -> None:
+    stacked = dataset().to_array("band", name="stack").assign_coords(band=np.array(names)).to_dataset()
+    stacked.to_zarr(tmp_path / "a.zarr")
+    check(tmp_path / "a.zarr")
+
+
+def test_netcdf_whose_axes_do_not_say_what_they_are(tmp_path: Path) -> None:
+    """As xarray writes it: GDAL takes no notice of such axes, and turns the rows."""
+    dataset().to_netcdf(tmp_path / "plain.nc", engine="scipy")
+    with pytest.raises(SceneError, match="make a store of it: ") as refused:
+        open_scene(tmp_path / "plain.nc")
+    check(follow(str(refused.value)))
+
+
 @pytest.mark.parametrize("bands", [BANDS, ("red",)])
 def test_netcdf_becomes_a_store_by_the_command_that_is_given(bands: tuple[str, ...], tmp_path: Path) -> None:
     """As openEO's back ends lay it out: a variable a band, [t, y, x], int16, the CRS in a variable of that name."""

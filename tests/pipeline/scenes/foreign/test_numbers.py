@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rioxarray  # noqa: F401 # .rio of datasets
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,6 +137,23 @@ def test_a_user_s_words_make_no_sense() -> None:
             Said(**said)
 
 
+@pytest.mark.parametrize("offset", [0.0, -0.1])
+def test_reflectance_is_not_scaled_a_second_time(offset: float, tmp_path: Path) -> None:
+    """Floats of reflectance under the words of the numbers that they came from."""
+    path = store(tmp_path / "a.zarr", written("reflectance"), scale_factor=1e-4, add_offset=offset)
+    with pytest.raises(SceneError, match="scaled already and would be a second time; say --input-scale 1 --input-off"):
+        open_scene(path)
+    scene = open_scene(path, Said(1.0, 0.0))
+    np.testing.assert_array_equal(scene.read(BANDS, WINDOW), meant())
+
+
+def test_what_no_reflectance_comes_down_to_is_nodata(tmp_path: Path) -> None:
+    """-9999 that nobody declared, among floats of reflectance."""
+    floats = np.nan_to_num(written("reflectance"), nan=-9999)
+    scene = open_scene(store(tmp_path / "a.zarr", floats.astype(np.float32)))
+    np.testing.assert_array_equal(scene.read(BANDS, WINDOW), meant())
+
+
 def test_floats_are_said_to_be_read_as_reflectance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_scene(tiff(tmp_path / "s.tif", written("reflectance")))
     assert "its numbers have no scale, and are read as the reflectance that they look like" in capsys.readouterr().err
@@ -194,7 +212,11 @@ def test_stored_numbers_are_reflectance_in_exact_arithmetic(
     if math.isnan(reflectance) or reflectance == -9999:
         assert found == 0
         return
-    exact = (float(number) * scale + offset) * 10000 + 1000
+    said = float(number) * scale + offset
+    if said < -0.499:  # none where it is below -0.5
+        assert found == (0 if said < -0.501 else found)
+        return
+    exact = said * 10000 + 1000
     assert abs(float(found) - min(max(exact, 1), 65535)) <= 0.5 + 1e-6
 
 
