@@ -60,7 +60,7 @@ $rows
 
 BASELINE = "bicubic"
 
-CROPS, CROP = 8, 192
+CROPS, CROP = 24, 192
 """Rows of the page, and the side of their crops in output pixels."""
 
 

@@ -23,6 +23,7 @@ from sentinel2_scenes import BANDS, Scene, read_scene, sources
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.degradation.sensor import SensorDegradation
 from rsup.models.evaluate import EvaluateRequest, evaluate, held
+from rsup.models.metrics.page import CROPS
 from rsup.models.registry import FAITHFUL
 from rsup.models.upscaler import load
 
@@ -30,7 +31,6 @@ TRAINED = "fortmckay", "433D", "dsen2", "czech 208874", "czech 233723", "czech 2
 """How the names of the scenes begin that students were trained on."""
 SIDE = 512
 """Most pixels a side of a scene."""
-CROPS = 24
 WANTED: dict[str, dict[int, tuple[str, float]]] = {
     "frechet_lite1": {4: ("of it", 0.35), 8: ("of it", 0.40)},
     "spectrum_db": {4: ("of it", 0.35), 8: ("of it", 0.35)},
