@@ -107,7 +107,7 @@ def save(places: list[tuple[Panels, Shade]], columns: int, side: int, path: Path
         x, y = place % columns * (side + GAP), place // columns * (side + LABEL + GAP)
         ImageDraw.Draw(sheet).text((x, y), name, "black", font)
         sheet.paste(Image.fromarray(tile).resize((side, side), Image.Resampling.NEAREST), (x, y + LABEL))
-    sheet.save(path, quality=85, subsampling=0, optimize=True)
+    sheet.save(path, quality=70, subsampling=0, optimize=True)
 
 
 if __name__ == "__main__":
