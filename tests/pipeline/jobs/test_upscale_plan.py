@@ -81,7 +81,7 @@ def test_uncertainty_is_told_only_of_what_a_network_has_learned_it_for(
         with pytest.raises(ArgumentError, match=words):
             UpscalePlan.make(replace(asked, **change))
         UpscalePlan.make(replace(asked, **change, uncertainty=False))
-    monkeypatch.setattr("rsup.models.registry._default", lambda scale: sure_student)
+    monkeypatch.setattr("rsup.models.registry._of_family", lambda family, scale: sure_student)
     with pytest.raises(ArgumentError, match="bicubic does not say how far it may be off; leave out --model"):
         UpscalePlan.make(replace(asked, model="bicubic"))
 
