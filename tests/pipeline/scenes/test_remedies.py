@@ -285,5 +285,5 @@ def test_bands_of_another_grid_are_removed(tmp_path: Path) -> None:
 
 def test_a_command_survives_any_path(tmp_path: Path) -> None:
     path = tmp_path / "São Paulo #1 'x' $HOME \"100%\".tif"
-    words = shlex.split(remedies.name_bands(path))
+    words = shlex.split(remedies.name_bands(path, 4))
     assert words[0] == sys.executable and words[3] == str(path)
