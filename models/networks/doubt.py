@@ -46,11 +46,11 @@ class Doubt(nn.Module):
         nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        contrast = _contrast(image.contiguous()).log()  # plane by plane, and so what is made of it
-        told = self.last(self.surroundings(torch.cat([features, contrast.to(features.dtype)], 1)))
+        contrast = _contrast(image.contiguous())  # plane by plane, and so what is made of it
+        told = self.last(self.surroundings(torch.cat([features, contrast.log().to(features.dtype)], 1)))
         shares: Tensor = F.pixel_shuffle(told.float(), self.scale)
-        powers = F.interpolate(contrast, scale_factor=self.scale, mode="nearest") + shares
-        return (powers * LOG2_E).exp2()  # on a CPU in a quarter of the time that exp takes
+        # exp, on a CPU in a quarter of its time; of the shares alone: a power's error grows with its exponent.
+        return F.interpolate(contrast, scale_factor=self.scale, mode="nearest") * (shares * LOG2_E).exp2()
 
 
 def _contrast(image: Tensor) -> Tensor:

@@ -50,13 +50,10 @@ def measure(scene: Scene, store: Path, responses: Mapping[str, Response], scale:
     """Figures of the mosaic's chunks, see `figures_of`; `responses`: of the mosaic's bands, in their order."""
     root = zarr.open_group(store, mode="r")
     arrays: list[Any] = [root[band] for band in responses]
-    height, width = (length // scale for length in arrays[0].chunks)
 
     def parts() -> Iterator[tuple[DN, DN, Window]]:
-        for row, col in _picked(arrays[0]):
-            corner = Window(
-                scene.aoi.row + row * height, scene.aoi.col + col * width, min(height, SIDE), min(width, SIDE)
-            )
+        for each in _corners(arrays[0], scale):
+            corner = Window(scene.aoi.row + each.row, scene.aoi.col + each.col, each.height, each.width)
             window = corner.intersect(scene.aoi)
             assert window is not None  # the chunk grid is the area's own
             rows, cols = (slice(s.start * scale, s.stop * scale) for s in window.within(scene.aoi))
@@ -65,11 +62,13 @@ def measure(scene: Scene, store: Path, responses: Mapping[str, Response], scale:
     return figures_of(parts(), list(responses.values()), scale)
 
 
-def _picked(array: zarr.Array[Any]) -> list[tuple[int, int]]:
-    """Row and column of the chunks that are read."""
+def _corners(array: zarr.Array[Any], scale: int) -> list[Window]:
+    """What is looked at of the chunks that are, in scene pixels from the mosaic's own corner."""
     down, along = array.cdata_shape
     picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CHUNKS)).round().astype(int))
-    return [divmod(int(pick), along) for pick in picks]
+    height, width = (length // scale for length in array.chunks)
+    places = (divmod(int(pick), along) for pick in picks)
+    return [Window(row * height, col * width, min(height, SIDE), min(width, SIDE)) for row, col in places]
 
 
 def median_uncertainty(store: Path, scale: int) -> dict[str, float]:
@@ -81,11 +80,9 @@ def median_uncertainty(store: Path, scale: int) -> dict[str, float]:
     counts = np.zeros(DN_MAX + 1, np.int64)
     for name in uncertainties_of(store):
         array = array_of(root, name)
-        for row, col in _picked(array):
-            rows, cols = (
-                slice(number * side, number * side + min(side, SIDE * scale))
-                for number, side in zip((row, col), array.chunks, strict=True)
-            )
+        for corner in _corners(array, scale):
+            rows = slice(corner.row * scale, corner.stop_row * scale)
+            cols = slice(corner.col * scale, corner.stop_col * scale)
             counts += np.bincount(np.asarray(array[rows, cols]).ravel(), minlength=len(counts))
     counts[NODATA] = 0
     if not counts.any():

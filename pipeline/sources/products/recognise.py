@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import tarfile
 from collections.abc import Sequence
@@ -114,10 +113,10 @@ def _hint(place: Path) -> str | None:
     """What to give in the place of something near a product; None for what is near none."""
     try:
         if place.is_dir():
-            inside = {path.name: path for path in sorted(place.iterdir()) if not path.name.startswith(".")}
-            if {"zarr.json", ".zgroup", ".zarray"} & set(os.listdir(place)):
+            inside = sorted(place.iterdir())
+            if {"zarr.json", ".zgroup", ".zarray"} & {path.name for path in inside}:
                 return None
-            found = next((name for name, path in inside.items() if _is_one(path)), None)
+            found = next((path.name for path in inside if not path.name.startswith(".") and _is_one(path)), None)
             return found and f"it holds {printable(found)[:200]}; give that"
         if not place.is_file():
             return None
