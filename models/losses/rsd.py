@@ -9,7 +9,7 @@ Source: "One-Step Residual Shifting Diffusion for Image Super-Resolution via Dis
 from __future__ import annotations
 
 import copy
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -33,6 +33,8 @@ class RsdConfig(Config):
     """N: at how many steps the student learns; it is used at the last one alone."""
     fake_updates: _Count = 5
     """K: updates of the fake network and the head for each of the student."""
+    distillation: Literal["rsd", "vsd"] = "rsd"
+    """`vsd`: variational score distillation, the paper's baseline, whose gradient does not pass through z_t."""
     normalise: bool = True
     """Divide each image's distillation loss by the teacher's mean error on it."""
     perceptual: PerceptualKind = "lpips-vgg"
@@ -70,15 +72,24 @@ def fake_loss(fake: ResShift, z_hat: Tensor, z_y: Tensor, t: Tensor, noise: Tens
 
 
 def student_loss(
-    teacher: ResShift, fake: ResShift, z_hat: Tensor, z_y: Tensor, t: Tensor, noise: Tensor, *, normalise: bool = True
+    teacher: ResShift,
+    fake: ResShift,
+    z_hat: Tensor,
+    z_y: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    *,
+    normalise: bool = True,
+    through: bool = True,
 ) -> Tensor:
     """Mean of |f*(z_t)|^2 - |f_phi(z_t)|^2 + 2 <f_phi(z_t) - f*(z_t), z_hat> over elements, with w_t = 1.
 
     That is |f* - z_hat|^2 - |f_phi - z_hat|^2: how much better the fake network explains z_hat than the teacher does.
-    Gradients reach z_hat directly and through z_t; neither network's weights get any. `normalise` divides each image's
-    value by its mean |f*(z_t) - z_hat|, held constant, so that steps of all noise levels weigh alike.
+    Gradients reach z_hat directly and through z_t; neither network's weights get any. Without `through` they reach it
+    directly alone, 2 (f_phi - f*), which is variational score distillation. `normalise` divides each image's value by
+    its mean |f*(z_t) - z_hat|, held constant, so that steps of all noise levels weigh alike.
     """
-    with frozen(teacher, fake):
+    with frozen(teacher, fake), torch.set_grad_enabled(through and torch.is_grad_enabled()):
         z_t = teacher.schedule.shift(z_hat, z_y, t, noise)
         real, other = teacher(z_t, z_y, t), fake(z_t, z_y, t)
     # The difference of the two squares, factored: close squares would cancel to noise.
@@ -145,8 +156,8 @@ class Rsd(nn.Module):
         """
         z_hat = self._restored(z_0, z_y, generator)
         t, noise = self._disturbance(z_hat, generator)
-        normalise = self.config.normalise
-        terms = {"distillation": student_loss(self.teacher, self.fake, z_hat, z_y, t, noise, normalise=normalise)}
+        how = {"normalise": self.config.normalise, "through": self.config.distillation == "rsd"}
+        terms = {"distillation": student_loss(self.teacher, self.fake, z_hat, z_y, t, noise, **how)}
         if perceptual is not None and self.config.perceptual_weight:
             schedule = self.teacher.schedule
             start = schedule.start(z_y, draw_noise(z_y, generator))

@@ -5,6 +5,8 @@ and x8 of 1,024 px, with the code of another checkout beside it where one is giv
 `... growth`: the same at x4 of 1,024, 2,048 and 4,096 px: seconds and memory a pixel.
 `... shipped`: the command with the shipped students over the bare network, on as few of its tiles as cover the ground
 and as many at once as the command runs; half of them before it, half after.
+`... tile`: the command with the shipped students on one core, as seconds a whole Sentinel-2 tile.
+`... uncertainty`: the command on four bands with `--uncertainty` over the command without, in turn.
 """
 
 import os
@@ -12,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,7 @@ from rsup.pipeline.workers.pool import Pool
 
 HERE = Path(__file__).resolve().parents[2]
 BANDS = ("red", "green", "blue")
+FOUR = (*BANDS, "nir")
 CHUNK = 1024
 """Side of the scene's chunks, as fetch makes them."""
 ROUNDS = 3
@@ -35,7 +39,8 @@ def main() -> None:
     """Make scenes, time what is asked for, print a table."""
     with tempfile.TemporaryDirectory() as name:
         folder, (what, *others) = Path(name), sys.argv[1:]
-        {"nearest": nearest, "growth": growth, "shipped": shipped}[what](folder, *map(Path, others))
+        modes = {each.__name__: each for each in (nearest, growth, shipped, tile, uncertainty)}
+        modes[what](folder, *map(Path, others))
 
 
 def nearest(folder: Path, other: Path | None = None) -> None:
@@ -86,7 +91,38 @@ def shipped(folder: Path) -> None:
         )
 
 
-def make_scene(folder: Path, size: int) -> Path:
+def tile(folder: Path) -> None:
+    """Seconds and CPU seconds of 10,980 x 10,980 px on one core, by those of 1,024 x 1,024 px, start-up included."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    for bands in (BANDS, FOUR):
+        place = folder / str(len(bands))
+        place.mkdir()
+        scene = make_scene(place, 1024, bands)
+        for scale in (4, 8):
+            run = upscale(HERE, place, scene, scale, "default", bands)
+            wall, cpu = (taken * (10980 / 1024) ** 2 / 3600 for taken in (run.wall, run.cpu))
+            sys.stdout.write(f"x{scale}, {len(bands)} bands: {run.wall:.1f} s, {run.cpu:.1f} of CPU; ")
+            sys.stdout.write(f"a tile {wall:.2f} h, {cpu:.2f} of CPU\n")
+            sys.stdout.flush()
+
+
+def uncertainty(folder: Path) -> None:
+    """What writing the uncertainty costs, by the clock and in CPU; the median of each over the rounds."""
+    for scale, size in ((4, 1024), (8, 512)):
+        scene = make_scene(folder, size, FOUR)
+        runs: dict[tuple[str, ...], list[Cost]] = {(): [], ("--uncertainty",): []}
+        for _ in range(ROUNDS):
+            for more, each in runs.items():
+                each.append(upscale(HERE, folder, scene, scale, "default", FOUR, *more))
+        without, sure = (Cost(*map(statistics.median, zip(*each, strict=True))) for each in runs.values())
+        sys.stdout.write(
+            f"x{scale} of {size} px, four bands: {without.wall:.1f} s, {without.cpu:.1f} of CPU; with uncertainty "
+            f"{sure.wall:.1f} s, {sure.cpu:.1f} of CPU: {sure.wall / without.wall:.3f}, {sure.cpu / without.cpu:.3f}\n"
+        )
+        sys.stdout.flush()
+
+
+def make_scene(folder: Path, size: int, bands: Sequence[str] = BANDS) -> Path:
     """A scene store of ground with the spectrum of land (amplitudes fall with frequency) and the sensor's noise."""
     path = folder / f"s{size}.zarr"
     if path.exists():
@@ -100,10 +136,10 @@ def make_scene(folder: Path, size: int) -> Path:
         return np.asarray(fields / fields.std())
 
     common = land()
-    noise = rng.standard_normal((len(BANDS), size, size))
+    noise = rng.standard_normal((len(bands), size, size))
     dn = np.stack([2000 + 450 * common + 200 * land() + 20 * each for each in noise])
     dn = np.clip(dn, 1, 65535).astype(np.uint16)
-    writer = create_scene(path, Window(-568_628, 65_536, size, size), "EPSG:32631", BANDS, CHUNK)
+    writer = create_scene(path, Window(-568_628, 65_536, size, size), "EPSG:32631", bands, CHUNK)
     for row in range(0, size, CHUNK):
         for col in range(0, size, CHUNK):
             part = dn[:, row : row + CHUNK, col : col + CHUNK]
@@ -112,10 +148,21 @@ def make_scene(folder: Path, size: int) -> Path:
     return path
 
 
-def upscale(tree: Path, folder: Path, scene: Path, scale: int, model: str) -> Cost:
+def upscale(
+    tree: Path, folder: Path, scene: Path, scale: int, model: str, bands: Sequence[str] = BANDS, *more: str
+) -> Cost:
     """Run the command with the code of `tree`."""
-    options = ["--scale", scale, "--model", model, "--bands", ",".join(BANDS), "--device", "cpu", "--overwrite"]
-    command = [sys.executable, "-m", "rsup.pipeline.cli", "upscale", scene, *options, "-o", folder / tree.name]
+    options = ["--scale", scale, "--model", model, "--bands", ",".join(bands), "--device", "cpu", "--overwrite", *more]
+    command = [
+        sys.executable,
+        "-m",
+        "rsup.pipeline.cli",
+        "upscale",
+        scene,
+        *options,
+        "-o",
+        folder / "".join([tree.name, *more]),
+    ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tree / ".src"), str(tree)])}
     return cost(command, environment)
 

@@ -111,7 +111,7 @@ def test_students_gradient_is_a_finite_difference_of_the_objective() -> None:
 
 
 def test_students_gradient_is_not_that_of_variational_score_distillation() -> None:
-    """That stops at z_t: 2 <f_phi - f*, z_hat> with both estimates held constant."""
+    """That stops at z_t: 2 <f_phi - f*, z_hat> with both estimates held constant. Asked for, it is."""
     teacher, fake, z_y, noise = model(1), model(2), latent(2), latent(3)
     student = one_step_student(model(4))
 
@@ -121,10 +121,12 @@ def test_students_gradient_is_not_that_of_variational_score_distillation() -> No
             difference = fake(z_t, z_y, T) - teacher(z_t, z_y, T)
         return 2 * (difference * z_hat).mean()
 
-    def ours(z_hat: Tensor) -> Tensor:
-        return student_loss(teacher, fake, z_hat, z_y, T, noise, normalise=False)
+    def ours(z_hat: Tensor, through: bool = True) -> Tensor:
+        return student_loss(teacher, fake, z_hat, z_y, T, noise, normalise=False, through=through)
 
     vsd, _ = generator_gradient(baseline, student)
+    held, _ = generator_gradient(lambda z_hat: ours(z_hat, through=False), student)
+    assert held.item() == pytest.approx(vsd.item(), rel=1e-9)
     rsd, moved = generator_gradient(ours, student)
     true = (moved(1e-5) - moved(-1e-5)) / 2e-5
     assert abs(rsd - true) < 1e-6 * abs(true) < 0.05 * abs(true) < abs(vsd - true)
@@ -188,6 +190,21 @@ def student_total(rsd: Rsd, seed: int = 0) -> Tensor:
     terms = rsd.student_terms(z_0, z_y, image(), latents, frequency, seeded(seed))
     assert set(terms) == {"distillation", "perceptual", "gan"}
     return sum(terms.values(), torch.zeros(()))
+
+
+def test_a_recipe_may_ask_for_the_baseline(rsd: Rsd) -> None:
+    latents = load_latents("unshuffle")
+    z_0, z_y = latents.encode(image()), latents.encode(image(1))
+
+    def gradient(kind: str) -> Tensor:
+        rsd.config = RsdConfig(distillation=kind, perceptual_weight=0, gan_weight=0)
+        loss = rsd.student_terms(z_0, z_y, image(), latents, None, seeded())["distillation"]
+        values.append(loss.item())
+        return torch.autograd.grad(loss, rsd.student.denoiser.unet.conv_in.weight)[0]
+
+    values: list[float] = []
+    assert not torch.allclose(gradient("rsd"), gradient("vsd"), rtol=0.01)
+    assert values[1] == pytest.approx(values[0], rel=1e-5)  # the same number; what differs is where its gradient goes
 
 
 def test_a_student_step_moves_the_student_alone(rsd: Rsd) -> None:
