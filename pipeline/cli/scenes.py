@@ -97,6 +97,7 @@ def fetch(
 
 
 def upscale(
+    context: typer.Context,
     scene: Annotated[
         str,
         # Whether it can be read is for open_scene to say, in the words and with the code of scenes.
@@ -158,6 +159,10 @@ def upscale(
     as_json: Json = False,
 ) -> None:
     """Super-resolve a scene, or a product, into a mosaic: Zarr, COG, STAC item and a before/after page."""
+    if scheduler is None and cluster is None and not dry_run:
+        from rsup.pipeline.workers.forking import forking
+
+        context.with_resource(forking())  # before the rest is imported here, which takes as long
     from rsup.pipeline.jobs.storing import upscale as run
     from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
     from rsup.pipeline.places.credentials import introduce

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing import forkserver
-from multiprocessing.resource_tracker import ensure_running
-from threading import current_thread, main_thread
 from typing import Any
 
 import dask
@@ -24,15 +20,13 @@ from rsup.models.base.errors import OutputError, RsupError
 from rsup.pipeline.places.objects import access_of
 
 from .closed import ClosedScheduler, ClosedWorker
+from .forking import PRELOAD, forking, signals_held
 from .memory import WORKER_ENVIRONMENT
 from .pool import Pool
 from .vigil import ATTEMPTS, LOST, hushed
 
 STARTING = 120.0
 """Seconds a worker process may take to start."""
-
-PRELOAD = ["rsup.pipeline.workers.model", "rsup.pipeline.mosaics.chunk"]
-"""What workers are going to import, torch with it."""
 
 
 @contextmanager
@@ -44,7 +38,8 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
     caller, and Dask's own limit would kill a worker in the middle of a chunk instead of waiting.
     """
     with ExitStack() as running:
-        with _signals_held():
+        with signals_held():
+            running.enter_context(forking())
             running.enter_context(hushed())
             security = Security.temporary()
             options = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
@@ -68,7 +63,7 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
             }
             config = {
                 "temporary-directory": folder,
-                # Workers fork from one process that has imported PRELOAD: many start as fast as one, and share it.
+                # Many start as fast as one, and share what it has imported.
                 "distributed.worker.multiprocessing-method": "forkserver",
                 # A worker that dies takes its tasks with it; a task that kills three workers is at fault itself.
                 "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
@@ -84,24 +79,9 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
             }
             running.enter_context(dask.config.set(config))
             get_mp_context().set_forkserver_preload(PRELOAD)  # after Dask's own choice, which it makes once
-            if _forking() is None:  # else it is somebody else's as well
-                running.callback(_stop_forking)
             cluster = _start(specs, {"cls": ClosedScheduler, "options": options | {"port": 0}}, security)
             client = running.enter_context(Client(running.enter_context(cluster)))
         yield client
-
-
-def _forking() -> int | None:
-    """ID of the process that multiprocessing forks from, if there is one; of this, it says nothing in public."""
-    found: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    return found
-
-
-def _stop_forking() -> None:
-    """End the process that workers were forked from, which would outlive this one by a second."""
-    if (pid := _forking()) is not None:
-        os.kill(pid, signal.SIGKILL)
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -126,25 +106,3 @@ def _start(workers: dict[int, dict[str, Any]], scheduler: dict[str, Any], securi
                     f"{len(workers)} worker processes could not be started in {ATTEMPTS} attempts ({error}); "
                     "look for what kills them (memory, limits), or ask for fewer --workers"
                 ) from error
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block ends: workers that are half started cannot be stopped.
-
-    Processes started inside never see Ctrl-C, which a terminal sends to all of them: the command stops its workers.
-    """
-    ensure_running()  # else the first process starts multiprocessing's tracker, which unblocks Ctrl-C
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    # The mask is for children alone: BLAS may have threads without it, and handlers run whoever got the signal.
-    came: list[int] = []
-    here = (signal.SIGINT, signal.SIGTERM) if current_thread() is main_thread() else ()
-    handlers = {each: signal.signal(each, lambda number, _: came.append(number)) for each in here}
-    try:
-        yield
-    finally:
-        for each, handler in handlers.items():
-            signal.signal(each, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if came:
-        signal.raise_signal(came[0])
