@@ -10,6 +10,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, NODATA, SCALE_FACTOR
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.scenes.scene import Scene
 
@@ -75,10 +76,16 @@ class Stretch:
 
     def __call__(self, image: NDArray[np.uint16]) -> NDArray[np.uint8]:
         """[band, y, x] -> [y, x, band]; nodata is black."""
-        low, high = (np.array(end, np.float32)[:, None, None] for end in (self.low, self.high))
-        shade = np.clip((image - low) / (high - low), 0, 1) ** (1 / self.GAMMA)
-        shade[:, (image == NODATA).any(axis=0)] = 0
-        return np.asarray((255 * shade + 0.5).astype(np.uint8).transpose(1, 2, 0))
+        shown = np.stack([table[band] for table, band in zip(self._tables, image, strict=True)], axis=-1)
+        shown[(image == NODATA).any(axis=0)] = 0
+        return shown
+
+    @cached_property
+    def _tables(self) -> NDArray[np.uint8]:
+        """Of each band, the brightness of every number: powers of pixels would be most of what a page takes."""
+        low, high = (np.array(end, np.float32)[:, None] for end in (self.low, self.high))
+        shade = np.clip((np.arange(DN_MAX + 1, dtype=np.uint16) - low) / (high - low), 0, 1) ** (1 / self.GAMMA)
+        return np.asarray((255 * shade + 0.5).astype(np.uint8))
 
 
 def shown_bands(bands: Sequence[str]) -> tuple[str, ...]:
