@@ -11,7 +11,11 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+    visual_information_fidelity,
+)
 
 from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR
 from rsup.models.losses.lattice import SHORTEST, spikes
@@ -19,6 +23,9 @@ from rsup.models.losses.spectrum import radial_spectrum, windowed_fft
 
 _GAUSSIAN = 11
 """Side of SSIM's window, sigma 1.5 (Wang et al. 2004)."""
+
+_COARSEST = 41
+"""Side that the coarsest of VIF's four scales takes."""
 
 
 def eight_bits(image: Tensor) -> Tensor:
@@ -56,6 +63,17 @@ def ssim_y(image: Tensor, truth: Tensor, border: int) -> float:
     )
     # torchmetrics reflects the image at its border and averages over that too.
     return float(_cut(full, _GAUSSIAN // 2).mean())
+
+
+def vif_y(image: Tensor, truth: Tensor, border: int) -> float | None:
+    """Visual information fidelity of the luma, in pixels (Sheikh and Bovik 2006): 1 for equal images; None for small
+    ones.
+
+    How much of the truth's information, as statistics of natural scenes have it, the image still carries at four
+    scales; 0 for noise and for a flat image. No network is in it, and more contrast than the truth's can pass 1.
+    """
+    ours, theirs = (_cut(luma(each), border)[None, None] for each in (image, truth))
+    return float(visual_information_fidelity(ours, theirs)) if min(ours.shape[-2:]) >= _COARSEST else None
 
 
 def reflectance_error(dn: Tensor, truth: Tensor) -> float:

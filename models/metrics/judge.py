@@ -25,6 +25,7 @@ Radiometry = Literal["photograph", "reflectance"]
 FIGURES = (
     "psnr_y",
     "ssim_y",
+    "vif_y",
     "psnr_1",
     "psnr_2",
     "psnr_3",
@@ -119,6 +120,7 @@ class Judge:
         found: Figures = dict.fromkeys(FIGURES)
         found["psnr_y"] = metrics.psnr_y(saved, wanted, self.scale)
         found["ssim_y"] = metrics.ssim_y(saved, wanted, self.scale)
+        found["vif_y"] = metrics.vif_y(saved, wanted, self.scale)
         for channel, (ours, theirs) in enumerate(zip(all_saved, all_wanted, strict=True), 1):
             found[f"psnr_{channel}"] = metrics.psnr(ours, theirs, self.scale)
         found["niqe"] = self.niqe(image)
@@ -151,6 +153,7 @@ def mean_of(figures: Iterable[Figures], notes: dict[str, str]) -> Figures:
         means[name] = statistics.fmean(values) if values else None
         # What is of all images together is of no single one.
         if len(values) < len(found) and name not in notes and name != FRECHET:
-            reason = " (it takes 192 x 192 pixels that are not flat)" if name == "niqe" else ""
+            side = {"niqe": 192, "vif_y": 41}.get(name)
+            reason = f" (it takes {side} x {side} pixels that are not flat)" if side else ""
             notes[name] = f"{len(found) - len(values)} of {len(found)} images have none{reason}"
     return means

@@ -34,7 +34,17 @@ from rsup.models.weights_file import load_student
 
 BANDS = ("red", "green", "blue")
 SCALE = 4
-FIGURES = "psnr_y", "ssim_y", "feature_lite1", "feature_lite2", "frechet_lite1", "spectrum_db", "acutance", "lattice_db"
+FIGURES = (
+    "psnr_y",
+    "ssim_y",
+    "vif_y",
+    "feature_lite1",
+    "feature_lite2",
+    "frechet_lite1",
+    "spectrum_db",
+    "acutance",
+    "lattice_db",
+)
 
 Restore = Callable[[Tensor, int], Tensor]
 """Enlarged images whose sides fit, and a seed of the noise -> images of the same shape."""

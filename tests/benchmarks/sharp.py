@@ -40,7 +40,7 @@ WANTED: dict[str, dict[int, tuple[str, float]]] = {
     "lattice_db": {4: ("over the truth's", 2.0), 8: ("over the truth's", 2.0)},
 }
 """At most, of what the faithful student has, by scale; lattice_db is over the truth's already."""
-ALSO = "ssim_y", "acutance", "sam_deg", "ndvi_rmse", "block_mean_dn"
+ALSO = "ssim_y", "vif_y", "acutance", "sam_deg", "ndvi_rmse", "block_mean_dn"
 
 
 def main() -> None:

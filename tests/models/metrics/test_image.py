@@ -39,6 +39,28 @@ def ssim_by_numpy(a, b):
     return float(np.mean((2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))))
 
 
+def vif_by_scipy(a, b):
+    """Sheikh and Bovik's sums written out: what each scale tells of b through a, over what it tells of b itself."""
+    told = whole = 0.0
+    for scale in range(4):
+        side = 2 ** (4 - scale) + 1
+        at = np.arange(side) - (side - 1) / 2
+        window = np.exp(-(at[:, None] ** 2 + at**2) / (2 * (side / 5) ** 2))
+        window /= window.sum()
+
+        def mean(x, window=window):
+            return convolve2d(x, window, mode="valid")
+
+        if scale:
+            a, b = mean(a)[::2, ::2], mean(b)[::2, ::2]
+        va, vb = mean(a * a) - mean(a) ** 2, mean(b * b) - mean(b) ** 2
+        gain = np.maximum((mean(a * b) - mean(a) * mean(b)) / vb, 0)
+        left = np.where(gain > 0, va - gain**2 * vb, va)
+        told += np.log2(1 + gain**2 * vb / (left + 2)).sum()
+        whole += np.log2(1 + vb / 2).sum()
+    return told / whole
+
+
 def test_luma_ends_where_video_does():
     ends = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)
     np.testing.assert_allclose(metrics.luma(ends).ravel(), [16, 235], atol=1e-12)
@@ -56,6 +78,8 @@ def test_fidelity_equals_numpy(border):
     assert metrics.psnr(image[1], truth[1], border) == pytest.approx(expected, abs=1e-4)
     assert metrics.ssim_y(image, truth, border) == pytest.approx(ssim_by_numpy(a, b), abs=1e-6)
     assert 0.3 < metrics.ssim_y(image, truth, border) < 0.98
+    assert metrics.vif_y(image, truth, border) == pytest.approx(vif_by_scipy(a, b), rel=1e-6)
+    assert 0.2 < vif_by_scipy(a, b) < 0.9
 
 
 def test_known_values():
@@ -64,6 +88,8 @@ def test_known_values():
     assert metrics.psnr_y(grey + 0.1, grey, 4) == pytest.approx(20 * math.log10(255 / 21.9), abs=1e-5)
     assert metrics.psnr_y(grey, grey, 4) == math.inf
     assert metrics.ssim_y(picture(), picture(), 4) == pytest.approx(1, abs=1e-9)
+    assert metrics.vif_y(picture(), picture(), 4) == pytest.approx(1, abs=1e-6)
+    assert metrics.vif_y(grey, picture()[:, :40, :40], 0) is None  # too small for the coarsest scale
     # Of two constants only the means count.
     a, b, c1 = 125.5, 147.4, 2.55**2
     expected = (2 * a * b + c1) / (a * a + b * b + c1)
