@@ -100,7 +100,7 @@ def write_page(
     gsd, shown = scene.aoi.gsd, shown_bands(bands)
     whole = overview(scene, store, shown)
     stretch = Stretch.of(whole.before)
-    close = details(scene, store, shown, stretch)
+    close = details(scene, store, shown, stretch, whole)
     items = [item for item in _list(scene.attributes.get("items")) if isinstance(item, dict)]
     colours = "True colour" if shown == ("red", "green", "blue") else f"Bands {', '.join(shown)}"
     page = PAGE.substitute(

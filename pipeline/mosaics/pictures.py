@@ -116,16 +116,23 @@ def overview(scene: Scene, store: Path, bands: Sequence[str]) -> BeforeAfter:
     return BeforeAfter(area, before, after, coarser)
 
 
-def details(scene: Scene, store: Path, bands: Sequence[str], stretch: Stretch) -> list[BeforeAfter]:
-    """Up to four squares where the scene has most detail and no nodata, best first and not side by side."""
+def details(scene: Scene, store: Path, bands: Sequence[str], stretch: Stretch, whole: BeforeAfter) -> list[BeforeAfter]:
+    """Up to four squares where the scene has most detail and no nodata, best first and not side by side.
+
+    `whole`: the overview, out of which they are cut where it has the scene's own pixels.
+    """
     scale, area = scale_of(scene, store), scene.aoi
+
+    def before(place: Window) -> NDArray[np.uint16]:
+        return whole.before[:, *place.within(area)] if whole.coarser == 1 else scene.read(bands, place)
+
     size = min(DETAIL // scale, area.height, area.width)
     down, along = area.height // size, area.width // size
     picks = np.unique(np.linspace(0, down * along - 1, min(down * along, CANDIDATES)).round().astype(int))
     scored = []
     for row, col in (divmod(int(pick), along) for pick in picks):
         place = replace(area, row=area.row + row * size, col=area.col + col * size, height=size, width=size)
-        image = scene.read(bands, place)
+        image = before(place)
         if (image != NODATA).all():
             scored.append((_detail(stretch(image)), place))
     scored.sort(key=lambda pair: (-pair[0], pair[1]))
@@ -137,7 +144,7 @@ def details(scene: Scene, store: Path, bands: Sequence[str], stretch: Stretch) -
     pairs = []
     for place in chosen:
         rows, cols = (slice(s.start * scale, s.stop * scale) for s in place.within(area))
-        pairs.append(BeforeAfter(place, scene.read(bands, place), np.stack([array[rows, cols] for array in arrays])))
+        pairs.append(BeforeAfter(place, before(place), np.stack([array[rows, cols] for array in arrays])))
     return pairs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -259,9 +260,14 @@ def test_a_mosaic_without_uncertainty_has_no_map(made: Made) -> None:
 
 def test_details_lie_where_the_texture_is_and_apart(made: Made) -> None:
     scene, store, lr = made
-    stretch = Stretch.of(lr[:3])
-    pairs = details(scene, store, ("red", "green", "blue"), stretch)
+    bands, stretch = ("red", "green", "blue"), Stretch.of(lr[:3])
+    whole = overview(scene, store, bands)
+    pairs = details(scene, store, bands, stretch, whole)
     assert pairs
+    # Where the overview is coarser they are read anew, and are the same.
+    again = details(scene, store, bands, stretch, replace(whole, coarser=2))
+    for one, other in zip(pairs, again, strict=True):
+        assert one.window == other.window and (one.before == other.before).all()
     first = pairs[0].window
     assert first.row - WINDOW.row >= 190 - 64 and first.col - WINDOW.col >= 240 - 64
     for k, pair in enumerate(pairs):
