@@ -69,7 +69,7 @@ def main() -> None:
         "bicubic", options.data, SCALE, "sentinel2", gsd=options.gsd, bands=BANDS, limit=options.limit, device="cpu"
     )
     result = evaluate(request, beside=beside)
-    columns = {"bicubic": result["bicubic"], "classical": result["classical"], **result["beside"]}
+    columns = {"bicubic": result, "classical": result["classical"], **result["beside"]}
     say(f"{result['images']} images, " + (f"at {options.gsd:g} m" if options.gsd else "as they are") + "\n")
     say(f"| | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
     for figure in FIGURES:
