@@ -25,6 +25,8 @@ DN_MIN, DN_MAX = 1, 65535
 """Range of valid stored numbers."""
 DN_ZERO = 1000
 """The stored number of reflectance 0."""
+LEAST = -0.5
+"""Reflectance that corrections of the atmosphere never come down to: a number below it stands for nothing."""
 
 KNEE = 0.3
 """Reflectance where the map leaves the straight line."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rsup.models.base.errors import OutputError
+from rsup.models.base.errors import ArgumentError, OutputError
 from rsup.models.base.progress import show_progress
 from rsup.models.sensors import DEFAULT
 from rsup.pipeline.lattice import GSD
@@ -23,6 +23,7 @@ from rsup.pipeline.places import place as places
 from rsup.pipeline.places.place import Place
 from rsup.pipeline.places.scratch import leave_scratch, own_scratch, scratch
 from rsup.pipeline.places.upload import ROOT, upload
+from rsup.pipeline.scenes.foreign.numbers import Said
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.sources.plan import FetchPlan
 from rsup.pipeline.sources.request import FetchRequest
@@ -44,6 +45,11 @@ def upscale(
 
     Raises an RsupError where it cannot be done.
     """
+    if request.said != Said():
+        raise ArgumentError(
+            "--input-scale, --input-offset and --input-nodata say what the numbers of a scene mean, and a product says it "
+            "itself: leave them out"
+        )
     bands = request.bands or DEFAULT.native(GSD)
     fetch = request_of([product], None, date=None, max_cloud=100, bands=bands, overwrite=request.overwrite)
     name = f"{_stem(fetch, product)}.zarr"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from rsup.models.base.errors import SceneError
@@ -31,6 +32,8 @@ DARKEST = 900
 """A reflectance of -0.01: darker ground is seen in places, and not nearly everywhere."""
 TWICE = 0.01
 """A scale below which numbers of 0 to 1, scaled already, make no image."""
+BLANK = 0.001
+"""Share of pixels that are 0 in every band from which 0 may be nodata: shade and water are so here and there."""
 DOUBTED = 0.95
 """Share of negative reflectances from which a scene is doubted: water and shadow have many, none has nearly all."""
 
@@ -67,7 +70,7 @@ def open_scene(path: str | ScenePath, said: Said = NOTHING) -> Scene:
         interval(described.words) or _since_launch(path),
         described.numbers,
     )
-    return _looked_at(scene)
+    return _looked_at(scene, said)
 
 
 def _is_store(path: Path) -> bool:
@@ -110,20 +113,22 @@ def _since_launch(path: ScenePath) -> tuple[datetime, datetime] | None:
     return (first_light(), changed) if changed > first_light() else None
 
 
-def _looked_at(scene: Scene) -> Scene:
+def _looked_at(scene: Scene, said: Said) -> Scene:
     """The scene, without a classification that says nothing; refused where its numbers can be no reflectance.
 
     A picture or numbers of another kind under the words of the contract are reflectances around -0.1. Dark water may be
     negative nearly everywhere, but only just.
     """
     times, side = LOOK
-    classified, numbers = False, []
+    classified, numbers, blank = False, [], [0]
+    nothing = _zero_that_may_be_nothing(scene, said)
     for row in range(times):
         for col in range(times):
             place = _square(scene.aoi, row, col, times, side)
             try:
                 data = scene._numbers(list(scene.layers), place)
                 numbers.append(data[data != NODATA])
+                blank.append(0 if nothing is None else int((data == nothing).all(axis=0).sum()))
                 if scene.classes is not None and not classified:
                     classes = scene._numbers([scene.classes], place)[0]
                     classified = bool((classes != 0)[(data != NODATA).any(axis=0)].any())
@@ -133,6 +138,11 @@ def _looked_at(scene: Scene) -> Scene:
                 # Damaged, which is for the chunk to say that needs it: the others can be done.
     valid = np.concatenate(numbers) if numbers else np.zeros(0, np.uint16)
     foreign = [numbers for numbers in scene.numbers if numbers is not None]
+    if valid.size and (share := sum(blank) * len(scene.layers) / valid.size) > BLANK:
+        raise SceneError(
+            f"{scene.path}: {share:.1%} of its pixels are 0 in every band, and nothing says whether 0 stands for "
+            "nothing: say --input-nodata 0 where it does, and --input-nodata nan where it is a reflectance"
+        )
     if valid.size and foreign:
         if (bright := float(np.median(valid)) * SCALE_FACTOR + ADD_OFFSET) > BRIGHT:
             raise SceneError(
@@ -157,6 +167,14 @@ def _looked_at(scene: Scene) -> Scene:
         if np.mean(valid < DN_ZERO) > DOUBTED:
             say(f"{scene.path}: its reflectance is below 0 nearly everywhere; are its numbers what it says of them?")
     return scene if classified or scene.classes is None else replace(scene, classes=None)
+
+
+def _zero_that_may_be_nothing(scene: Scene, said: Said) -> NDArray[np.uint16] | None:
+    """The stored number [band, 1, 1] of 0, where nobody says whether 0 is nodata: floats, with NaN for it or none."""
+    numbers = [each for each in scene.numbers if each is not None]
+    if said.nodata is not None or len(numbers) < len(scene.layers) or any(map(np.isfinite, numbers[0].nodata)):
+        return None
+    return np.array([each.of_nothing for each in numbers], np.uint16)[:, None, None]
 
 
 def _square(area: Window, row: int, col: int, times: int, side: int) -> Window:

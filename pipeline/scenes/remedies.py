@@ -169,6 +169,13 @@ def from_netcdf(path: ScenePath) -> str:
     return _mended(path, rows + code + f"d = d.assign_coords({axes}); " + _WRITE_RAW)
 
 
+def unpack(path: Path, inside: str) -> str:
+    """Unpack a zip beside itself, and upscale what lies `inside` it, "" for the whole."""
+    target = path.parent / f"{path.stem}-unpacked"
+    command = shlex.join([sys.executable, "-m", "zipfile", "-e", str(path), str(target)])
+    return f"and scenes are not read in zips; unpack it: {command} ; and upscale {shlex.quote(str(target / inside))}"
+
+
 def rechunk(path: ScenePath) -> str:
     """In chunks of 1024 pixels a side."""
     return _mended(path, _as_it_is(path) + _WRITE_RAW)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,6 +62,8 @@ DRIVERS = ["GTiff", "JP2OpenJPEG"]
 """What an asset may be: a VRT, say, could name any file of this machine."""
 BLOCK_BYTES = 512 << 20
 """Of the largest block, which GDAL holds whole; a Sentinel-2 band in a single one has half of that."""
+MOST_BLOCKS = 200_000
+"""Of a file whose blocks are counted; a Sentinel-2 band in tiles of 32 has half of that."""
 COARSE = 384
 """Longest side, in pixels, of the look at an item's dark pixels."""
 WHOLE = 4096
@@ -134,6 +137,23 @@ def _header(label: str, source: DatasetReader, sensor: Sensor, beside: bool) -> 
         raise SceneError(f"{label}: its asset can only be read in blocks of more than 512 MiB; rewrite it in tiles")
     grid = Grid(_code(source.crs), transform, source.height, source.width)
     return Header(grid, source.dtypes[0], (source.scales[0], source.offsets[0]), source.nodata, beside)
+
+
+def check_blocks(label: str, href: str, size: int) -> None:
+    """Raise SceneError where a file of this machine, of `size` bytes, is no GeoTIFF, or ends before its blocks do."""
+    with _opened(href, fresh=False) as source:
+        if source.driver != "GTiff":
+            raise SceneError(f"{label}: its asset is no GeoTIFF, whatever it is called; get it anew")
+        sides = zip(source.shape, source.block_shapes[0], strict=True)
+        counts = [-(-length // side) for length, side in sides]
+        if math.prod(counts) > MOST_BLOCKS:
+            raise SceneError(f"{label}: its asset is cut into {math.prod(counts):,} blocks: it is no band; get it anew")
+        for row, col in product(*map(range, counts)):
+            start, length = (
+                source.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")
+            )
+            if start is not None and int(start) + int(length or 0) > size:
+                raise SceneError(f"{label}: its asset has {size} bytes and its image does not end there: it is cut off")
 
 
 def read_window(href: str, header: Header, rows: slice, cols: slice, fresh: bool) -> NDArray[Any]:

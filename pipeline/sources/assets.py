@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from rsup.models.base.errors import SceneError
+from rsup.models.base.radiometry import LEAST
 from rsup.models.sensors.profile import Evidence, NumberRule
 from rsup.pipeline.lattice import Rectangle, Window
 
 from .asset_file import Header, check_whole
-from .packing import Packing, asset_offset, classes, nodata_of
+from .packing import LOWEST, Packing, asset_offset, classes, nodata_of
 from .products.readers import reader_of
 from .remote import text
 from .resample import Method, resample
@@ -186,8 +187,12 @@ def read(inspected: InspectedItem, band: str, window: Window, crs: str) -> Pixel
     Raises SceneError, naming item and band.
     """
 
+    # Where a product states what its numbers mean, shade that was corrected too far is no sign of a wrong scale.
+    least = LEAST if band in inspected.item.offsets else LOWEST
+
     def convert(values: NDArray[Any]) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        numbers, zero = inspected.packings[band].stored(values, inspected.rule(band), inspected.item.sensor.to_stored)
+        packing, sensor = inspected.packings[band], inspected.item.sensor
+        numbers, zero = packing.stored(values, inspected.rule(band), sensor.to_stored, least)
         return numbers, zero.astype(np.uint16)
 
     numbers, zero = _on_lattice(inspected, band, window, crs, convert, ("bilinear", "nearest"))

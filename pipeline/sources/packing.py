@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsup.models.base.radiometry import DN_MAX, DN_ZERO
+from rsup.models.base.radiometry import DN_MAX, DN_MIN, DN_ZERO
 from rsup.models.sensors.profile import NumberRule
 
 TYPES = ("uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 """What can hold reflectance to 1e-4; 8-bit rasters are pictures."""
 PRODUCT_SCALE = 1e-4
 """Of the product's numbers, which need no scale of their own to be known."""
+LOWEST = -0.0999
+"""The darkest reflectance that a scene holds."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,17 @@ class Packing:
         values: NDArray[Any],
         decision: NumberRule,
         to_stored: Callable[[NDArray[np.uint16], NumberRule], NDArray[np.uint16]],
+        least: float = LOWEST,
     ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
         """Stored numbers of a file's `values` [y, x], 0 where there is none; and where the file has a plain 0.
 
         A plain 0 may be nodata or the darkest number there is, which this pixel alone does not tell. `to_stored`: the
-        sensor's, for numbers of its products.
+        sensor's, for numbers of its products. Reflectance down to `least` becomes the darkest that a scene holds.
         """
         absent = _absent(values, self.nodata)
         zero = (values == 0) & ~absent
-        if self.scale is not None and self.nodata and 0 not in self.nodata:
+        signed = any(number < 0 for number in self.nodata)
+        if (self.scale is not None or signed) and self.nodata and 0 not in self.nodata:
             zero[:] = False  # its nodata is another number: 0 is a reflectance
         present = ~absent & ~zero
         if self.scale is None and self.dtype == "uint16":
@@ -105,13 +109,13 @@ class Packing:
         else:
             numbers *= self.scale / PRODUCT_SCALE
         shifted = np.rint(numbers + self._shift(decision))
-        wrong = present & ~((shifted >= 1) & (shifted <= DN_MAX))
+        wrong = present & ~((shifted >= round(DN_ZERO + least / PRODUCT_SCALE)) & (shifted <= DN_MAX))
         if wrong.any():
             raise ValueError(
                 f"it holds {values[wrong][0]:g}, a reflectance of {(shifted[wrong][0] - DN_ZERO) / 10000:g}: "
-                "beyond what a scene can hold (-0.0999 to 6.4535); correct its scale and offset"
+                f"beyond what a scene can hold ({least:g} to 6.4535); correct its scale and offset"
             )
-        return np.where(present, shifted, 0).astype(np.uint16), zero
+        return np.where(present, shifted.clip(DN_MIN), 0).astype(np.uint16), zero
 
     def coarse(self, values: NDArray[Any]) -> NDArray[np.uint16]:
         """Numbers of the product in an overview of `values`, whose means need not be whole; for `dark_level`."""

@@ -25,7 +25,9 @@ def main(folder: Path) -> None:
 def readers(store: str, item: str, cog: str) -> dict[str, Callable[[], object]]:
     import odc.stac
     import pystac
+    import pystac.extensions.eo
     import rasterio
+    import rio_cogeo.cogeo
     import rio_tiler.io
     import titiler.xarray.io
     import xarray as xr
@@ -48,6 +50,20 @@ def readers(store: str, item: str, cog: str) -> dict[str, Callable[[], object]]:
     def of_item() -> object:
         with rio_tiler.io.STACReader(item) as reader:
             return reader.preview(assets=[{"name": "cog", "bands": ["red"]}]).array.shape
+
+    def of_cogeo() -> object:
+        valid, errors, warned = rio_cogeo.cogeo.cog_validate(cog)
+        if not valid:
+            raise ValueError(", ".join(errors))
+        return "valid", warned
+
+    def of_gdalinfo() -> object:
+        done = subprocess.run(["gdalinfo", "-json", cog], check=True, capture_output=True, timeout=60)
+        return [(band["description"], band["colorInterpretation"]) for band in json.loads(done.stdout)["bands"]]
+
+    def of_pystac() -> object:
+        asset = pystac.Item.from_file(item).assets["cog"]
+        return [band.name for band in pystac.extensions.eo.EOExtension.ext(asset).bands or ()]
 
     def drawn() -> object:
         script = Path(__file__).parents[1] / "readers" / "qgis_render.py"
@@ -73,7 +89,10 @@ def readers(store: str, item: str, cog: str) -> dict[str, Callable[[], object]]:
         "titiler-xarray, group 2": lambda: tiler("2"),
         f"GDAL {rasterio.__gdal_version__}, Zarr": lambda: of_gdal(f'ZARR:"{store}":/red'),
         f"GDAL {rasterio.__gdal_version__}, COG": lambda: of_gdal(cog),
+        "gdalinfo, COG": of_gdalinfo,
+        "rio-cogeo, COG": of_cogeo,
         "QGIS, COG": drawn,
+        "pystac": of_pystac,
         "odc-stac": loaded,
         "rio-tiler, item": of_item,
     }

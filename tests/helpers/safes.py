@@ -27,7 +27,9 @@ COARSE = {"rededge1", "nir08", "swir16", "scl"}
 """Of 20 m."""
 
 
-def write_jp2(path: Path, data: NDArray[Any], window: Window, crs: str = "EPSG:32633", gsd: int = 10) -> None:
+def write_jp2(
+    path: Path, data: NDArray[Any], window: Window, crs: str = "EPSG:32633", gsd: int = 10, tile: int = 64
+) -> None:
     """Lossless, in tiles, georeferenced as ESA's are: by GML in the file. `window` in 10 m pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     west, _, _, north = window.bounds
@@ -41,8 +43,8 @@ def write_jp2(path: Path, data: NDArray[Any], window: Window, crs: str = "EPSG:3
         "transform": rasterio.Affine(gsd, 0, west, 0, -gsd, north),
         "QUALITY": 100,
         "REVERSIBLE": "YES",
-        "BLOCKXSIZE": 64,
-        "BLOCKYSIZE": 64,
+        "BLOCKXSIZE": tile,
+        "BLOCKYSIZE": tile,
         "RESOLUTIONS": 3,
     }
     with rasterio.open(path, "w", **profile) as sink:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsup.models.base.errors import ArgumentError, SceneError
-from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, DN_ZERO, NODATA, SCALE_FACTOR
+from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, DN_ZERO, LEAST, NODATA, SCALE_FACTOR
 from rsup.models.sensors import SENSORS
 
 HOW = (
@@ -29,8 +29,6 @@ LOOKS = "its numbers"
 USER = "the user"
 PICTURES = ("uint8", "int8", "bool")
 """Types too small for reflectance: pictures and masks."""
-LEAST = -0.5
-"""Reflectance that corrections of the atmosphere never come down to."""
 BRIGHT = 1.9
 """Reflectance that clouds and snow stay below: where half of an image is brighter, it is none."""
 

@@ -15,7 +15,7 @@ from typing import Any
 from rsup.models.base.errors import SceneError
 from rsup.models.sensors import sensor_of
 from rsup.pipeline.public import printable
-from rsup.pipeline.sources.asset_file import read_header
+from rsup.pipeline.sources.asset_file import check_blocks, read_header
 from rsup.pipeline.sources.retry import item_band, persevere
 from rsup.pipeline.sources.stac.interval import stamp
 from rsup.pipeline.sources.stac.items import ItemReference
@@ -41,6 +41,8 @@ class Kind:
     """The mask's name after the product's."""
     masks: str
     """Its folder below the product's, "" for the same."""
+    beside: re.Pattern[str]
+    """What is called like the product and is no image that is read."""
     nodata: int
     sensed: re.Pattern[str]
     moment: str
@@ -55,6 +57,7 @@ KINDS = (
         re.compile(r"(SENTINEL2[A-D]_\d{8}-\d{6}-\d+_L2A_T\w{5}_\w_V[\d-]+)_FRE_(B\d{1,2}A?)\.tif"),
         "_MG2_R1.tif",
         "MASKS/",
+        re.compile(r"SENTINEL2._.*_L2A_.*_(MTD_ALL\.xml|SRE_B\d{1,2}A?\.tif|MG2_R\d\.tif)"),
         -10_000,
         re.compile(r"_(\d{8}-\d{6})-"),
         "%Y%m%d-%H%M%S",
@@ -66,6 +69,7 @@ KINDS = (
         re.compile(r"(HLS\.S30\.T\w{5}\.\d{7}T\d{6}\.v\d+\.\d+)\.(B\d[\dA])\.tif"),
         ".Fmask.tif",
         "",
+        re.compile(r"HLS\.S30\..*\.Fmask\.tif"),
         -9999,
         re.compile(r"\.(\d{7}T\d{6})\."),
         "%Y%jT%H%M%S",
@@ -73,14 +77,15 @@ KINDS = (
 )
 
 
-def find_other(files: Files, roots: Sequence[str] = ("",)) -> tuple[Kind, str] | None:
-    """Which kind lies in one of these folders ("" or with a slash at its end), and in which; None where none does."""
-    for root in roots:
-        names = files.children(root.rstrip("/"))[0]
-        for kind in KINDS:
-            if any(map(kind.image.fullmatch, names)):
-                return kind, root
-    return None
+def find_others(files: Files, roots: Sequence[str] = ("",)) -> list[tuple[Kind, str]]:
+    """Which kinds lie in these folders ("" or with a slash at its end), and each in which."""
+    listed = {root: files.children(root.rstrip("/"))[0] for root in roots}
+    return [(kind, root) for root, names in listed.items() for kind in KINDS if any(map(kind.image.fullmatch, names))]
+
+
+def kind_of_file(name: str) -> Kind | None:
+    """The kind of product that a file is a part of, by its name; None for another file."""
+    return next((kind for kind in KINDS if kind.image.fullmatch(name) or kind.beside.fullmatch(name)), None)
 
 
 def read_other(files: Files, kind: Kind, root: str, bands: Sequence[str]) -> Product:
@@ -89,23 +94,23 @@ def read_other(files: Files, kind: Kind, root: str, bands: Sequence[str]) -> Pro
     Raises SceneError for what is missing or no such product.
     """
     sensor = sensor_of("sentinel-2-l2a")
-    found = {
-        match[2]: match[0] for name in files.children(root.rstrip("/"))[0] if (match := kind.image.fullmatch(name))
-    }
-    products = {match[1] for name in found.values() if (match := kind.image.fullmatch(name))}
+    images = [match for name in files.children(root.rstrip("/"))[0] if (match := kind.image.fullmatch(name))]
+    products = {match[1] for match in images}
     if len(products) != 1:
         raise SceneError(f"{files.title} holds {len(products)} products of {kind.title}; give each a folder of its own")
     (name,) = products
     chosen: dict[str, str] = {}
     for band in bands:
         number = next(each for each in sensor.band(band).names if each in BANDS)
-        image = found.get(number) or found.get(number.replace("B0", "B"))
-        if image is None:
+        found = [match[0] for match in images if match[2] in (number, number.replace("B0", "B"))]
+        if not found:
             raise SceneError(
                 f"{files.title} has no image of {band} ({number}): the product is incomplete; get it anew, or leave "
                 "the band out of --bands"
             )
-        chosen[band] = f"{root}{image}"
+        if len(found) > 1:
+            raise SceneError(f"{files.title} has two images of {band}, {' and '.join(found)}: get the product anew")
+        chosen[band] = f"{root}{found[0]}"
     quantification = _quantification(files, root, name) if kind.name == "theia" else 10_000.0
     hrefs = {band: files.href(path) for band, path in chosen.items()}
     mask, scl = f"{root}{kind.masks}{name}{kind.mask}", sensor.classification
@@ -115,6 +120,10 @@ def read_other(files: Files, kind: Kind, root: str, bands: Sequence[str]) -> Pro
         chosen[scl] = mask
     described = {"raster:bands": [{"scale": 1 / quantification, "offset": 0.0, "nodata": kind.nodata}]}
     item = _item(kind, name, hrefs, {band: described if band in bands else {} for band in hrefs}, bands)
+    for band, path in chosen.items():
+        files.check(path)
+        label, size, href = item_band(item, band), files.size(path), files.href(path)
+        persevere(item, band, lambda _, seen=(label, href, size): check_blocks(*seen))  # type: ignore[misc]
     first = bands[0]
     header = persevere(item, first, lambda fresh: read_header(item_band(item, first), hrefs[first], sensor, fresh))
     public = {band: printable(files.public(path)) for band, path in chosen.items()}

@@ -10,12 +10,13 @@ from pathlib import Path
 from rsup.models.base.errors import SceneError
 from rsup.pipeline.places.web import scene_place
 from rsup.pipeline.public import printable
+from rsup.pipeline.scenes import remedies
 from rsup.pipeline.scenes.remote import ScenePath
 
 from .archive import Archive
 from .eopf import is_eopf, read_eopf
 from .files import Folder
-from .others import find_other, read_other
+from .others import find_others, kind_of_file, read_other
 from .product import Product
 from .safe.granules import GRANULES, IMAGES, Layout, layouts_in, metadata_in, read_safe
 from .safe.metadata import METADATA, TILE_METADATA
@@ -51,7 +52,7 @@ def _is_product(place: Path) -> bool:
         inside = [path.name for path in place.iterdir()]
         if {GRANULES, IMAGES} & {*inside, place.name} or any(map(METADATA.fullmatch, inside)):
             return True
-        return find_other(Folder(place.resolve())) is not None or is_eopf(place)
+        return bool(find_others(Folder(place.resolve()))) or is_eopf(place)
     named = METADATA.fullmatch(place.name) or TILE_METADATA.fullmatch(place.name) or place.name == MANIFEST
     return bool(named) or _is_zip(place)
 
@@ -82,8 +83,8 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
             )
         if layout is not None:
             return read_safe(layout, bands)
-        if stat.S_ISDIR(mode) and (other := find_other(Folder(place.resolve()))):
-            return [read_other(Folder(place.resolve()), *other, bands)]
+        if stat.S_ISDIR(mode) and (others := find_others(Folder(place.resolve()))):
+            return [read_other(Folder(place.resolve()), *other, bands) for other in others]
         if stat.S_ISDIR(mode) and is_eopf(place):
             return [read_eopf(place, bands)]
     elif stat.S_ISREG(mode) and _is_zip(place):
@@ -91,8 +92,8 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
         if found := layouts_in(archive):
             return [product for layout in found for product in read_safe(layout, bands)]
         roots = [f"{folder}/" if folder else "" for folder in archive.folders()]
-        if other := find_other(archive, roots):
-            return [read_other(archive, *other, bands)]
+        if others := find_others(archive, roots):
+            return [read_other(archive, *other, bands) for other in others]
         if is_eopf(place):
             return [read_eopf(place, bands)]
         raise SceneError(f"{place} holds no product: {_other_in(archive) or TAKEN}")
@@ -100,12 +101,18 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
 
 
 def _other_in(archive: Archive) -> str | None:
-    """What to do with a zip of a zip or of a scene store; None for another."""
+    """What to do with a zip of a zip, of a scene store or of one GeoTIFF; None for another."""
+    images = []
     for folder in archive.folders():
-        for name in archive.children(folder)[0]:
-            if name.lower().endswith(".zip") or name in ("zarr.json", ".zgroup"):
-                shown = printable(f"{folder}/{name}".removeprefix("/"))[:200]
-                return f"it holds {shown}; unpack it, and give {'that' if name[0] not in 'z.' else 'its folder'}"
+        names = archive.children(folder)[0]
+        if {"zarr.json", ".zgroup"} & set(names):
+            return f"it holds a store that is no product, {remedies.unpack(archive.path, printable(folder))}"
+        packed = [f"{folder}/{name}".removeprefix("/") for name in names if name.lower().endswith(".zip")]
+        if packed:
+            return f"it holds {printable(packed[0])[:200]}; unpack it, and give that"
+        images += [f"{folder}/{name}".removeprefix("/") for name in names if name.lower().endswith((".tif", ".tiff"))]
+    if len(images) == 1:
+        return f"it holds a GeoTIFF that is no product, {remedies.unpack(archive.path, printable(images[0]))}"
     return None
 
 
@@ -124,6 +131,8 @@ def _hint(place: Path) -> str | None:
             return "it is a tar archive, which cannot be read in place; unpack it, and give the folder in it"
     except (OSError, ValueError):
         return None
+    if kind := kind_of_file(place.name):
+        return f"it is one file of {kind.title}; give the folder that the product lies in"
     if _is_named_zip(place):
         return "it is called a zip and does not begin as one, as a server's message in its place; download it anew"
     return None

@@ -13,6 +13,7 @@ from rsup.pipeline.jobs import fetch as fetching
 from rsup.pipeline.jobs import product_upscale, storing
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
 from rsup.pipeline.places.place import place_of
+from rsup.pipeline.scenes.foreign.numbers import Said
 
 NAME = "S2B_MSIL2A_20240610T100559_N0510_R022_T33TWL_20240610T100559"
 BANDS = ("red", "green", "blue")
@@ -102,7 +103,7 @@ def test_a_run_that_was_stopped_between_its_halves_goes_on(
 
 
 def test_what_makes_no_sense_is_refused_before_anything_is_fetched(product: Path, tmp_path: Path) -> None:
-    for options in ({"scale": 3}, {"bands": ("red", "infrared")}, {"chunk": 1}):
+    for options in ({"scale": 3}, {"bands": ("red", "infrared")}, {"chunk": 1}, {"said": Said(scale=1e-4)}):
         with pytest.raises(ArgumentError):
             upscale(product, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

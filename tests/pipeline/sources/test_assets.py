@@ -72,7 +72,8 @@ def stored(value: Any, dtype: str, scale: float | None, offset: float, nodata: f
     if math.isnan(number) or (nodata is not None and (number == nodata)):
         return 0
     product = scale in (None, 1e-4)
-    if number == 0 and (product or nodata in (None, 0)):
+    signed = nodata is not None and nodata < 0
+    if number == 0 and ((product and not signed) or nodata in (None, 0)):
         return 0
     if math.isinf(number):
         return None

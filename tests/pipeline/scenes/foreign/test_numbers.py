@@ -154,6 +154,22 @@ def test_what_no_reflectance_comes_down_to_is_nodata(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scene.read(BANDS, WINDOW), meant())
 
 
+@pytest.mark.parametrize("attributes", [{}, {"_FillValue": math.nan}])
+def test_floats_that_are_0_in_every_band_are_asked_about(attributes: dict[str, Any], tmp_path: Path) -> None:
+    """xarray declares NaN of every array of floats, whatever fills its gaps."""
+    floats = np.nan_to_num(written("reflectance"), nan=0).astype(np.float32)
+    path = store(tmp_path / "a.zarr", floats, **attributes)
+    with pytest.raises(SceneError, match="are 0 in every band, .* say --input-nodata 0 .* --input-nodata nan where"):
+        open_scene(path)
+    np.testing.assert_array_equal(open_scene(path, Said(nodata=0)).read(BANDS, WINDOW), meant())
+    dark = np.where(meant() == 0, 1000, meant())
+    np.testing.assert_array_equal(open_scene(path, Said(nodata=math.nan)).read(BANDS, WINDOW), dark)
+    floats[0, :, 5:9] = 0  # shade and water, in one band
+    floats[:, :3, :4] = floats[:, 20:21, 20:21]
+    floats[:, 9, 9] = 0  # and in all, here and there
+    open_scene(store(tmp_path / "b.zarr", floats, **attributes))
+
+
 def test_floats_are_said_to_be_read_as_reflectance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_scene(tiff(tmp_path / "s.tif", written("reflectance")))
     assert "its numbers have no scale, and are read as the reflectance that they look like" in capsys.readouterr().err

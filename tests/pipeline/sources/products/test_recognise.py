@@ -1,15 +1,19 @@
 """What is a product and what is a scene, by what it says of itself and never by its name."""
 
 import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safes import planes, write_safe, zipped
 from scenes import write_scene
+from strangers import numbers, tiff
 
 from rsup.models.base.errors import SceneError
 from rsup.pipeline.lattice import Window
+from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.sources.products.recognise import is_product, read_product
 
 
@@ -41,3 +45,20 @@ def test_products_and_what_is_none(tmp_path: Path) -> None:
     assert is_product(tmp_path)  # near one: what to give instead is said
     with pytest.raises(SceneError, match=r"is no product: it holds S2B_MSIL2A_.*\.SAFE; give that"):
         read_product(str(tmp_path), ("red",))
+
+
+def test_a_zipped_scene_is_told_from_a_product_and_how_it_is_unpacked(tmp_path: Path) -> None:
+    """As zarr's ZipStore writes it, its root being the zip's, and as a person zips a folder or a file."""
+    dn = np.random.default_rng(0).integers(1200, 5000, (1, 64, 64)).astype(np.uint16)
+    scene = write_scene(tmp_path / "s.zarr", dn, ("red",), Window(-510_000, 50_000, 64, 64), "EPSG:32633")
+    (tmp_path / "tif").mkdir()
+    image = tiff(tmp_path / "tif" / "a b.tif", numbers())
+    for number, (folder, inside) in enumerate(((scene.path, ""), (scene.path, "s.zarr"), (image.parent, "in"))):
+        path = zipped(folder, tmp_path / f"{number}.zip", inside=inside)
+        assert is_product(path)
+        with pytest.raises(SceneError, match="that is no product, and scenes are not read in zips; unpack") as refused:
+            read_product(str(path), ("red",))
+        command, place = str(refused.value).split("unpack it: ")[1].split(" ; and upscale ")
+        subprocess.run(shlex.split(command), check=True, timeout=60)
+        (found,) = shlex.split(place)
+        assert open_scene(found).bands[0] == "red"
