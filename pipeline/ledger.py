@@ -49,12 +49,14 @@ class Record(BaseModel):
 class Ledger:
     """An open ledger, locked against a second writer: `Ledger.open`, then `begin` before anything is recorded.
 
-    Close it or use it as a context manager. One that holds no record when it is closed is removed.
+    Close it or use it as a context manager. One that holds no record when it is closed is removed, and with it the
+    folders that were made for it and hold nothing.
     """
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: IO[bytes], made: list[Path]) -> None:
         self.path = path
         self._file = file
+        self._made = made
         self._fingerprint: dict[str, Any] | None = None
         self._records: dict[str, Record] = {}
         self._damage: str | None = None
@@ -68,9 +70,13 @@ class Ledger:
         """
         with writing(path, OutputError):
             refuse_links(path, inside=False)  # before it is opened: opening alone can wake a device
-            path.parent.mkdir(parents=True, exist_ok=True)
+            made = _make(path.parent)
             while True:
-                file = _open(path)
+                try:
+                    file = _open(path)
+                except FileNotFoundError:  # a run that ended meanwhile has removed the folder that it had made
+                    made += _make(path.parent)
+                    file = _open(path)
                 try:
                     _lock(path, file)
                     # A run that ended meanwhile has removed what was opened here, and a third may have made another.
@@ -80,7 +86,7 @@ class Ledger:
                     file.close()
                     raise
                 file.close()
-        ledger = cls(path, file)
+        ledger = cls(path, file, made)
         try:
             ledger._read()
         except OSError as error:
@@ -187,6 +193,8 @@ class Ledger:
         with suppress(OSError):  # a line that found no room was reported when it was written
             if not self._file.closed and not self._records and not self._damage and _is_at(self.path, self._file):
                 self.path.unlink()
+                for folder in self._made:
+                    folder.rmdir()
         with suppress(OSError):
             self._file.close()
 
@@ -208,6 +216,13 @@ def _object(line: str | bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("it is no object")
     return found
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder; which ones had to be made, innermost first."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
 
 
 def _open(path: Path) -> IO[bytes]:

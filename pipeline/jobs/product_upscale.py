@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rsup.models.base.errors import ArgumentError, OutputError
+from rsup.models.base.errors import ArgumentError, OutputError, SceneError
 from rsup.models.base.progress import show_progress
 from rsup.models.sensors import DEFAULT
+from rsup.models.sensors.profile import UndecidedError
 from rsup.pipeline.lattice import GSD
 from rsup.pipeline.places import objects
 from rsup.pipeline.places import place as places
@@ -47,8 +48,8 @@ def upscale(
     """
     if request.said != Said():
         raise ArgumentError(
-            "--input-scale, --input-offset and --input-nodata say what the numbers of a scene mean, and a product says it "
-            "itself: leave them out"
+            "--input-scale, --input-offset and --input-nodata say what the numbers of a scene mean, and a product says "
+            "it itself: leave them out"
         )
     bands = request.bands or DEFAULT.native(GSD)
     fetch = request_of([product], None, date=None, max_cloud=100, bands=bands, overwrite=request.overwrite)
@@ -76,8 +77,11 @@ def upscale(
         own_scratch(work)
     # What an earlier step of this very command has made is gone on with.
     again = replace(fetch_plan, request=replace(fetch, overwrite=request.overwrite and not _is_of(scene, fetch_plan)))
-    with show_progress("fetch", "chunks") as progress:
-        fetched = fetching.run(again, progress)
+    try:
+        with show_progress("fetch", "chunks") as progress:
+            fetched = fetching.run(again, progress)
+    except UndecidedError as error:
+        raise SceneError(f"{error}: with `rsup fetch`, of whose scene a mosaic is made then") from error
     done = storing.upscale(request, output)
     if kept and not isinstance(output, Path):
         upload({scene: kept[0]})  # type: ignore[dict-item]  # an object's

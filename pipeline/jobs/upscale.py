@@ -99,7 +99,7 @@ def _carry_out(plan: UpscalePlan, workers: Workers) -> dict[str, float] | None:
                     clear(path)
         if "finished" not in ledger.done():
             _compute(plan, ledger, workers)
-            ledger.record("finished", "done", figures=_finish(plan))
+            ledger.record("finished", "done", figures=_finish(plan, ledger))
         publication.publish()
         _drop_store(plan)
         return ledger.info("finished").figures
@@ -217,13 +217,15 @@ def _chunk_task(
     give_back_memory()
 
 
-def _finish(plan: UpscalePlan) -> dict[str, float]:
+def _finish(plan: UpscalePlan, ledger: Ledger) -> dict[str, float]:
     """From the full-resolution chunks to every output, in the work folder. Returns the consistency figures."""
     request, scene, model = plan.request, plan.scene, plan.model
     names, store = plan.artefacts(), plan.store
     with show_progress("overviews", "chunks") as progress:
         statistics = overviews.build_overviews(store, progress)
     if not mosaic.has_valid_pixel(store):
+        clear(store)
+        ledger.forget()
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
     for kind, uncertain in (("cog", False), ("uncertainty", True)):
         if kind in names:

@@ -170,10 +170,10 @@ def from_netcdf(path: ScenePath) -> str:
 
 
 def unpack(path: Path, inside: str) -> str:
-    """Unpack a zip beside itself, and upscale what lies `inside` it, "" for the whole."""
+    """Unpack a zip beside itself, and give what lies `inside` it, "" for the whole."""
     target = path.parent / f"{path.stem}-unpacked"
     command = shlex.join([sys.executable, "-m", "zipfile", "-e", str(path), str(target)])
-    return f"and scenes are not read in zips; unpack it: {command} ; and upscale {shlex.quote(str(target / inside))}"
+    return f"unpack it: {command} ; and give {shlex.quote(str(target / inside))}"
 
 
 def rechunk(path: ScenePath) -> str:

@@ -19,7 +19,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from rsup.models.base.errors import SceneError
 from rsup.models.base.radiometry import LEAST
-from rsup.models.sensors.profile import Evidence, NumberRule
+from rsup.models.sensors.profile import Evidence, NumberRule, UndecidedError
 from rsup.pipeline.lattice import Rectangle, Window
 
 from .asset_file import Header, check_whole
@@ -160,7 +160,7 @@ def _decide(
     claims = {name: _claims(item, packings[name], name) for name in of_product}
     other = next((name for name in of_product if claims[name] and claims[band] and claims[name] != claims[band]), None)
     if other and wanted is None:
-        raise SceneError(
+        raise UndecidedError(
             f"item {item.id}: its {band} and {other} assets declare different offsets ({sorted(claims[band])} and "
             f"{sorted(claims[other])}); decide with --offset {item.id}=0 or --offset {item.id}=-1000"
         )

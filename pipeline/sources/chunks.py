@@ -51,7 +51,7 @@ def inspect_all(plan: FetchPlan) -> tuple[list[InspectedItem], list[LeftOut]]:
     if undecided:
         names = ", ".join(item.id for item, (_, error, _) in zip(plan.items, looked, strict=True) if error is not None)
         others = f" (so are {len(undecided)} items: {names})" if len(undecided) > 1 else ""
-        raise SceneError(f"{undecided[0]}{others}")
+        raise UndecidedError(f"{undecided[0]}{others}")
     items = [found for found, _, _ in looked if found is not None]
     gone = [each for _, _, lost in looked for each in lost]
     if not items:

@@ -128,7 +128,7 @@ def classes(values: NDArray[Any], nodata: tuple[float, ...], count: int) -> NDAr
     found = np.where(_absent(values, nodata), 0, values)
     known = np.isin(found, range(count))
     if not known.all():
-        raise ValueError(f"it holds {found[~known][0]:g}, which is no scene class (0 to {count - 1})")
+        raise ValueError(f"it holds {found[~known][0]:g}, which is no scene class (0 to {count - 1}); get it anew")
     return found.astype(np.uint8)
 
 

@@ -294,8 +294,8 @@ def test_a_scene_of_one_pixel_and_one_of_none(make_scene: Make, tmp_path: Path) 
             np.testing.assert_array_equal(mosaic[band].values, np.full((8, 8), value))
     void = make_scene(np.zeros((3, 70, 9), np.uint16), "void")
     with pytest.raises(SceneError, match="no valid pixel in red, green, blue: nothing to upscale"):
-        upscale(UpscaleRequest(void.path, 8, tmp_path, "nearest", device="cpu"))
-    assert not list(tmp_path.glob("void_x8*"))
+        upscale(UpscaleRequest(void.path, 8, tmp_path / "nowhere", "nearest", device="cpu"))
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_mosaic_that_cannot_fit_is_refused_with_the_figure_and_planned_without_memory(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_mosaic_that_cannot_fit_is_refused_with_the_figure_and_planned_without
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert plan["chunks"] == 12_500**2 and plan["bytes"] == side**2 * 64 * 6 and peak < 200 * 2**20
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".rsup"]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("ending", ["zarr", "tif", "json", "html"])

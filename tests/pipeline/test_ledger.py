@@ -134,3 +134,18 @@ def test_a_lock_on_a_file_that_was_removed_is_no_lock(tmp_path: Path) -> None:
                 Ledger.open(path)
     with begun(path) as ledger:
         assert ledger.done() == {"0.1"}
+
+
+def test_folders_made_for_a_ledger_without_a_record_go_with_it(tmp_path: Path) -> None:
+    """What was refused before anything was done leaves nothing; what others put there, or had there, stays."""
+    (tmp_path / "theirs").mkdir()
+    Ledger.open(tmp_path / "theirs" / "a" / "b" / "ledger").close()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "theirs"]
+    ledger = Ledger.open(tmp_path / "a" / "b" / "ledger")
+    (tmp_path / "a" / "scene").touch()
+    ledger.close()
+    with begun(tmp_path / "done" / "ledger") as ledger:
+        ledger.record("chunk", "done")
+    assert sorted(tmp_path.rglob("*")) == sorted(
+        tmp_path / name for name in ("theirs", "a", "a/scene", "done", "done/ledger")
+    )

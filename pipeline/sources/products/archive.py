@@ -10,12 +10,14 @@ import stat
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import IO
 
 from rsup.models.base.errors import SceneError
 from rsup.pipeline.public import printable
+from rsup.pipeline.scenes import remedies
 from rsup.pipeline.sources.asset_file import IN_ZIP
 
 from .files import MACOS, bounded
@@ -30,6 +32,8 @@ MOST_COMPRESSION = 200
 """Times smaller than its content an entry may be: images are compressed already, and metadata come to a tenth."""
 SMALL = 1 << 20
 """Bytes of content that are nobody's harm, however well they are compressed."""
+DOCUMENTS = {"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"}
+"""Metadata of Zarr."""
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 """That GDAL reads in place."""
 
@@ -54,6 +58,20 @@ class Archive:
         if reason := _distrust(entries, size):
             raise SceneError(f"{path}: {reason}; nothing is read from such a zip, get the product anew")
         self._entries = {entry.filename: entry for entry in entries if not entry.is_dir()}
+        names = Counter(entry.filename for entry in entries)
+        if twice := next((name for name, count in names.items() if count > 1), None):
+            raise SceneError(f"{path}: its entry {printable(twice)[:100]!r} is there twice, {self._remedy(twice)}")
+
+    def _remedy(self, twice: str) -> str:
+        """What to do about a name that is there twice. Zarr's ZipStore leaves such, and reads the last of them."""
+        folder, _, last = twice.rpartition("/")
+        if last not in DOCUMENTS:
+            return "of which readers take this or that; nothing is read from such a zip, get the product anew"
+        while DOCUMENTS & set(self.children(above := folder.rpartition("/")[0])[0]):
+            folder = above
+            if not folder:
+                break
+        return f"as zarr's ZipStore leaves it; {remedies.unpack(self.path, printable(folder))}"
 
     @property
     def title(self) -> str:
@@ -155,21 +173,17 @@ def _distrust(entries: list[zipfile.ZipInfo], size: int) -> str | None:
     """Why a zip of `size` bytes with these entries is not read; None where it is."""
     if len(entries) > MOST_ENTRIES:
         return f"it has {len(entries):,} entries, more than a product"
-    seen: set[str] = set()
     for entry in entries:
         name, shown = entry.orig_filename, repr(printable(entry.orig_filename))[:100]
         parts = name.rstrip("/").split("/")
         if not name or "\0" in name or "\\" in name or ".." in parts or "." in parts or "" in parts or ":" in parts[0]:
             return f"its entry {shown} leads out of it or nowhere"
-        if name in seen:
-            return f"its entry {shown} is there twice, of which readers take this or that"
         if stat.S_ISLNK(entry.external_attr >> 16):
             return f"its entry {shown} is a link"
         if entry.flag_bits & 1:
             return f"its entry {shown} is encrypted"
         if entry.file_size > LARGEST or entry.file_size > max(SMALL, MOST_COMPRESSION * entry.compress_size):
             return f"its entry {shown} would come to {entry.file_size / 1e6:,.0f} MB: a bomb, no image"
-        seen.add(name)
     if sum(entry.compress_size for entry in entries) > size:
         return "its entries lie over one another: a bomb"
     return None

@@ -15,7 +15,7 @@ from typing import Any
 from rsup.models.base.errors import SceneError
 from rsup.models.sensors import sensor_of
 from rsup.pipeline.public import printable
-from rsup.pipeline.sources.asset_file import check_blocks, read_header
+from rsup.pipeline.sources.asset_file import Header, check_blocks, read_header
 from rsup.pipeline.sources.retry import item_band, persevere
 from rsup.pipeline.sources.stac.interval import stamp
 from rsup.pipeline.sources.stac.items import ItemReference
@@ -24,7 +24,7 @@ from . import flags
 from .files import Files
 from .product import Product
 from .safe.metadata import BANDS
-from .safe.xml import LARGEST, parse
+from .safe.xml import LARGEST, parse, texts
 
 
 @dataclass(frozen=True)
@@ -120,15 +120,23 @@ def read_other(files: Files, kind: Kind, root: str, bands: Sequence[str]) -> Pro
         chosen[scl] = mask
     described = {"raster:bands": [{"scale": 1 / quantification, "offset": 0.0, "nodata": kind.nodata}]}
     item = _item(kind, name, hrefs, {band: described if band in bands else {} for band in hrefs}, bands)
+    headers = {}
     for band, path in chosen.items():
         files.check(path)
-        label, size, href = item_band(item, band), files.size(path), files.href(path)
-        persevere(item, band, lambda _, seen=(label, href, size): check_blocks(*seen))  # type: ignore[misc]
-    first = bands[0]
-    header = persevere(item, first, lambda fresh: read_header(item_band(item, first), hrefs[first], sensor, fresh))
+        label, href, size = item_band(item, band), files.href(path), files.size(path)
+
+        def look(fresh: bool, label: str = label, href: str = href, size: int = size) -> Header:
+            check_blocks(label, href, size)
+            return read_header(label, href, sensor, fresh)
+
+        headers[band] = persevere(item, band, look)
+        if headers[band].dtype.startswith(("float", "complex")):
+            raise SceneError(
+                f"{label}: its image is {headers[band].dtype}, not the whole numbers of {kind.title}; get it anew"
+            )
     public = {band: printable(files.public(path)) for band, path in chosen.items()}
     item.public_hrefs.update(public)
-    return Product.of(item, header.grid)
+    return Product.of(item, headers[bands[0]].grid)
 
 
 def _item(
@@ -170,10 +178,12 @@ def _quantification(files: Files, root: str, name: str) -> float:
     path = f"{root}{name}_MTD_ALL.xml"
     try:
         document = parse(files.read(path, LARGEST))
-        said = next(iter(document.iter("REFLECTANCE_QUANTIFICATION_VALUE")), None)
-        value = float((said.text or "") if said is not None else "nan")
+        said = {text for _, text in texts(document, "REFLECTANCE_QUANTIFICATION_VALUE")}
+        if len(said) != 1:
+            raise ValueError(f"it states {'two values' if said else 'none'} as REFLECTANCE_QUANTIFICATION_VALUE")
+        value = float(said.pop())
         if not 100 <= value <= 100_000:
-            raise ValueError("it states no REFLECTANCE_QUANTIFICATION_VALUE")
+            raise ValueError(f"its REFLECTANCE_QUANTIFICATION_VALUE is {value:g}, which makes no reflectance")
     except ValueError as error:
         raise SceneError(f"{files.title}: {printable(path)} cannot be used: {error}; get the product anew") from error
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import tarfile
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ TAKEN = (
     "zip), an EOPF product in Zarr, or a folder or zip of Theia's level 2A or HLS S30"
 )
 MANIFEST = "manifest.safe"
+PART = re.compile(r"IMG_DATA|R[126]0m")
+"""Folders in a granule."""
 ZIP = (b"PK\3\4", b"PK\5\6")
 """How zips begin, the empty one too."""
 
@@ -106,13 +109,17 @@ def _other_in(archive: Archive) -> str | None:
     for folder in archive.folders():
         names = archive.children(folder)[0]
         if {"zarr.json", ".zgroup"} & set(names):
-            return f"it holds a store that is no product, {remedies.unpack(archive.path, printable(folder))}"
+            return (
+                f"it holds a store that is no product; for upscale, {remedies.unpack(archive.path, printable(folder))}"
+            )
         packed = [f"{folder}/{name}".removeprefix("/") for name in names if name.lower().endswith(".zip")]
         if packed:
             return f"it holds {printable(packed[0])[:200]}; unpack it, and give that"
         images += [f"{folder}/{name}".removeprefix("/") for name in names if name.lower().endswith((".tif", ".tiff"))]
     if len(images) == 1:
-        return f"it holds a GeoTIFF that is no product, {remedies.unpack(archive.path, printable(images[0]))}"
+        return (
+            f"it holds a GeoTIFF that is no product; for upscale, {remedies.unpack(archive.path, printable(images[0]))}"
+        )
     return None
 
 
@@ -120,6 +127,8 @@ def _hint(place: Path) -> str | None:
     """What to give in the place of something near a product; None for what is near none."""
     try:
         if place.is_dir():
+            if PART.fullmatch(place.name) and (around := _product_around(place)):
+                return around
             inside = sorted(place.iterdir())
             if {"zarr.json", ".zgroup", ".zarray"} & {path.name for path in inside}:
                 return None
@@ -127,15 +136,32 @@ def _hint(place: Path) -> str | None:
             return found and f"it holds {printable(found)[:200]}; give that"
         if not place.is_file():
             return None
-        if tarfile.is_tarfile(place):
+        if _is_tar(place):
             return "it is a tar archive, which cannot be read in place; unpack it, and give the folder in it"
     except (OSError, ValueError):
         return None
+    if place.suffix.lower() == ".jp2":
+        return _product_around(place)
     if kind := kind_of_file(place.name):
         return f"it is one file of {kind.title}; give the folder that the product lies in"
     if _is_named_zip(place):
         return "it is called a zip and does not begin as one, as a server's message in its place; download it anew"
     return None
+
+
+def _product_around(place: Path) -> str | None:
+    """Which SAFE product a part of one lies in, as what to give instead; None for a part of none."""
+    above = (each for each in place.resolve().parents[:5] if metadata_in(Folder(each), ""))
+    return next((f"it lies in {each}; give that" for each in above), None)
+
+
+def _is_tar(path: Path) -> bool:
+    """Whether it is one that holds anything: a file of zeros would be an empty one."""
+    try:
+        with tarfile.open(path) as tar:
+            return tar.next() is not None
+    except tarfile.TarError:
+        return False
 
 
 def _is_named_zip(place: ScenePath) -> bool:

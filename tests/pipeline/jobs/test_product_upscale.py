@@ -8,7 +8,7 @@ import pytest
 from buckets import Bucket
 from safes import planes, write_safe, zipped
 
-from rsup.models.base.errors import ArgumentError, OutputError
+from rsup.models.base.errors import ArgumentError, OutputError, SceneError
 from rsup.pipeline.jobs import fetch as fetching
 from rsup.pipeline.jobs import product_upscale, storing
 from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
@@ -106,6 +106,13 @@ def test_what_makes_no_sense_is_refused_before_anything_is_fetched(product: Path
     for options in ({"scale": 3}, {"bands": ("red", "infrared")}, {"chunk": 1}, {"said": Said(scale=1e-4)}):
         with pytest.raises(ArgumentError):
             upscale(product, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_to_be_decided_is_decided_by_fetch_and_leaves_nothing(tmp_path: Path) -> None:
+    safe = write_safe(tmp_path, planes(bands=BANDS), offset=dict.fromkeys(range(13), -1000) | {3: -900})
+    with pytest.raises(SceneError, match="declare different offsets .* decide with --offset .*: with `rsup fetch`"):
+        upscale(safe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

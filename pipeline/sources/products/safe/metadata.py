@@ -108,9 +108,12 @@ def _percent(text: str | None) -> float | None:
 
 def _quantification(root: Element, level: str) -> float:
     names = ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE") if level == "2A" else ("QUANTIFICATION_VALUE",)
-    text = first(root, *names)
-    if text is None:
-        raise ValueError(f"it states no {names[0]}: what the product's numbers mean is unknown")
+    said = {text for _, text in texts(root, *names)}
+    if len(said) != 1:
+        raise ValueError(
+            f"it states {'no' if not said else 'two'} {names[0]}: what the product's numbers mean is unknown"
+        )
+    (text,) = said
     try:
         found = float(text)
     except ValueError:

@@ -80,6 +80,7 @@ def test_offsets_are_of_their_bands_and_sen2cor_s_old_words_are_known() -> None:
         (("10000<", "nan<"), "'nan', which makes no reflectance"),
         (("10000<", "ten<"), "'ten', which makes no reflectance"),
         (("BOA_QUANTIFICATION", "NO_QUANTIFICATION"), "states no BOA_QUANTIFICATION_VALUE"),
+        (("<BOA_QUANT", "<BOA_QUANTIFICATION_VALUE>5000</BOA_QUANTIFICATION_VALUE><BOA_QUANT"), "states two BOA_QUANT"),
         (('band_id="3">-1000', 'band_id="3">-1e3'), "of band 3: -1e3 cannot be understood"),
         (('band_id="3"', 'band_id="33"'), "of band 33: -1000 cannot be understood"),
         (('band_id="3">-1000', 'band_id="2">0'), "two BOA_ADD_OFFSET of B03"),
