@@ -1,8 +1,8 @@
 """What a product of full size costs to fetch; run by hand: `python tests/benchmarks/products.py FOLDER`.
 
 Makes a SAFE of 10,980 x 10,980 pixels in FOLDER (2 GB), one band standing for four, and its zips, where they are not
-there. Prints a row each: seconds of `rsup fetch`, of its processors, and its most memory; of processors for the checksums
-alone, which are made before anything is written.
+there. Prints a row each: seconds of `rsup fetch`, of its processors, and its most memory; and what the checksums take
+of processors, which are compared before anything is written.
 """
 
 import shutil
@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     safe = next(folder.glob("*.SAFE"), None) or made(folder)
     zips = {"a zip that only stores": zipfile.ZIP_STORED, "a zip that compresses": zipfile.ZIP_DEFLATED}
     sources = {"a folder": safe} | {name: folder / f"{method}.SAFE.zip" for name, method in zips.items()}
-    sys.stdout.write("| four 10 m bands | wall, s | CPU, s | memory, GB | of it checksums, s |\n|---|---|---|---|---|\n")
+    sys.stdout.write("| four 10 m bands | wall, s | CPU, s | memory, GB | checksums, s |\n|---|---|---|---|---|\n")
     for name, source in sources.items():
         if not source.exists():
             zipped(safe, source, zips[name])
