@@ -21,6 +21,7 @@ from .others import find_others, kind_of_file, read_other
 from .product import Product
 from .safe.granules import GRANULES, IMAGES, Layout, layouts_in, metadata_in, read_safe
 from .safe.metadata import METADATA, TILE_METADATA
+from .zarr_store import roots_in
 
 TAKEN = (
     "give a SAFE product of Sentinel-2, level 1C or 2A (its folder, its MTD_MSIL2A.xml, a folder of its GRANULE, its "
@@ -105,21 +106,20 @@ def read_product(text: str, bands: Sequence[str]) -> list[Product]:
 
 def _other_in(archive: Archive) -> str | None:
     """What to do with a zip of a zip, of a scene store or of one GeoTIFF; None for another."""
+    if stores := roots_in(archive):
+        what = (
+            "a store that is no product" if len(stores) == 1 else f"{len(stores)} stores, and only a zip of one is read"
+        )
+        return f"it holds {what}; {remedies.unpack(archive.path, printable(stores[0].rstrip('/')))}"
     images = []
     for folder in archive.folders():
         names = archive.children(folder)[0]
-        if {"zarr.json", ".zgroup"} & set(names):
-            return (
-                f"it holds a store that is no product; for upscale, {remedies.unpack(archive.path, printable(folder))}"
-            )
         packed = [f"{folder}/{name}".removeprefix("/") for name in names if name.lower().endswith(".zip")]
         if packed:
             return f"it holds {printable(packed[0])[:200]}; unpack it, and give that"
         images += [f"{folder}/{name}".removeprefix("/") for name in names if name.lower().endswith((".tif", ".tiff"))]
     if len(images) == 1:
-        return (
-            f"it holds a GeoTIFF that is no product; for upscale, {remedies.unpack(archive.path, printable(images[0]))}"
-        )
+        return f"it holds a GeoTIFF that is no product; {remedies.unpack(archive.path, printable(images[0]))}"
     return None
 
 

@@ -50,7 +50,8 @@ class ZarrStore:
     def __init__(self, place: ScenePath) -> None:
         self.place = place
         self._archive = Archive(place) if isinstance(place, Path) and not place.is_dir() else None
-        self.prefix = "" if self._archive is None else _root_in(self._archive)
+        roots = [] if self._archive is None else roots_in(self._archive)
+        self.prefix = roots[0] if len(roots) == 1 else ""
 
     @property
     def title(self) -> str:
@@ -240,15 +241,15 @@ def _remote(place: Any, name: str) -> bytes | None:
         return bytes(obstore.get(reading(target), target.key).bytes())
 
 
-def _root_in(archive: Archive) -> str:
-    """The folder of a zip that is the root of its only store, "" or with a slash at its end."""
+def roots_in(archive: Archive) -> list[str]:
+    """The folders of a zip that are roots of stores, each "" or with a slash at its end."""
     marked = [
         folder
         for folder in archive.folders()
         if {"zarr.json", ".zgroup", ".zmetadata"} & set(archive.children(folder)[0])
     ]
     tops = [each for each in marked if not any(each.startswith(f"{o}/" if o else "") and o != each for o in marked)]
-    return f"{tops[0]}/" if len(tops) == 1 and tops[0] else ""
+    return [f"{folder}/" if folder else "" for folder in tops]
 
 
 def _chunk_of(array: zarr.Array[Any], rows: slice, cols: slice) -> tuple[int, int]:

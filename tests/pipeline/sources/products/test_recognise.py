@@ -64,7 +64,7 @@ def test_a_zipped_scene_is_told_from_a_product_and_how_it_is_unpacked(tmp_path: 
     for path in (*made, tmp_path / "twice.zip"):
         assert is_product(path)
         with pytest.raises(
-            SceneError, match="that is no product; for upscale, unpack it:|as zarr's ZipStore leaves it; unpack it:"
+            SceneError, match="that is no product; unpack it:|as zarr's ZipStore leaves it; unpack it:"
         ) as refused:
             read_product(str(path), ("red",))
         command, place = str(refused.value).split("unpack it: ")[1].split(" ; and give ")
