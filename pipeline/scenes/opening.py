@@ -30,8 +30,8 @@ LOOK = (4, 128)
 """A coarse look at a scene: so many squares each way, of so many pixels a side."""
 DARKEST = 900
 """A reflectance of -0.01: darker ground is seen in places, and not nearly everywhere."""
-TWICE = 0.01
-"""A scale below which numbers of 0 to 1, scaled already, make no image."""
+TWICE, MOST = 0.01, 0.99
+"""A scale below which numbers of 0 to 1, scaled already, make no image: so much of it is then the same."""
 BLANK = 0.001
 """Share of pixels that are 0 in every band from which 0 may be nodata: shade and water are so here and there."""
 DOUBTED = 0.95
@@ -138,11 +138,6 @@ def _looked_at(scene: Scene, said: Said) -> Scene:
                 # Damaged, which is for the chunk to say that needs it: the others can be done.
     valid = np.concatenate(numbers) if numbers else np.zeros(0, np.uint16)
     foreign = [numbers for numbers in scene.numbers if numbers is not None]
-    if valid.size and (share := sum(blank) * len(scene.layers) / valid.size) > BLANK:
-        raise SceneError(
-            f"{scene.path}: {share:.1%} of its pixels are 0 in every band, and nothing says whether 0 stands for "
-            "nothing: say --input-nodata 0 where it does, and --input-nodata nan where it is a reflectance"
-        )
     if valid.size and foreign:
         if (bright := float(np.median(valid)) * SCALE_FACTOR + ADD_OFFSET) > BRIGHT:
             raise SceneError(
@@ -150,10 +145,16 @@ def _looked_at(scene: Scene, said: Said) -> Scene:
                 f"nothing has (0 to 1); {HOW}"
             )
         # Numbers of 0 to 1 under a scale of 0.0001 are all nearly 0, beside what the offset adds.
-        if foreign[0].scale < TWICE and np.median(np.abs(valid - foreign[0].of_nothing)) <= 2:
+        apart = np.abs(valid.astype(np.int32) - foreign[0].of_nothing)
+        if foreign[0].scale < TWICE and np.quantile(apart, MOST) <= 2:
             raise SceneError(
                 f"{scene.path}: its numbers, {foreign[0]}, are all the same reflectance, as where they were scaled "
                 "already and would be a second time; say --input-scale 1 --input-offset 0 where they are reflectance"
+            )
+        if (share := sum(blank) * len(scene.layers) / valid.size) > BLANK:
+            raise SceneError(
+                f"{scene.path}: {share:.1%} of its pixels are 0 in every band, and nothing says whether 0 stands for "
+                "nothing: say --input-nodata 0 where it does, and --input-nodata nan where it is a reflectance"
             )
         if foreign[0].by == LOOKS:
             say(f"{scene.path}: its numbers have no scale, and are read as the reflectance that they look like")
