@@ -153,7 +153,9 @@ def check_blocks(label: str, href: str, size: int) -> None:
                 source.get_tag_item(f"BLOCK_{what}_{col}_{row}", "TIFF", bidx=1) for what in ("OFFSET", "SIZE")
             )
             if start is not None and int(start) + int(length or 0) > size:
-                raise SceneError(f"{label}: its asset has {size} bytes and its image does not end there: it is cut off")
+                raise SceneError(
+                    f"{label}: its asset has {size} bytes and its image does not end there: it is cut off; get it anew"
+                )
 
 
 def read_window(href: str, header: Header, rows: slice, cols: slice, fresh: bool) -> NDArray[Any]:
