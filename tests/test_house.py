@@ -82,7 +82,7 @@ ELSEWHERE = {
         "look": "mosaics/test_page, batch/formats/test_map_page",
         "release": "cli/test_process",
         "workers/closed": "workers/test_local",
-        "workers/memory": "benchmarks/memory.py",
+        "memory": "benchmarks/memory.py",
     },
 }
 """Modules without a file of tests of their own, and where they are tested. The demo is, as a whole."""

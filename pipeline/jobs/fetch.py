@@ -15,6 +15,7 @@ from typing import Any
 from rsup.models.base.errors import OutputError, SceneError
 from rsup.models.base.files import aside, write_whole, writing
 from rsup.models.base.progress import Progress, show_progress
+from rsup.pipeline import memory
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.places import place as places
@@ -29,7 +30,6 @@ from rsup.pipeline.sources.plan import FetchPlan
 from rsup.pipeline.sources.request import FetchRequest
 from rsup.pipeline.sources.stac.catalog import Query, ask
 from rsup.pipeline.sources.stac.items import ItemReference, LeftOut
-from rsup.pipeline.workers import memory
 
 from .publishing import PUBLISHED, Publication, clear, own
 from .room import lacking

@@ -15,6 +15,7 @@ from rsup.models.base.files import writing
 from rsup.models.base.progress import say, show_progress
 from rsup.pipeline.lattice import Chunk, count_chunks
 from rsup.pipeline.ledger import Ledger
+from rsup.pipeline.memory import give_back_memory
 from rsup.pipeline.mosaics import overviews, page
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
@@ -26,7 +27,6 @@ from rsup.pipeline.public import printable
 from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.workers import local, slurm, standing, tasks
-from rsup.pipeline.workers.memory import give_back_memory
 from rsup.pipeline.workers.model import ModelPlugin, worker_model
 
 from .artefacts import OUTPUTS, artefacts_of

@@ -14,7 +14,7 @@ from multiprocessing import forkserver
 from multiprocessing.resource_tracker import ensure_running
 from threading import current_thread, main_thread
 
-from .memory import WORKER_ENVIRONMENT
+from rsup.pipeline.memory import WORKER_ENVIRONMENT
 
 PRELOAD = ["rsup.pipeline.workers.model", "rsup.pipeline.mosaics.chunk"]
 """What workers are going to import."""

@@ -17,11 +17,11 @@ from distributed import Client, Nanny, Security, SpecCluster
 from distributed.utils import get_mp_context
 
 from rsup.models.base.errors import OutputError, RsupError
+from rsup.pipeline.memory import WORKER_ENVIRONMENT
 from rsup.pipeline.places.objects import access_of
 
 from .closed import ClosedScheduler, ClosedWorker
 from .forking import PRELOAD, forking, signals_held
-from .memory import WORKER_ENVIRONMENT
 from .pool import Pool
 from .vigil import ATTEMPTS, LOST, hushed
 

@@ -8,8 +8,8 @@ from multiprocessing import forkserver, get_context
 import psutil
 import pytest
 
+from rsup.pipeline.memory import WORKER_ENVIRONMENT
 from rsup.pipeline.workers.forking import forking
-from rsup.pipeline.workers.memory import WORKER_ENVIRONMENT
 
 
 @pytest.fixture(autouse=True)
