@@ -78,7 +78,7 @@ class Unit:
 
 
 def unit_of(scale: int, taken: dict[int, float], *, card: bool = False, disk: bool = True) -> Unit:
-    """Of 2,048 scene pixels, three bands; `taken`: seconds of `rsup upscale` by scale, without those of card and disk."""
+    """Of 2,048 scene pixels, three bands; `taken`: seconds of `rsup upscale` by scale, without card and disk."""
     out = PIXELS * scale**2
     stored = (SIDE + 2 * MARGIN) ** 2 * ITEMS * 3
     chunks = (SIDE / 512) ** 2 * 3 * 4 / 3
