@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pystac
 from pystac.provider import ProviderRole
@@ -58,12 +59,18 @@ def item_in(said: bytes | None) -> dict[str, Any] | None:
         item = json.loads(said or b"")
         properties, (_, _, _, _) = item["properties"], map(float, item["bbox"])
         whole = all(key in properties for key in SUMMARISED) and None not in _moments(properties)
+        outputs_of(item)
         for kind in KINDS.keys() & item["assets"]:
             image_of(item, kind, "")
             footprint_of(item, kind, "")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return None
     return item if whole else None
+
+
+def outputs_of(item: dict[str, Any]) -> set[str]:
+    """Names of the files and stores beside an item that are its assets."""
+    return {unquote(asset["href"]).removeprefix("./").partition("/")[0] for asset in item["assets"].values()}
 
 
 def write_collection(job: Job) -> Place | None:

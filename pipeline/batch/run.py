@@ -19,7 +19,7 @@ from rsup.pipeline.jobs.publishing import Publication, clear, own
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.places.address import ObjectPath
-from rsup.pipeline.places.place import read
+from rsup.pipeline.places.place import names, read
 from rsup.pipeline.places.scratch import leave_scratch, own_scratch
 from rsup.pipeline.places.upload import upload
 from rsup.pipeline.release import VERSION
@@ -29,7 +29,7 @@ from rsup.pipeline.sources.stac.items import ItemReference, LeftOut
 from rsup.pipeline.workers.kept import Kept, Workers
 
 from .catalogue import Catalogue
-from .collection import item_in, join, write_collection
+from .collection import item_in, join, outputs_of, write_collection
 from .job import Job
 from .leases.holding import Held, acquire, alone, sweep
 from .records import (
@@ -145,14 +145,16 @@ def _answers(job: Job, unit: Unit, record: Record | None, wanted: Record) -> str
     if record is None or (record.sources != wanted.sources and (wanted.sources or record.state == "empty")):
         return None
     if record.state == "done":
-        stands = not wanted.sources or (record.model == wanted.model and _is_described(job, unit))
+        stands = not wanted.sources or (record.model == wanted.model and _is_whole(job, unit))
         return "already_done" if stands else None
     return "empty" if wanted.sources or record.newest == wanted.newest else None
 
 
-def _is_described(job: Job, unit: Unit) -> bool:
-    """Whether the item is there by which the collection leads to the unit's mosaic."""
-    return item_in(read(job.output / unit.path / f"{unit.name}_x{job.upscale.scale}.json")) is not None
+def _is_whole(job: Job, unit: Unit) -> bool:
+    """Whether the item is there by which the collection leads to the unit's mosaic, and what it names."""
+    folder = job.output / unit.path
+    item = item_in(read(folder / f"{unit.name}_x{job.upscale.scale}.json"))
+    return item is not None and outputs_of(item) <= names(folder)
 
 
 def _news(record: Record | None, wanted: Record) -> str:
@@ -161,7 +163,11 @@ def _news(record: Record | None, wanted: Record) -> str:
     new, gone = len(set(wanted.sources) - set(record.sources)), len(set(record.sources) - set(wanted.sources))
     if new or gone:
         return f"{new} items are new and {gone} gone since it was done: it is done again"
-    why = "it was made with another model" if record.model != wanted.model else "its STAC item is gone or damaged"
+    why = (
+        "it was made with another model"
+        if record.model != wanted.model
+        else "an output is gone, or its item is damaged"
+    )
     return f"{why}: it is done again"
 
 
@@ -181,6 +187,7 @@ def _attempt(
     folder, work = job.output / unit.path, job.work(unit)
     if isinstance(folder, ObjectPath):
         own_scratch(work.parent)
+    own(work, inside=False)  # before anything is opened in it
     with Ledger.open(work / LEDGER) as ledger:
         own(work)
         publish = _publication(job, unit, ledger)

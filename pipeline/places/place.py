@@ -94,3 +94,10 @@ def folders(place: Place) -> list[str]:
     if isinstance(place, ObjectPath):
         return objects.folders(place)
     return sorted(each.name for each in place.iterdir() if each.is_dir()) if place.is_dir() else []
+
+
+def names(place: Place) -> set[str]:
+    """Those of what lies right in a place. Raises OutputError where a store does not say."""
+    if isinstance(place, ObjectPath):
+        return objects.names(place)
+    return {each.name for each in place.iterdir()} if place.is_dir() else set()

@@ -77,11 +77,12 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "without time": lambda item: item.write_text(item.read_text().replace("2024-05-01T", "soon")),
     "without pixels": lambda item: item.write_text(item.read_text().replace('"proj:shape"', '"shape"')),
     "gone": lambda item: item.unlink(),
+    "without a mosaic": lambda item: item.with_suffix(".tif").unlink(),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_a_unit_whose_item_is_gone_or_damaged_is_made_anew(
+def test_a_unit_of_which_something_is_gone_or_damaged_is_made_anew(
     damage: Callable[[Path], object], job: Job, made: Made, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(job, ALL)
@@ -90,7 +91,7 @@ def test_a_unit_whose_item_is_gone_or_damaged_is_made_anew(
     damage(item)
     capsys.readouterr()
     assert became(run(job, ALL)) == {"done": 1, "already_done": 1}
-    assert "its STAC item is gone or damaged: it is done again" in capsys.readouterr().err
+    assert "an output is gone, or its item is damaged: it is done again" in capsys.readouterr().err
     assert files(job.output) == before and len(made.upscaled) == 3
 
 
@@ -125,6 +126,17 @@ def test_what_a_later_version_adds_to_a_record_is_left_there(job: Job, made: Mad
     before = files(job.output)
     assert became(run(job, ALL)) == {"already_done": 2} == {"already_done": counted(job)["done"]}
     assert files(job.output) == before and len(made.upscaled) == 2
+
+
+def test_a_link_in_the_place_of_a_unit_s_own_folder_is_not_followed(job: Job, made: Made, tmp_path: Path) -> None:
+    run(job, ALL)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (job.output / job.units()[0].path / ".unit").symlink_to(elsewhere)
+    before = elsewhere.stat().st_mtime_ns
+    assert became(run(job, ALL)) == {"failed": 1, "already_done": 1}
+    assert "a link, pipe or device stands there" in status(job)["failures"][0]["reason"]
+    assert elsewhere.stat().st_mtime_ns == before
 
 
 def test_a_collection_that_was_edited_is_written_again(job: Job, made: Made) -> None:
