@@ -59,7 +59,7 @@ def item_in(said: bytes | None) -> dict[str, Any] | None:
         item = json.loads(said or b"")
         properties, (_, _, _, _) = item["properties"], map(float, item["bbox"])
         whole = all(key in properties for key in SUMMARISED) and None not in _moments(properties)
-        outputs_of(item)
+        outputs_of(item), float(properties["gsd"]), len(properties["rsup:sources"])
         for kind in KINDS.keys() & item["assets"]:
             image_of(item, kind, "")
             footprint_of(item, kind, "")

@@ -75,6 +75,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "no object": lambda item: item.write_text("[]"),
     "edited": lambda item: item.write_text(item.read_text().replace('"gsd"', '"metres"')),
     "without time": lambda item: item.write_text(item.read_text().replace("2024-05-01T", "soon")),
+    "without sources": lambda item: item.write_text(
+        item.read_text().replace('"rsup:sources": ', '"rsup:sources": 7, "x": ')
+    ),
     "without pixels": lambda item: item.write_text(item.read_text().replace('"proj:shape"', '"shape"')),
     "gone": lambda item: item.unlink(),
     "without a mosaic": lambda item: item.with_suffix(".tif").unlink(),
