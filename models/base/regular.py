@@ -10,7 +10,10 @@ from pathlib import Path
 
 def check_file(path: Path) -> None:
     """Raise OSError unless `path` leads to an ordinary file."""
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except ValueError:
+        raise OSError(errno.EINVAL, "there is a NUL in its name", str(path)) from None
     if stat.S_ISDIR(mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):

@@ -9,6 +9,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 _LONGEST = 300
 """Characters of a reason: keys and words are whatever somebody wrote into a file."""
+_REMEDIES = {
+    "extra_forbidden": "correct its name, or leave it out",
+    "missing": "add it",
+    "string_type": 'write it in quotes, as "..."',
+    "tuple_type": "write a list, as [..., ...]",
+}
+"""What helps, by pydantic's type of a problem, where its own words do not say."""
 
 
 class Config(BaseModel):
@@ -22,4 +29,6 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(str(part) for part in problem["loc"])
     text = (f"{place}: " if place else "") + problem["msg"].removeprefix("Value error, ")
+    if helps := _REMEDIES.get(problem["type"]):
+        text += f": {helps}"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -163,7 +163,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if content is None:
         raise RecipeError(f"{path} is larger than any recipe ({_LARGEST >> 10} KiB): give a recipe, recipes/*.toml")
     try:
-        tree = tomllib.loads(content.decode())
+        tree = tomllib.loads(content.decode("utf-8-sig"))  # some editors put a mark before it
     except ValueError as error:  # of a number that is too long, tomllib lets int's own error through
         raise RecipeError(f"{path} is not TOML: {error}") from None
     except RecursionError:

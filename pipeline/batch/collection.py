@@ -8,30 +8,35 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pystac
 from pystac.provider import ProviderRole
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
+from rsup.models.base.progress import say
 from rsup.models.sensors import sensor_of
 from rsup.pipeline.places import objects
 from rsup.pipeline.places.address import ObjectPath
-from rsup.pipeline.places.place import Place, read_all, write
+from rsup.pipeline.places.place import Place, folders, read_all, write
 from rsup.pipeline.scenes.attributes import moment
 
+from .cells import Cell
 from .formats.mosaic_json import Footprint, footprint_of, mosaic_json_of
 from .formats.vrt import Image, image_of, vrt_of
 from .job import Job
 from .leases.holding import alone
-from .units import Unit
 
 FILE = "collection.json"
 KINDS = {"cog": "", "uncertainty": "_uncertainty"}
 """Assets of the items that are shown as one, and what follows the scale in the name of what shows them."""
+SUMMARISED = ("gsd", "proj:code", "rsup:scale", "rsup:model_sha256", "rsup:sources")
+"""Properties of the items."""
 ROLES = [ProviderRole.PRODUCER, ProviderRole.LICENSOR]
 """Of who took the images."""
 
@@ -48,8 +53,28 @@ def join(item: Path, job: Job) -> None:
         write_whole(item, (json.dumps(said, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def write_collection(job: Job, units: list[Unit]) -> Place | None:
-    """Write the collection of the finished units' items, and what shows its intervals; None where there is none yet.
+def item_in(said: bytes | None) -> dict[str, Any] | None:
+    """The item that a file holds; None where it lacks what a collection is made of: cut short, edited, no file."""
+    try:
+        item = json.loads(said or b"")
+        properties, (_, _, _, _) = item["properties"], map(float, item["bbox"])
+        whole = all(key in properties for key in SUMMARISED) and None not in _moments(properties)
+        outputs_of(item), float(properties["gsd"]), len(properties["rsup:sources"])
+        for kind in KINDS.keys() & item["assets"]:
+            image_of(item, kind, "")
+            footprint_of(item, kind, "")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return None
+    return item if whole else None
+
+
+def outputs_of(item: dict[str, Any]) -> set[str]:
+    """Names of the files and stores beside an item that are its assets."""
+    return {unquote(asset["href"]).removeprefix("./").partition("/")[0] for asset in item["assets"].values()}
+
+
+def write_collection(job: Job) -> Place | None:
+    """Write the collection of the items that are published, and what shows its intervals; None where there is none yet.
 
     Of two runners that end, the later one writes what both did. Raises OutputError.
     """
@@ -57,7 +82,7 @@ def write_collection(job: Job, units: list[Unit]) -> Place | None:
     if isinstance(path, ObjectPath):
         while True:
             before = objects.look(path)  # ahead of the items: who has written since then has seen more of them
-            if not (files := _files(job, units)):
+            if not (files := _files(job)):
                 return None
             said = files.pop(FILE)
             for name, raster in files.items():
@@ -65,25 +90,28 @@ def write_collection(job: Job, units: list[Unit]) -> Place | None:
             if objects.create(path, said) if before is None else objects.swap(path, before.tag, said):
                 return path
     with writing(path, OutputError), alone(job.output):
-        for name, said in (files := _files(job, units)).items():
+        for name, said in (files := _files(job)).items():
             write(job.output / name, said)
     return path if files else None
 
 
-def _files(job: Job, units: list[Unit]) -> dict[str, bytes]:
+def _files(job: Job) -> dict[str, bytes]:
     """What shows intervals, and the collection last, as they are now, by their paths below the output.
 
     Nothing without items.
     """
     scale = f"x{job.upscale.scale}"
-    places = [unit.path / f"{unit.name}_{scale}.json" for unit in units]
+    units = list(_published(job))
+    places = [Path(interval, cell.name, f"{cell.name}_{interval}_{scale}.json") for interval, cell in units]
     found = zip(units, places, read_all([job.output / place for place in places]), strict=True)
     items = dict[str, dict[str, Any]]()
     images, footprints = defaultdict[str, list[Image]](list), defaultdict[str, list[Footprint]](list)
-    for unit, place, said in found:
+    for (interval, cell), place, said in found:
         if said is None:
             continue
-        item, interval, cell = json.loads(said), unit.interval.name, unit.cell
+        if (item := item_in(said)) is None:
+            say(f"{job.output / place} is damaged, and left out of the collection")
+            continue
         items[place.as_posix()] = {key: item[key] for key in ("bbox", "properties")}
         for kind, ending in KINDS.items():
             if kind in item["assets"]:
@@ -99,6 +127,13 @@ def _files(job: Job, units: list[Unit]) -> dict[str, bytes]:
         files[name] = mosaic_json_of(f"{_id(job)} {folder.name}", listed, prefix)
     collection = _collection(job, items) | {"assets": {name: _asset(name) for name in sorted(files)}}
     return files | {FILE: (json.dumps(collection, indent=2, ensure_ascii=False) + "\n").encode()}
+
+
+def _published(job: Job) -> Iterator[tuple[str, Cell]]:
+    """Interval and cell of what lies in the output: a mosaic stays in it when no catalogue lists its items any more."""
+    for interval in folders(job.output):
+        there = set(folders(job.output / interval)) if not interval.startswith(".") else set()
+        yield from ((interval, cell) for cell in job.places if cell.name in there)
 
 
 def _asset(name: str) -> dict[str, Any]:
@@ -170,10 +205,12 @@ def _around(boxes: list[list[float]]) -> list[float]:
 
 
 def _span(properties: list[dict[str, Any]]) -> pystac.TemporalExtent:
-    first = [moment(each.get("start_datetime") or each["datetime"]) for each in properties]
-    last = [moment(each.get("end_datetime") or each["datetime"]) for each in properties]
-    ends: list[datetime | None] = [
-        min(each for each in first if each is not None),
-        max(each for each in last if each is not None),
-    ]
+    first, last = zip(*map(_moments, properties), strict=True)
+    ends: list[datetime | None] = [min(filter(None, first)), max(filter(None, last))]
     return pystac.TemporalExtent([ends])
+
+
+def _moments(properties: dict[str, Any]) -> tuple[datetime | None, datetime | None]:
+    """The first and the last of an item."""
+    first, last = (moment(properties.get(f"{end}_datetime") or properties["datetime"]) for end in ("start", "end"))
+    return first, last

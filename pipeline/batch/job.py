@@ -229,7 +229,7 @@ def load_job(path: Path, *, here: bool = True) -> Job:
     if content is None:
         raise ArgumentError(f"{path} is larger than any job ({LARGEST >> 10} KiB): give a job, in TOML")
     try:
-        job = Job.model_validate(tomllib.loads(content.decode()))
+        job = Job.model_validate(tomllib.loads(content.decode("utf-8-sig")))  # some editors put a mark before it
     except ValidationError as error:
         raise ArgumentError(f"{path}: {first_problem(error)}") from None
     except (ValueError, RecursionError) as error:  # of a number that is too long, tomllib lets int's own error through

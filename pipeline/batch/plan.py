@@ -7,9 +7,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
+from rsup.models.base.errors import ArgumentError, CatalogError
 from rsup.pipeline.jobs.fetch import MARGIN
 from rsup.pipeline.jobs.forecast import forecast, recorded
-from rsup.pipeline.sources.stac.catalog import NothingFoundError
 
 from .catalogue import Catalogue
 from .job import Job
@@ -46,9 +46,10 @@ def plan(job: Job) -> dict[str, Any]:
 def _state(unit: Unit, state: str, sources: tuple[str, ...], catalogue: Catalogue) -> str:
     if state not in ("done", "empty", "failed"):
         return state
+    catalogue.ask(unit.interval)
     try:
         found = {item.id for item in catalogue.items(unit)}
-    except NothingFoundError:
+    except (CatalogError, ArgumentError):  # it has none, or none that a run could use
         return state
     return state if found == set(sources) else "stale"
 

@@ -27,9 +27,9 @@ FAILURE = "failure.json"
 
 
 class Record(BaseModel):
-    """What a unit has come to."""
+    """What a unit has come to. What else a later version says in it is left at that: the unit is done all the same."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     state: Literal["done", "empty"]
     sources: tuple[str, ...]
@@ -45,7 +45,7 @@ class Record(BaseModel):
 class Failure(BaseModel):
     """Why the last attempt at a unit was one; what was done before stands."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
     sources: tuple[str, ...]
     reason: str

@@ -10,17 +10,16 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
-from rsup.models.base.errors import CatalogError, RsupError, is_for_want_of_room
+from rsup.models.base.errors import ArgumentError, CatalogError, RsupError, is_for_want_of_room
 from rsup.models.base.progress import say, show_progress
 from rsup.pipeline.jobs import fetch
 from rsup.pipeline.jobs.publishing import Publication, clear, own
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.places.address import ObjectPath
-from rsup.pipeline.places.place import Place
+from rsup.pipeline.places.place import names, read
 from rsup.pipeline.places.scratch import leave_scratch, own_scratch
 from rsup.pipeline.places.upload import upload
 from rsup.pipeline.release import VERSION
@@ -30,7 +29,7 @@ from rsup.pipeline.sources.stac.items import ItemReference, LeftOut
 from rsup.pipeline.workers.kept import Kept, Workers
 
 from .catalogue import Catalogue
-from .collection import join, write_collection
+from .collection import item_in, join, outputs_of, write_collection
 from .job import Job
 from .leases.holding import Held, acquire, alone, sweep
 from .records import (
@@ -80,7 +79,7 @@ def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, An
         sweep(job.output)
         if isinstance(job.output, ObjectPath) and units:
             leave_scratch(job.work(units[0]).parent)
-        collection = write_collection(job, units)
+        collection = write_collection(job)
     return {
         "output": str(job.output),
         "units": len(mine),
@@ -92,15 +91,14 @@ def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, An
 
 def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str, workers: Workers) -> str:
     """Do one unit where there is anything to do; what became of it."""
-    folder, work, items, newest = job.output / unit.path, job.work(unit), list[ItemReference](), None
-    lacking = None
+    folder, items, newest, lacking = job.output / unit.path, list[ItemReference](), None, None
     catalogue.ask(unit.interval)
     try:
         items = catalogue.items(unit)
         lacking = tuple(each.to_dict() for each in catalogue.left_out(unit)) or None
     except NothingFoundError as error:
         newest = None if error.newest is None else stamp(error.newest)
-    except CatalogError as error:  # one of its items is not as it must be
+    except (CatalogError, ArgumentError) as error:  # its items are not as they must be, or have no classes
         with alone(job.output):
             if failure_of(folder) is None:
                 write_failure(folder, (), str(error))
@@ -108,13 +106,13 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str, workers: Work
     model = job.upscale_plan.model.sha256 if items else None
     state: Literal["done", "empty"] = "done" if items else "empty"
     wanted = Record(state=state, sources=_ids(items), model=model, newest=newest, left_out=lacking)
-    if (outcome := _settled(folder, work, wanted)) is not None:
+    if (outcome := _settled(job, unit, wanted)) is not None:
         return outcome
     lease = acquire(job.output, unit.name)
     if lease is None:
         return "running"
     with lease:
-        if (outcome := _settled(folder, work, wanted)) is not None:  # another runner has come first
+        if (outcome := _settled(job, unit, wanted)) is not None:  # another runner has come first
             return outcome
         forget_failure(folder)
         try:
@@ -132,32 +130,45 @@ def _ids(items: Sequence[ItemReference]) -> tuple[str, ...]:
     return tuple(sorted(item.id for item in items))
 
 
-def _settled(folder: Place, work: Path, wanted: Record) -> str | None:
+def _settled(job: Job, unit: Unit, wanted: Record) -> str | None:
     """What the records say became of a unit, where nothing is to be done about it; None where there is."""
-    ((failure, record),) = said_of([folder])
+    ((failure, record),) = said_of([job.output / unit.path])
     if failure is not None and failure.sources == wanted.sources:
         return "failed"
-    if failure is not None or record is None or os.path.lexists(work):
+    if failure is not None or record is None or os.path.lexists(job.work(unit)):
         return None
-    return _answers(record, wanted)
+    return _answers(job, unit, record, wanted)
 
 
-def _answers(record: Record | None, wanted: Record) -> str | None:
+def _answers(job: Job, unit: Unit, record: Record | None, wanted: Record) -> str | None:
     """The outcome where the record is of these items; a mosaic stays when its items are listed no more."""
     if record is None or (record.sources != wanted.sources and (wanted.sources or record.state == "empty")):
         return None
     if record.state == "done":
-        return "already_done" if record.model == wanted.model or not wanted.sources else None
+        stands = not wanted.sources or (record.model == wanted.model and _is_whole(job, unit))
+        return "already_done" if stands else None
     return "empty" if wanted.sources or record.newest == wanted.newest else None
+
+
+def _is_whole(job: Job, unit: Unit) -> bool:
+    """Whether the item is there by which the collection leads to the unit's mosaic, and what it names."""
+    folder = job.output / unit.path
+    item = item_in(read(folder / f"{unit.name}_x{job.upscale.scale}.json"))
+    return item is not None and outputs_of(item) <= names(folder)
 
 
 def _news(record: Record | None, wanted: Record) -> str:
     if record is None or record.state == "empty":
         return f"{len(wanted.sources)} items"
     new, gone = len(set(wanted.sources) - set(record.sources)), len(set(record.sources) - set(wanted.sources))
-    if not new and not gone:
-        return "it was made with another model: it is done again"
-    return f"{new} items are new and {gone} gone since it was done: it is done again"
+    if new or gone:
+        return f"{new} items are new and {gone} gone since it was done: it is done again"
+    why = (
+        "it was made with another model"
+        if record.model != wanted.model
+        else "an output is gone, or its item is damaged"
+    )
+    return f"{why}: it is done again"
 
 
 def _attempt(
@@ -176,10 +187,11 @@ def _attempt(
     folder, work = job.output / unit.path, job.work(unit)
     if isinstance(folder, ObjectPath):
         own_scratch(work.parent)
+    own(work, inside=False)  # before anything is opened in it
     with Ledger.open(work / LEDGER) as ledger:
         own(work)
         publish = _publication(job, unit, ledger)
-        outcome = _answers(record_of(folder), wanted)
+        outcome = _answers(job, unit, record_of(folder), wanted)
         if outcome is None and items:
             say(f"{title}: {_news(record_of(folder), wanted)}")
             outcome = _make(job, unit, items, wanted, ledger, workers)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import Any
 
 from rsup.pipeline.lattice import GSD
@@ -89,7 +89,7 @@ def retry(job: Job) -> dict[str, Any]:
 def _survey(job: Job) -> Iterator[tuple[Unit, tuple[Failure | None, Record | None]]]:
     """Every unit and its records; of acquisitions, those that something is known of."""
     if job.by_acquisition:
-        days = [name for name in folders(job.output) if re.fullmatch(r"\d{4}-\d\d-\d\d", name)]
+        days = [name for name in folders(job.output) if _is_day(name)]
         known = {day: set(folders(job.output / day)) for day in days}
         units = [unit for cell in job.places for unit in units_of(of_days(days), [cell])]
         units = [unit for unit in units if unit.cell.name in known[unit.interval.name]]
@@ -98,3 +98,11 @@ def _survey(job: Job) -> Iterator[tuple[Unit, tuple[Failure | None, Record | Non
     for unit, said in zip(units, said_of([job.output / unit.path for unit in units]), strict=True):
         if not job.by_acquisition or any(said) or os.path.lexists(job.work(unit)):
             yield unit, said
+
+
+def _is_day(name: str) -> bool:
+    """Whether a folder can be that of an acquisition: somebody may have made others."""
+    try:
+        return date.fromisoformat(name).isoformat() == name
+    except ValueError:
+        return False

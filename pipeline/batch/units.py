@@ -44,7 +44,7 @@ def days_of(length: str) -> int | None:
     """N of "Nd"; None for a month and for acquisitions. Raises ArgumentError for anything else, and for no days."""
     if length in (MONTH, ACQUISITION):
         return None
-    found = re.fullmatch(r"(\d{1,5})d", length)
+    found = re.fullmatch(r"(\d{1,5})d", length, re.ASCII)
     if not found or not int(found[1]):
         raise ArgumentError(f"interval {length!r}: give {MONTH}, {ACQUISITION}, or days, from 1d on")
     return int(found[1])
@@ -107,7 +107,7 @@ def units_of(intervals: Sequence[Interval], cells: Sequence[Cell]) -> list[Unit]
 
 def part_of(text: str) -> tuple[int, int]:
     """I and N of "I/N", with I from 1 to N. Raises ArgumentError for anything else."""
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise ArgumentError(f"--part {text}: give I/N, from 1/N to N/N")
     return int(found[1]), int(found[2])

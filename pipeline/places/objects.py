@@ -267,8 +267,20 @@ def below(place: ObjectPath, kind: type[RsupError] = OutputError) -> Iterator[tu
 
 def folders(place: ObjectPath) -> list[str]:
     """Names of the prefixes right below one, sorted. Raises OutputError."""
+    return sorted(_right_below(place)[0])
+
+
+def names(place: ObjectPath) -> set[str]:
+    """Those of prefixes and objects right below a prefix. Raises OutputError."""
+    return set().union(*_right_below(place))
+
+
+def _right_below(place: ObjectPath) -> tuple[set[str], set[str]]:
+    """Names of the prefixes, and of the objects."""
     import obstore
 
     with answering(place, OutputError):
         found = obstore.list_with_delimiter(store_of(place.bucket), place.key or None)
-        return sorted(ObjectPath(place.bucket, each.rstrip("/")).name for each in found["common_prefixes"])
+        keys = found["common_prefixes"], [each["path"] for each in found["objects"]]
+    prefixes, there = ({ObjectPath(place.bucket, key.rstrip("/")).name for key in each} for each in keys)
+    return prefixes, there

@@ -23,7 +23,11 @@ Place: TypeAlias = Path | ObjectPath
 
 
 def place_of(text: str | Path) -> Place:
-    """A path, or an address of s3://. Raises ArgumentError for an address of anything else."""
+    """A path, or an address of s3://. Raises ArgumentError for an address of anything else, and for no name at all."""
+    if "\0" in str(text):
+        raise ArgumentError(f"{text} has a NUL in its name: give a folder, or s3://bucket/prefix")
+    if not str(text).strip():
+        raise ArgumentError("an empty name is no place to write to: give a folder, or s3://bucket/prefix")
     if isinstance(text, str) and (scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text)):
         if scheme[0].lower() != SCHEME:
             raise ArgumentError(f"nothing can be written to {scheme[0]}: give a folder, or s3://bucket/prefix")
@@ -34,6 +38,8 @@ def place_of(text: str | Path) -> Place:
 def _validated(value: Any) -> Place:
     if not isinstance(value, str | Path):
         raise ValueError("give a folder, or s3://bucket/prefix")
+    if str(value).startswith("~"):
+        raise ValueError(f"{value} would be a folder called ~, which a shell alone takes for a home: write it out")
     try:
         return place_of(value)
     except ArgumentError as error:
@@ -88,3 +94,10 @@ def folders(place: Place) -> list[str]:
     if isinstance(place, ObjectPath):
         return objects.folders(place)
     return sorted(each.name for each in place.iterdir() if each.is_dir()) if place.is_dir() else []
+
+
+def names(place: Place) -> set[str]:
+    """Those of what lies right in a place. Raises OutputError where a store does not say."""
+    if isinstance(place, ObjectPath):
+        return objects.names(place)
+    return {each.name for each in place.iterdir()} if place.is_dir() else set()

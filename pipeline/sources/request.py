@@ -130,7 +130,7 @@ def _offsets(text: str, sensor: Sensor) -> dict[str | None, int]:
 
 
 def _utm(crs: str) -> str:
-    match = re.fullmatch(r"(?i:epsg:)?(32[67])(\d\d)", crs.strip())
+    match = re.fullmatch(r"(?i:epsg:)?(32[67])(\d\d)", crs.strip(), re.ASCII)
     if not match or not 1 <= int(match.group(2)) <= 60:
         raise ArgumentError(f"--crs {crs}: give a UTM zone on WGS 84, EPSG:32601-32660 or EPSG:32701-32760")
     return f"EPSG:{match.group(1)}{match.group(2)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from rsup.models.base.errors import SceneError
+from rsup.models.base.errors import RsupError, SceneError
 from rsup.models.base.files import replacing
 from rsup.pipeline.batch.job import Job
 from rsup.pipeline.batch.status import STATES, status
@@ -30,6 +30,8 @@ class Made:
         self.blank: set[str] = set()
         """Items without a pixel; `broken` ones cannot be read."""
         self.broken: set[str] = set()
+        self.refused: dict[str, RsupError] = {}
+        """Why a month's items cannot be used."""
         self.lacking: list[dict[str, str]] = []
         """What fetch says of items that it has left out."""
         self.fetched: list[str] = []
@@ -37,6 +39,8 @@ class Made:
 
     def catalogue(self, job: Job) -> Any:
         def items(unit: Unit) -> list[Any]:
+            if unit.interval.name in self.refused:
+                raise self.refused[unit.interval.name]
             if not self.items.get(unit.interval.name):
                 raise NothingFoundError("nothing", None)
             return [SimpleNamespace(id=name, hrefs={}) for name in self.items[unit.interval.name]]

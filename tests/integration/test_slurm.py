@@ -95,6 +95,27 @@ def test_an_array_whose_task_is_cancelled_in_the_middle(
     assert files_of(output) == files_of(undisturbed)
 
 
+def test_what_scrontab_starts_every_night(
+    cluster: slurm.Slurm, archive: Archive, stac_server: str, tmp_path: Path
+) -> None:
+    """The entry of the recipe as a job with its options, in a folder of this test; Debian's Slurm has no scrontab."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / "recipes").symlink_to(RECIPES)
+    job = write_job(archive, stac_server, tmp_path / "havelland")
+    text = (SLURM / "nightly.scrontab").read_text().replace("/srv/rsup", str(tmp_path)).replace("=1-16", "=1-2")
+    options = [line.replace("#SCRON", "#SBATCH") for line in text.splitlines() if line.startswith("#SCRON")]
+    entry = text.splitlines()[-1]
+    assert entry.startswith("30 1 * * * cd ") and len(options) == 4
+    script = tmp_path / "entry"
+    script.write_text("\n".join(["#!/bin/sh", *options, entry.removeprefix("30 1 * * * "), ""]))
+    night = cluster.submit(script)
+    cluster.wait(night, "COMPLETED")
+    array = (tmp_path / "nightly.log").read_text().split()[3]
+    cluster.wait_each(array, {f"{array}_1": "COMPLETED", f"{array}_2": "COMPLETED"})
+    assert status(load_job(job))["done"] == 4
+
+
 def test_a_mosaic_on_the_gpus_of_a_node(
     cluster: slurm.Slurm, make_scene: Callable[..., Scene], rsup: Rsup, tmp_path: Path
 ) -> None:

@@ -7,16 +7,11 @@ are told by the store's clock, never by a runner's. On the machine of its holder
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import socket
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-
-import psutil
 
 from rsup.models.base.errors import OutputError, RsupError
 from rsup.pipeline.places import objects
@@ -24,6 +19,7 @@ from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.objects import Version
 
 from . import folder as local
+from .holder import is_gone, this_process
 
 CLOCK = "clock"
 """An object that is written to read the time of day off it."""
@@ -73,9 +69,7 @@ class ObjectLease:
 def acquire(output: ObjectPath, name: str) -> ObjectLease | None:
     """The lease of the unit `name`, or None where another runner has it. Raises OutputError."""
     place = output / local.FOLDER / f"{name}.json"
-    process = psutil.Process()
-    said = {"machine": _machine(), "pid": process.pid, "started": process.create_time(), "beat": 0}
-    said["token"] = secrets.token_hex(8)
+    said = this_process() | {"beat": 0, "token": secrets.token_hex(8)}
     if not objects.create(place, _bytes(said)):
         found = objects.look(place)
         if found is None or _is_alive(found, _now(output)) or not objects.swap(place, found.tag, _bytes(said)):
@@ -102,16 +96,10 @@ def sweep(output: ObjectPath) -> None:
 
 
 def _is_alive(found: Version, now: datetime) -> bool:
-    try:
-        said = json.loads(found.data)
-        if said["machine"] == _machine():
-            process = psutil.Process(said["pid"])
-            return bool(process.create_time() == said["started"]) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-    except (ValueError, TypeError, KeyError):  # nobody's words; its age counts
-        pass
-    return (now - found.modified).total_seconds() < local.STALE
+    gone = None
+    with suppress(ValueError, RecursionError):  # nobody's words; its age counts
+        gone = is_gone(json.loads(found.data))
+    return not gone if gone is not None else (now - found.modified).total_seconds() < local.STALE
 
 
 def _now(output: ObjectPath) -> datetime:
@@ -124,14 +112,6 @@ def _now(output: ObjectPath) -> datetime:
         if found is not None:  # another runner may have read the time as well
             return found.modified
     raise OutputError(f"{clock} is removed as soon as it is written: let nobody else write there")
-
-
-def _machine() -> str:
-    """Within which process IDs mean the same: a host since it was started, a container of it."""
-    with suppress(OSError):
-        started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{socket.gethostname()} {started} {os.readlink('/proc/self/ns/pid')}"
-    return socket.gethostname()
 
 
 def _bytes(said: dict[str, Any]) -> bytes:

@@ -1,7 +1,8 @@
 """Who works on a unit: a file that one runner alone can create, refreshes while it lives, and loses when it does not.
 
 A lease says on which machine and by which process it is held. On this machine a process that is gone holds nothing; of
-another machine's, a lease counts as left behind when it has not been refreshed for a while.
+another machine's, a lease counts as left behind when it has not been refreshed for a while. Its age is told by the
+clock that stamps the files, for those of the machines may differ.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ import fcntl
 import json
 import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
-
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import writing
 
+from .holder import is_gone, this_process
+
 FOLDER = ".leases"
+CLOCK = "clock"
+"""A file that is written to read the time of day off it."""
 BEAT = 10.0
 """Seconds between two refreshments."""
 STALE = 120.0
@@ -63,13 +65,11 @@ class Lease:
 def acquire(output: Path, name: str) -> Lease | None:
     """The lease of the unit `name`, or None where another runner has it. Raises OutputError where the disk refuses."""
     path = output / FOLDER / f"{name}.json"
-    process = psutil.Process()
-    said = {"host": socket.gethostname(), "pid": process.pid, "started": process.create_time()}
-    content = json.dumps(said | {"token": secrets.token_hex(8)}).encode()
+    content = json.dumps(this_process() | {"token": secrets.token_hex(8)}).encode()
     with writing(path, OutputError), alone(output):
         path.parent.mkdir(exist_ok=True)
         if path.exists():
-            if is_alive(path):
+            if is_alive(path, _now(path.parent)):
                 return None
             path.unlink()
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -90,32 +90,44 @@ def alone(output: Path) -> Iterator[None]:
 
 
 def leased(output: Path) -> set[str]:
-    """Names of the units that some runner works on."""
-    folder = output / FOLDER
-    return {path.stem for path in folder.glob("*.json") if is_alive(path)} if folder.is_dir() else set()
+    """Names of the units that some runner works on, by this machine's clock: nothing is written."""
+    folder, now = output / FOLDER, time.time()
+    return {path.stem for path in folder.glob("*.json") if is_alive(path, now)} if folder.is_dir() else set()
 
 
 def sweep(output: Path) -> None:
     """Remove the leases of the dead, whose units need nothing any more. Raises OutputError where the disk refuses."""
     folder = output / FOLDER
     with writing(folder, OutputError), alone(output):
-        for path in folder.glob("*.json") if folder.is_dir() else ():
-            if not is_alive(path):
+        if not folder.is_dir():
+            return
+        now = _now(folder)
+        for path in folder.glob("*.json"):
+            if not is_alive(path, now):
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()  # where none is left
 
 
-def is_alive(path: Path) -> bool:
-    """Whether somebody still holds the lease at `path`."""
+def is_alive(path: Path, now: float) -> bool:
+    """Whether somebody still holds the lease at `path`; `now`: by the clock that its age is told by."""
     try:
         said = json.loads(_content(path) or b"")
-        if said["host"] == socket.gethostname():
-            process = psutil.Process(said["pid"])
-            return bool(process.create_time() == said["started"]) and process.status() != psutil.STATUS_ZOMBIE
-        return time.time() - path.stat().st_mtime < STALE
-    except (OSError, psutil.Error, ValueError, TypeError, KeyError):  # gone, or torn: who wrote it was killed
+        gone = is_gone(said)
+        # No holder refreshes into the future: such a time is of a clock that has been set back since.
+        return not gone if gone is not None else abs(now - path.stat().st_mtime) < STALE
+    except (OSError, ValueError, RecursionError):  # gone, or torn: who wrote it was killed
         return False
+
+
+def _now(folder: Path) -> float:
+    """The time of day by the clock that stamps the folder's files, which may be a server's. Raises OSError."""
+    path = folder / CLOCK
+    with open(path, "wb") as file:
+        os.utime(file.fileno())
+        now = os.fstat(file.fileno()).st_mtime
+    path.unlink(missing_ok=True)
+    return now
 
 
 def _content(path: Path) -> bytes | None:

@@ -31,18 +31,22 @@ UPSCALE = {"scale": 4, "model": "nearest", "device": "cpu"}
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"outptu": "x"}, "outptu: Extra inputs are not permitted"),
+        ({"outptu": "x"}, "outptu: Extra inputs are not permitted: correct its name, or leave it out"),
         ({"fetch": {"max-cloud": 20}}, "fetch.max-cloud: Extra inputs are not permitted"),
         ({"fetch": {"crs": "EPSG:32633"}}, "fetch.crs: Extra inputs are not permitted"),
         ({"bbox": None}, "give the ground either as bbox"),
         ({"area": "a.geojson"}, "give the ground either as bbox"),
         ({"bbox": None, "area": "missing.geojson"}, "missing.geojson cannot be read"),
+        ({"bbox": None, "area": "a\0"}, "cannot be read .there is a NUL in its name."),
+        ({"bbox": "13,52,14,53"}, "bbox: Input should be a valid tuple: write a list"),
+        ({"dates": 2024}, "dates: Input should be a valid string: write it in quotes"),
         ({"bbox": [13, 52, 12, 51]}, "is reversed"),
         ({"bbox": [13, 52, 13, 52]}, "has no ground in it"),
         ({"dates": "2024-07-31/2024-05-01"}, "is reversed"),
         ({"dates": "2024-05-01/.."}, "give both ends"),
         ({"dates": "soon"}, "is no date"),
         ({"interval": "0d"}, "give month, acquisition, or days, from 1d on"),
+        ({"interval": "\uff11\uff10d"}, "give month, acquisition, or days, from 1d on"),  # digits of another width
         ({"cells": 8}, 'cells: give "mgrs", or the side of the squares, 64 to 32768 scene pixels'),
         ({"cells": "tiles"}, 'cells: give "mgrs", or the side'),
         ({"fetch": {"bands": ["pink"]}}, "--bands pink: choose from"),
@@ -106,6 +110,22 @@ def test_any_value_of_any_key_gives_a_job_or_a_sentence(write_job: WriteJob, cha
         assert load_job(write_job(**changes)).identity()
 
 
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("", "output: an empty name is no place to write to"),
+        ("  ", "output: an empty name is no place to write to"),
+        ("~/archive", "output: ~/archive would be a folder called ~"),
+        (r"a\u0000b", "output: a.b has a NUL in its name"),
+    ],
+)
+def test_what_is_no_output(output: str, words: str, write_job: WriteJob) -> None:
+    path = write_job()
+    path.write_text("\n".join([f'output = "{output}"', *path.read_text().splitlines()[1:]]))
+    with pytest.raises(ArgumentError, match=words):
+        load_job(path)
+
+
 def test_what_is_no_file_of_a_job(tmp_path: Path, write_job: WriteJob) -> None:
     for content, words in (("[", "is not TOML"), ("\0" * 100_000, "is larger than any job"), (None, "cannot be read")):
         path = tmp_path / "odd.toml"
@@ -116,6 +136,13 @@ def test_what_is_no_file_of_a_job(tmp_path: Path, write_job: WriteJob) -> None:
             load_job(path)
     with pytest.raises(ModelError):
         load_job(write_job(upscale={"scale": 4, "model": "missing.safetensors"}))
+
+
+def test_a_mark_before_a_job_is_no_part_of_it(write_job: WriteJob) -> None:
+    path = write_job()
+    plain = load_job(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_job(path) == plain
 
 
 def test_a_job_takes_every_option_of_the_commands_with_its_default() -> None:

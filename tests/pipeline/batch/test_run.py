@@ -13,11 +13,12 @@ import pytest
 from archives import Made, WriteJob, became, counted
 from kills import KILLED, was_killed
 
-from rsup.models.base.errors import OutputError
+from rsup.models.base.errors import ArgumentError, CatalogError, OutputError, RsupError
+from rsup.pipeline.batch import plan as planning
 from rsup.pipeline.batch.job import Job, load_job
 from rsup.pipeline.batch.leases.folder import FOLDER, acquire
 from rsup.pipeline.batch.run import run
-from rsup.pipeline.batch.status import retry, status
+from rsup.pipeline.batch.status import STATES, retry, status
 
 ALL = (1, 1)
 
@@ -67,6 +68,96 @@ def test_a_new_item_makes_its_unit_anew_and_no_other(job: Job, made: Made, capsy
     assert made.upscaled[2:] == [f"{job.places[0].name}_2024-05"]
     made.items["2024-05"] = []  # nothing is listed any more: the mosaic stays
     assert became(run(job, ALL)) == {"already_done": 2} and files(job.output) == after
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "cut short": lambda item: item.write_bytes(item.read_bytes()[:200]),
+    "no object": lambda item: item.write_text("[]"),
+    "edited": lambda item: item.write_text(item.read_text().replace('"gsd"', '"metres"')),
+    "without time": lambda item: item.write_text(item.read_text().replace("2024-05-01T", "soon")),
+    "without sources": lambda item: item.write_text(
+        item.read_text().replace('"rsup:sources": ', '"rsup:sources": 7, "x": ')
+    ),
+    "without pixels": lambda item: item.write_text(item.read_text().replace('"proj:shape"', '"shape"')),
+    "gone": lambda item: item.unlink(),
+    "without a mosaic": lambda item: item.with_suffix(".tif").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_unit_of_which_something_is_gone_or_damaged_is_made_anew(
+    damage: Callable[[Path], object], job: Job, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(job, ALL)
+    before = files(job.output)
+    (item,) = job.output.glob("2024-05/*/*_x4.json")
+    damage(item)
+    capsys.readouterr()
+    assert became(run(job, ALL)) == {"done": 1, "already_done": 1}
+    assert "an output is gone, or its item is damaged: it is done again" in capsys.readouterr().err
+    assert files(job.output) == before and len(made.upscaled) == 3
+
+
+def test_a_damaged_item_that_cannot_be_made_anew_is_left_as_it_is(
+    job: Job, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(job, ALL)
+    (item,) = job.output.glob("2024-05/*/*_x4.json")
+    item.write_text("{")
+    made.items["2024-05"] = []
+    capsys.readouterr()
+    assert became(run(job, ALL)) == {"already_done": 2} and item.read_text() == "{"
+    assert f"{item} is damaged, and left out of the collection" in capsys.readouterr().err
+    links = [link["href"] for link in json.loads((job.output / "collection.json").read_text())["links"]]
+    assert [link[:9] for link in links if link.endswith("_x4.json")] == ["./2024-06"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": "done"}', '{"state": "odd", "sources": []}', "\0" * 50])
+def test_a_record_that_nobody_understands_is_made_anew(content: str, job: Job, made: Made) -> None:
+    run(job, ALL)
+    before = files(job.output)
+    (record,) = job.output.glob("2024-05/*/unit.json")
+    record.write_text(content)
+    assert counted(job) == {"done": 1, "waiting": 1}
+    assert became(run(job, ALL)) == {"done": 1, "already_done": 1} and files(job.output) == before
+
+
+def test_what_a_later_version_adds_to_a_record_is_left_there(job: Job, made: Made) -> None:
+    run(job, ALL)
+    for record in job.output.glob("*/*/unit.json"):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"rsup": "9.0", "cells": {"odd": [1]}}))
+    before = files(job.output)
+    assert became(run(job, ALL)) == {"already_done": 2} == {"already_done": counted(job)["done"]}
+    assert files(job.output) == before and len(made.upscaled) == 2
+
+
+def test_a_link_in_the_place_of_a_unit_s_own_folder_is_not_followed(job: Job, made: Made, tmp_path: Path) -> None:
+    run(job, ALL)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (job.output / job.units()[0].path / ".unit").symlink_to(elsewhere)
+    before = elsewhere.stat().st_mtime_ns
+    assert became(run(job, ALL)) == {"failed": 1, "already_done": 1}
+    assert "a link, pipe or device stands there" in status(job)["failures"][0]["reason"]
+    assert elsewhere.stat().st_mtime_ns == before
+
+
+def test_a_collection_that_was_edited_is_written_again(job: Job, made: Made) -> None:
+    run(job, ALL)
+    before = files(job.output)
+    for name in ("collection.json", "2024-05/mosaic_x4.json"):
+        (job.output / name).write_text("edited")
+        assert became(run(job, ALL)) == {"already_done": 2} and files(job.output) == before
+
+
+def test_what_is_published_stays_in_the_collection_when_the_job_ends_sooner(
+    job: Job, write_job: WriteJob, made: Made
+) -> None:
+    run(job, ALL)
+    before = files(job.output)
+    (job.output / "notes").mkdir()
+    assert became(run(load_job(write_job(dates="2024-05")), ALL)) == {"already_done": 1}
+    assert files(job.output) == before
 
 
 def test_another_model_makes_nothing_anew_until_it_is_told_to(
@@ -143,6 +234,29 @@ def test_a_failure_stops_no_other_unit_and_is_tried_again_when_it_is_told(job: J
     assert (job.output / "2024-05" / job.places[0].name / f"{unit}_x4.tif").read_text() == "b a"  # what was, stands
     made.items["2024-05"] = ["a", "b"]  # which it is of
     assert became(run(job, ALL)) == {"already_done": 2} and counted(job) == {"done": 2}
+
+
+@pytest.mark.parametrize("kind", [CatalogError, ArgumentError])
+def test_a_month_whose_items_cannot_be_used_stops_no_other(
+    kind: type[RsupError], job: Job, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where none of them has the classes that --mask-clouds needs."""
+    monkeypatch.setattr(planning, "Catalogue", made.catalogue)
+    monkeypatch.setattr(planning, "_seconds", lambda job: {})
+    made.refused = {"2024-05": kind("none has classes")}
+    assert became(run(job, ALL)) == {"failed": 1, "done": 1} == counted(job) == planned(job)
+    assert [each["reason"] for each in status(job)["failures"]] == ["none has classes"]
+    made.refused = {}
+    assert planned(job) == {"stale": 1, "done": 1}
+    assert became(run(job, ALL)) == {"done": 1, "already_done": 1}
+    made.refused = {"2024-05": kind("none has classes")}
+    assert planned(job) == {"done": 2}  # what was made before stands
+    assert became(run(job, ALL)) == {"failed": 1, "already_done": 1}
+
+
+def planned(job: Job) -> dict[str, int]:
+    said = planning.plan(job)
+    return {state: said[state] for state in STATES if said[state]}
 
 
 def test_a_unit_that_another_runner_has_is_left_to_it(job: Job, made: Made) -> None:

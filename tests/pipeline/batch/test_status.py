@@ -64,5 +64,8 @@ def test_of_acquisitions_those_that_something_is_known_of_are_told(write_job: Wr
     (job.output / "2024-05-12" / cell).mkdir(parents=True)
     (job.output / "2024-05-12" / cell / "unit.json").write_text('{"state": "empty", "sources": ["a"]}')
     write_failure(job.output / "2024-05-17" / cell, ("b",), "no")
+    for name in ("2024-13-45", "20240512", "notes", ".hidden"):  # somebody else's
+        (job.output / name / cell).mkdir(parents=True)
+        (job.output / name / cell / "unit.json").write_text('{"state": "empty", "sources": ["a"]}')
     assert {key: status(job)[key] for key in ("units", "empty", "failed")} == {"units": 2, "empty": 1, "failed": 1}
     assert retry(job)["forgotten"] == [f"{cell}_2024-05-17"]

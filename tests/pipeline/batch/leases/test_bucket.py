@@ -15,8 +15,8 @@ from buckets import KEY, SECRET, Bucket
 
 from rsup.models.base.errors import OutputError
 from rsup.pipeline.batch.job import Job, load_job
-from rsup.pipeline.batch.leases import bucket as leases_of_a_bucket
 from rsup.pipeline.batch.leases import folder as leases
+from rsup.pipeline.batch.leases import holder
 from rsup.pipeline.batch.leases.holding import acquire, leased, sweep
 from rsup.pipeline.batch.run import run
 from rsup.pipeline.batch.status import retry, status
@@ -221,13 +221,13 @@ def test_of_many_processes_one_gets_it_and_a_killed_one_s_is_taken_over(
             go(each)
         said = [told(each) for each in children]
     assert sorted(said) == ["False", "False", "True"]
-    holder = children[said.index("True")]
+    holding = children[said.index("True")]
     assert acquire(output, "unit") is None and leased(output) == {"unit"}
-    holder.kill()
+    holding.kill()
     for each in children:
         each.communicate()
     # Here the process is known to be gone; elsewhere, only its age tells.
-    monkeypatch.setattr(leases_of_a_bucket, "_machine", lambda: "elsewhere")
+    monkeypatch.setattr(holder, "machine", lambda: "elsewhere")
     assert acquire(output, "unit") is None
     monkeypatch.setattr(leases, "STALE", 2.0)
     until, lease = time.monotonic() + 30, None
@@ -252,7 +252,7 @@ def test_a_lease_that_is_beaten_is_not_taken_over_and_a_lost_one_not_renewed(
         time.sleep(1)
         assert bucket.get("archive/.leases/unit.json") != before and held.held()
         with monkeypatch.context() as patch:
-            patch.setattr(leases_of_a_bucket, "_machine", lambda: "elsewhere")
+            patch.setattr(holder, "machine", lambda: "elsewhere")
             patch.setattr(leases, "STALE", 3.0)
             time.sleep(4)
             assert acquire(output, "unit") is None

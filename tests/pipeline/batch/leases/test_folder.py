@@ -7,8 +7,10 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from rsup.pipeline.batch.leases import folder as leases
-from rsup.pipeline.batch.leases.folder import FOLDER, acquire, leased
+from rsup.pipeline.batch.leases.folder import CLOCK, FOLDER, acquire, leased, sweep
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -60,6 +62,24 @@ def test_another_machine_s_lease_is_taken_over_when_it_is_not_refreshed(tmp_path
     long_ago = time.time() - leases.STALE - 1
     os.utime(path, (long_ago, long_ago))
     assert acquire(tmp_path, "unit") is not None
+    assert [each.name for each in path.parent.iterdir()] == ["unit.json"]
+
+
+@pytest.mark.parametrize("apart", [-3600, 3600])
+def test_ages_are_told_by_the_clock_that_stamps_the_files(
+    apart: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine's is an hour fast, or slow."""
+    path = tmp_path / FOLDER / "unit.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"machine": "elsewhere", "pid": 1, "started": 1, "token": ""}))
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + apart)
+    assert acquire(tmp_path, "unit") is None
+    sweep(tmp_path)
+    assert path.exists()
+    os.utime(path, (now + 2 * leases.STALE, now + 2 * leases.STALE))  # by a clock that has been set back since
+    assert acquire(tmp_path, "unit") is not None
 
 
 def test_a_heart_beats_and_stops_for_a_lease_that_is_lost(tmp_path: Path, monkeypatch: object) -> None:
@@ -85,4 +105,11 @@ def test_a_heart_beats_and_stops_for_a_lease_that_is_lost(tmp_path: Path, monkey
 def test_a_torn_lease_is_nobody_s(tmp_path: Path) -> None:
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "unit.json").write_text('{"host": ')
-    assert leased(tmp_path) == set() and acquire(tmp_path, "unit") is not None
+    (tmp_path / FOLDER / CLOCK).touch()  # who looked at it was killed as well
+    assert leased(tmp_path) == set()
+    held = acquire(tmp_path, "unit")
+    assert held is not None
+    with held:
+        sweep(tmp_path)
+        assert leased(tmp_path) == {"unit"}
+    assert not (tmp_path / FOLDER).exists()
