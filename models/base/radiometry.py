@@ -33,9 +33,10 @@ KNEE = 0.3
 KNEE_VALUE = 0.2
 """Network value at the knee: land takes the lower 60 % of [-1, 1], brightnesses above it the upper 40 %."""
 
-_LOW = DN_MIN * SCALE_FACTOR + ADD_OFFSET
+LOWEST = DN_MIN * SCALE_FACTOR + ADD_OFFSET
+"""The darkest reflectance that a scene holds."""
 _HIGH = DN_MAX * SCALE_FACTOR + ADD_OFFSET
-_SLOPE = (KNEE_VALUE + 1) / (KNEE - _LOW)
+_SLOPE = (KNEE_VALUE + 1) / (KNEE - LOWEST)
 
 STEP = _SLOPE * SCALE_FACTOR
 """Between the network's values of neighbouring stored numbers, below the knee."""
@@ -53,7 +54,7 @@ def _shoulder() -> float:
 
 _B = _shoulder()
 
-MAP = {"knee": KNEE, "knee_value": KNEE_VALUE, "low": _LOW, "slope": _SLOPE, "width": _B}
+MAP = {"knee": KNEE, "knee_value": KNEE_VALUE, "low": LOWEST, "slope": _SLOPE, "width": _B}
 """What else the map is made of, for who writes it down: reflectances, but for `knee_value` and its `slope`."""
 
 
@@ -69,10 +70,10 @@ def to_network(dn: NDArray[np.floating | np.unsignedinteger] | Tensor) -> NDArra
     if isinstance(dn, np.ndarray):
         reflectance = dn.astype(np.float32) * np.float32(SCALE_FACTOR) + np.float32(ADD_OFFSET)
         above = np.maximum(reflectance - np.float32(KNEE), 0)
-        line = (np.minimum(reflectance, np.float32(KNEE)) - np.float32(_LOW)) * np.float32(_SLOPE) - 1
+        line = (np.minimum(reflectance, np.float32(KNEE)) - np.float32(LOWEST)) * np.float32(_SLOPE) - 1
         return np.asarray(line + np.float32(_SLOPE * _B) * np.log1p(above / np.float32(_B)), np.float32)
     measured = dn.float() * SCALE_FACTOR + ADD_OFFSET
-    linear = (measured.clamp(max=KNEE) - _LOW) * _SLOPE - 1
+    linear = (measured.clamp(max=KNEE) - LOWEST) * _SLOPE - 1
     return linear + _SLOPE * _B * ((measured - KNEE).clamp(min=0) / _B).log1p()
 
 

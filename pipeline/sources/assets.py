@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 
 from rsup.models.base.errors import SceneError
-from rsup.models.base.radiometry import LEAST
+from rsup.models.base.radiometry import LEAST, LOWEST
 from rsup.models.sensors.profile import Evidence, NumberRule, UndecidedError
 from rsup.pipeline.lattice import Rectangle, Window
 
 from .asset_file import Header, check_whole
-from .packing import LOWEST, Packing, asset_offset, classes, nodata_of
+from .packing import Packing, asset_offset, classes, nodata_of
 from .products.readers import reader_of
 from .remote import text
 from .resample import Method, resample

@@ -16,15 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rsup.models.base.radiometry import DN_MAX, DN_MIN, DN_ZERO
+from rsup.models.base.radiometry import DN_MAX, DN_MIN, DN_ZERO, LOWEST
 from rsup.models.sensors.profile import NumberRule
 
 TYPES = ("uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 """What can hold reflectance to 1e-4; 8-bit rasters are pictures."""
 PRODUCT_SCALE = 1e-4
 """Of the product's numbers, which need no scale of their own to be known."""
-LOWEST = -0.0999
-"""The darkest reflectance that a scene holds."""
 
 
 @dataclass(frozen=True)
