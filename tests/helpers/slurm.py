@@ -105,12 +105,16 @@ class Slurm:
         until = time.monotonic() + seconds
         while (found := self.states(array)) != wanted:
             failed = [task for task, state in found.items() if state in OVER and state != wanted.get(task)]
-            assert time.monotonic() < until and not failed, (found, self.said())
+            assert time.monotonic() < until and not failed, (found, self.said(array))
             time.sleep(0.2)
 
-    def said(self) -> str:
-        """The end of what its daemons have logged."""
-        return "\n".join(f"{log.name}: {log.read_text()[-2000:]}" for log in sorted(self.folder.glob("*.log")))
+    def said(self, job: str = "") -> str:
+        """The end of what its daemons have logged, and of what a job has."""
+        logs = sorted(self.folder.glob("*.log"))
+        if job:
+            shown = self.run("scontrol", "show", "job", job).split()
+            logs += [Path(word.removeprefix("StdOut=")) for word in shown if word.startswith("StdOut=/")]
+        return "\n".join(f"{log.name}: {log.read_text()[-2000:]}" for log in logs if log.is_file())
 
 
 @contextmanager

@@ -152,6 +152,28 @@ def test_training_gives_way_and_goes_on(
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
+def test_training_that_fails_does_not_queue_again(
+    cluster: slurm.Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of its processes fails; the other is told to stop because of it, and says so as it says it of pre-emption."""
+    program = tmp_path / "bin/rsup"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/bash\n"
+        "trap 'echo stopped >&2; exit 143' TERM\n"
+        '[[ $RANK == 1 ]] || { until [[ -e waits ]]; do sleep 0.1; done; echo "no image" >&2; exit 5; }\n'
+        "touch waits\n"
+        "while true; do sleep 0.1; done\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    room = ("--ntasks-per-node=2", "--cpus-per-task=1", f"--chdir={tmp_path}")
+    job = cluster.submit(*room, SLURM / "train.sbatch", "teacher")
+    cluster.wait(job, "FAILED")
+    assert "no image" in (tmp_path / f"rsup-train-{job}.log").read_text()
+    assert "Restarts=0" in cluster.run("scontrol", "show", "job", job)
+
+
 @pytest.fixture
 def jobqueue(cluster: slurm.Slurm, monkeypatch: pytest.MonkeyPatch) -> Iterator[slurm.Slurm]:
     """The cluster, for programs that this test starts; Dask's configuration is the recipe."""
