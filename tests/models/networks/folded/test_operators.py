@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from rsup.models.networks.folded import operators
+from rsup.models.networks.folded.kernels import folds
 from rsup.models.networks.slimdiffsr.blocks import TinyBlock, Upsample
 from rsup.models.networks.slimdiffsr.config import StudentConfig
 from rsup.models.networks.slimdiffsr.operators import DSC, FSC, QGAM
@@ -87,6 +88,8 @@ def test_blocks(config, kind):
     exact = whole(x)
     torch.testing.assert_close(folded(whole, torch.float32)(x), exact, rtol=0, atol=5e-5)
     assert torch.equal(x, before)
+    if not folds(torch.bfloat16):  # a CPU without AVX-512: nothing is folded into bfloat16 there
+        return
     with torch.autocast("cpu", torch.bfloat16):
         reduced = whole(x.bfloat16())
         ours = folded(whole, torch.bfloat16)(x.bfloat16())
