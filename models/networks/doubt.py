@@ -48,9 +48,11 @@ class Doubt(nn.Module):
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         contrast = _contrast(image.contiguous())  # plane by plane, and so what is made of it
         told = self.last(self.surroundings(torch.cat([features, contrast.log().to(features.dtype)], 1)))
-        shares: Tensor = F.pixel_shuffle(told.float(), self.scale)
+        # Channels last, as convolutions leave them: wide is an image, not what is made of it on the way.
+        shares = told.float().permute(0, 2, 3, 1).unflatten(-1, (-1, self.scale**2))
         # exp, on a CPU in a quarter of its time; of the shares alone: a power's error grows with its exponent.
-        return F.interpolate(contrast, scale_factor=self.scale, mode="nearest") * (shares * LOG2_E).exp2()
+        widths = (shares * LOG2_E).exp2() * contrast.permute(0, 2, 3, 1).unsqueeze(-1)
+        return F.pixel_shuffle(widths.flatten(-2).permute(0, 3, 1, 2), self.scale)
 
 
 def _contrast(image: Tensor) -> Tensor:
