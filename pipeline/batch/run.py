@@ -7,10 +7,12 @@ runner that is killed leaves what was there before, and the same command goes on
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rsup.models.base.errors import ArgumentError, CatalogError, RsupError, is_for_want_of_room
 from rsup.models.base.progress import say, show_progress
@@ -34,6 +36,7 @@ from .job import Job
 from .leases.holding import Held, acquire, alone, sweep
 from .records import (
     RECORD,
+    Failure,
     Record,
     check,
     claim,
@@ -49,6 +52,17 @@ from .units import Unit, share
 LEDGER = "ledger.jsonl"
 """Of an attempt, in its folder: for which items it was begun, and how far its outputs are published."""
 BEGUN = "begun"
+AHEAD = 32
+"""Units that are looked at ahead of the one in work: each takes four answers of a store, and most have been done."""
+
+
+class _Seen(NamedTuple):
+    """What stands of a unit."""
+
+    failure: Failure | None
+    record: Record | None
+    whole: bool
+    """Whether the item is there by which the collection leads to the unit's mosaic, and what it names."""
 
 
 def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, Any]:
@@ -66,12 +80,12 @@ def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, An
     mine = share(units, part)
     count, failures = Counter[str](), []
     try:
-        with Kept() as workers:
-            for number, unit in enumerate(mine, start=1):
+        with Kept() as workers, closing(_looked_at(job, mine)) as ahead:
+            for number, (unit, seen) in enumerate(zip(mine, ahead, strict=True), start=1):
                 if number < len(mine) and mine[number].interval != unit.interval:
                     catalogue.ask(unit.interval)
                     catalogue.look_ahead(mine[number].interval)
-                outcome = _visit(job, catalogue, unit, f"{unit.name} ({number} of {len(mine)})", workers)
+                outcome = _visit(job, catalogue, unit, seen, f"{unit.name} ({number} of {len(mine)})", workers)
                 count[outcome] += 1
                 if outcome == "failed" and (failure := failure_of(job.output / unit.path)):
                     failures.append({"unit": unit.name, "reason": failure.reason})
@@ -89,8 +103,29 @@ def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, An
     }
 
 
-def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str, workers: Workers) -> str:
-    """Do one unit where there is anything to do; what became of it."""
+def _looked_at(job: Job, units: Sequence[Unit]) -> Generator[_Seen, None, None]:
+    """What stands of each unit, in their order; some are looked at ahead, side by side."""
+    running = deque[Future[_Seen]]()
+    with ThreadPoolExecutor(AHEAD, "look") as pool:
+        for unit in units:
+            running.append(pool.submit(_look, job, unit))
+            if len(running) > AHEAD:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _look(job: Job, unit: Unit) -> _Seen:
+    folder = job.output / unit.path
+    ((failure, record),) = said_of([folder])
+    if record is None or record.state == "empty":
+        return _Seen(failure, record, whole=False)
+    item = item_in(read(folder / f"{unit.name}_x{job.upscale.scale}.json"))
+    return _Seen(failure, record, item is not None and outputs_of(item) <= names(folder))
+
+
+def _visit(job: Job, catalogue: Catalogue, unit: Unit, seen: _Seen, title: str, workers: Workers) -> str:
+    """Do one unit where there is anything to do; what became of it. `seen` may be of a while ago."""
     folder, items, newest, lacking = job.output / unit.path, list[ItemReference](), None, None
     catalogue.ask(unit.interval)
     try:
@@ -106,13 +141,14 @@ def _visit(job: Job, catalogue: Catalogue, unit: Unit, title: str, workers: Work
     model = job.upscale_plan.model.sha256 if items else None
     state: Literal["done", "empty"] = "done" if items else "empty"
     wanted = Record(state=state, sources=_ids(items), model=model, newest=newest, left_out=lacking)
-    if (outcome := _settled(job, unit, wanted)) is not None:
+    # A failure may have been forgotten since then, so that the unit is tried again.
+    if (outcome := _settled(job, unit, seen if seen.failure is None else _look(job, unit), wanted)) is not None:
         return outcome
     lease = acquire(job.output, unit.name)
     if lease is None:
         return "running"
     with lease:
-        if (outcome := _settled(job, unit, wanted)) is not None:  # another runner has come first
+        if (outcome := _settled(job, unit, _look(job, unit), wanted)) is not None:  # another runner has come first
             return outcome
         forget_failure(folder)
         try:
@@ -130,31 +166,24 @@ def _ids(items: Sequence[ItemReference]) -> tuple[str, ...]:
     return tuple(sorted(item.id for item in items))
 
 
-def _settled(job: Job, unit: Unit, wanted: Record) -> str | None:
-    """What the records say became of a unit, where nothing is to be done about it; None where there is."""
-    ((failure, record),) = said_of([job.output / unit.path])
-    if failure is not None and failure.sources == wanted.sources:
+def _settled(job: Job, unit: Unit, seen: _Seen, wanted: Record) -> str | None:
+    """What became of a unit, by what stands of it, where nothing is to be done about it; None where there is."""
+    if seen.failure is not None and seen.failure.sources == wanted.sources:
         return "failed"
-    if failure is not None or record is None or os.path.lexists(job.work(unit)):
+    if seen.failure is not None or os.path.lexists(job.work(unit)):
         return None
-    return _answers(job, unit, record, wanted)
+    return _answers(seen, wanted)
 
 
-def _answers(job: Job, unit: Unit, record: Record | None, wanted: Record) -> str | None:
+def _answers(seen: _Seen, wanted: Record) -> str | None:
     """The outcome where the record is of these items; a mosaic stays when its items are listed no more."""
+    record = seen.record
     if record is None or (record.sources != wanted.sources and (wanted.sources or record.state == "empty")):
         return None
     if record.state == "done":
-        stands = not wanted.sources or (record.model == wanted.model and _is_whole(job, unit))
+        stands = not wanted.sources or (record.model == wanted.model and seen.whole)
         return "already_done" if stands else None
     return "empty" if wanted.sources or record.newest == wanted.newest else None
-
-
-def _is_whole(job: Job, unit: Unit) -> bool:
-    """Whether the item is there by which the collection leads to the unit's mosaic, and what it names."""
-    folder = job.output / unit.path
-    item = item_in(read(folder / f"{unit.name}_x{job.upscale.scale}.json"))
-    return item is not None and outputs_of(item) <= names(folder)
 
 
 def _news(record: Record | None, wanted: Record) -> str:
@@ -191,9 +220,10 @@ def _attempt(
     with Ledger.open(work / LEDGER) as ledger:
         own(work)
         publish = _publication(job, unit, ledger)
-        outcome = _answers(job, unit, record_of(folder), wanted)
+        seen = _look(job, unit)
+        outcome = _answers(seen, wanted)
         if outcome is None and items:
-            say(f"{title}: {_news(record_of(folder), wanted)}")
+            say(f"{title}: {_news(seen.record, wanted)}")
             outcome = _make(job, unit, items, wanted, ledger, workers)
         elif outcome is None:
             write_record(folder, wanted)

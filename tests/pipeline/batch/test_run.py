@@ -15,6 +15,7 @@ from kills import KILLED, was_killed
 
 from rsup.models.base.errors import ArgumentError, CatalogError, OutputError, RsupError
 from rsup.pipeline.batch import plan as planning
+from rsup.pipeline.batch import run as running
 from rsup.pipeline.batch.job import Job, load_job
 from rsup.pipeline.batch.leases.folder import FOLDER, acquire
 from rsup.pipeline.batch.run import run
@@ -68,6 +69,22 @@ def test_a_new_item_makes_its_unit_anew_and_no_other(job: Job, made: Made, capsy
     assert made.upscaled[2:] == [f"{job.places[0].name}_2024-05"]
     made.items["2024-05"] = []  # nothing is listed any more: the mosaic stays
     assert became(run(job, ALL)) == {"already_done": 2} and files(job.output) == after
+
+
+def test_what_changes_while_another_unit_is_made_is_seen(job: Job, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units are looked at ahead of the one in work: a failure that is forgotten meanwhile is tried again."""
+    made.broken.add("c")
+    assert became(run(job, ALL)) == {"done": 1, "failed": 1}
+    made.items["2024-05"] = ["d"]  # May has to be made again
+    upscale = made.upscale
+
+    def upscale_and_forget(*arguments: Any, **options: Any) -> Any:
+        made.broken.clear()
+        retry(job)
+        return upscale(*arguments, **options)
+
+    monkeypatch.setattr(running, "upscale", upscale_and_forget)
+    assert became(run(job, ALL)) == {"done": 2}
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
