@@ -164,6 +164,8 @@ def upscale(
         folder / "".join([tree.name, *more]),
     ]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tree / ".src"), str(tree)])}
+    # Whoever has it set compiles rsup anew in each process, which is no cost of rsup's.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return cost(command, environment)
 
 
