@@ -126,10 +126,10 @@ def _pack(square: _Square, bands: list[zarr.Array[Any]]) -> Packed:
 def _tile(planes: NDArray[np.uint16]) -> bytes:
     """A tile as it is stored: differences along rows (predictor 2), bands of a pixel together, 0 beyond the image."""
     _, height, width = planes.shape
-    differences = planes.copy()
-    differences[..., 1:] -= planes[..., :-1]
     tile = np.zeros((BLOCK, BLOCK, len(planes)), "<u2")
-    tile[:height, :width] = differences.transpose(1, 2, 0)
+    differences = tile[:height, :width].transpose(2, 0, 1)
+    differences[..., 0] = planes[..., 0]
+    np.subtract(planes[..., 1:], planes[..., :-1], out=differences[..., 1:])
     return bytes(PACKED.encode(tile))
 
 
