@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rsup.models.base.errors import ModelError
+from rsup.models.base.intervals import round_off
 from rsup.models.base.radiometry import DN_MAX, DN_MIN, NODATA
 from rsup.models.consistency import Consistency
 from rsup.pipeline.lattice import Window
@@ -183,7 +184,7 @@ def _in_order(gathered: Gathered, tiles: Tiles) -> Iterator[tuple[int, _Asked | 
 def settle(sr: Tensor, lr: NDArray[np.uint16], scale: int, consistency: Consistency) -> NDArray[np.uint16]:
     """Bring blended pixels [plane, y, x] into the range of numbers, and round; 0 where their scene's numbers are 0.
 
-    `lr` [band, y, x] are these; what follows the bands is how far they may be off. `sr` is used up.
+    `lr` [band, y, x] are these; what follows the bands is how far they may be off, of fewer digits. `sr` is used up.
     """
     result = np.empty(sr.shape, np.uint16)
     for plane in range(len(sr)):  # one by one: the temporaries of a plane are as large as the plane
@@ -197,6 +198,8 @@ def settle(sr: Tensor, lr: NDArray[np.uint16], scale: int, consistency: Consiste
             held *= (low[0] != NODATA).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
         # Half as many bytes leave the device as there would be of float32.
         result[plane] = held.to(torch.uint16).cpu().numpy()
+        if plane != band:
+            round_off(result[plane])
     return result
 
 
