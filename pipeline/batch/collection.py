@@ -85,14 +85,21 @@ def write_collection(job: Job) -> Place | None:
             if not (files := _files(job)):
                 return None
             said = files.pop(FILE)
-            for name, raster in files.items():
-                write(job.output / name, raster)
+            _write_what_differs(job.output, files)
+            if before is not None and before.data == said:
+                return path
             if objects.create(path, said) if before is None else objects.swap(path, before.tag, said):
                 return path
     with writing(path, OutputError), alone(job.output):
-        for name, said in (files := _files(job)).items():
-            write(job.output / name, said)
+        _write_what_differs(job.output, files := _files(job))
     return path if files else None
+
+
+def _write_what_differs(output: Place, files: dict[str, bytes]) -> None:
+    """Write files by their paths below `output`, in their order: an archive of years has many that stay as they are."""
+    for (name, said), before in zip(files.items(), read_all([output / name for name in files]), strict=True):
+        if said != before:
+            write(output / name, said)
 
 
 def _files(job: Job) -> dict[str, bytes]:

@@ -49,8 +49,10 @@ def test_a_run_does_all_and_the_next_one_nothing(job: Job, made: Made) -> None:
             f"{cell}_{month}_x4.zarr/zarr.json",
         )
     }  # fmt: skip
+    stamps = {path: path.stat().st_mtime_ns for path in job.output.rglob("*.*") if path.is_file()}
     assert became(run(job, ALL)) == {"already_done": 2}
     assert files(job.output) == before and len(made.fetched) == len(made.upscaled) == 2
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps  # nothing is written again as it was
     assert counted(job) == {"done": 2}
     made.items["2024-05"].reverse()  # clouds have been measured anew: the items are the same
     assert became(run(job, ALL)) == {"already_done": 2}
