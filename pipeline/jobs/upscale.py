@@ -210,7 +210,8 @@ def _chunk_task(
 
     name, arithmetic = held
     tiles = worker_model(name).tiles(arithmetic, responses)  # first: it settles what the cache may hold
-    data = upscale_chunk(scene.read, scene.bands, chunk.window, bands, tiles, uncertainty=planes != bands)
+    uncertain = planes != bands
+    data = upscale_chunk(scene.read, scene.bands, chunk.window, bands, tiles, uncertainty=uncertain, mosaic=scene.aoi)
     with writing(store, OutputError, goes_on=True):
         mosaic.write_chunk(store, planes, chunk.place, data)
     del data

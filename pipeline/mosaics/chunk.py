@@ -39,6 +39,8 @@ class Gathered:
     """What is known of a chunk before the network."""
 
     window: Window
+    mosaic: Window
+    """What the window is a part of."""
     cover: Window
     """All tiles of the window."""
     steps: list[Pass]
@@ -65,16 +67,18 @@ def upscale_chunk(
     tiles: Tiles,
     *,
     uncertainty: bool = False,
+    mosaic: Window | None = None,
 ) -> NDArray[np.uint16]:
     """Super-resolve one window: stored numbers [band, y, x] at `scale` times the lattice, 0 where the LR pixel is 0.
 
     With `uncertainty`, for which the model must have one, twice as many planes: the bands, then how far each
     may be off, in stored numbers (no offset), 1 at least and 0 where the LR pixel is 0.
     `read(bands, window)` gives stored numbers [band, y, x] and 0 beyond the scene; `available` are the bands it has.
-    `tiles` serve one scene, on any number of threads that call this.
+    `tiles` serve one scene, on any number of threads that call this. `mosaic`: what the window is a part of, where
+    tiles that its other parts need as well are worth keeping.
     Raises ModelError where the network gives NaN or infinity.
     """
-    gathered = gather(read, available, window, bands, tiles.model.descriptor, uncertainty)
+    gathered = gather(read, available, window, bands, tiles.model.descriptor, uncertainty, mosaic)
     scale = tiles.model.descriptor.scale
     planes = len(bands) * (1 + uncertainty)
     result = np.empty((planes, window.height * scale, window.width * scale), np.uint16)
@@ -91,6 +95,7 @@ def gather(
     bands: Sequence[str],
     model: ModelDescriptor,
     uncertainty: bool = False,
+    mosaic: Window | None = None,
 ) -> Gathered:
     """Read what the tiles of a window need; no device works."""
     steps = passes(bands, available, model.bands, uncertainty)
@@ -98,7 +103,7 @@ def gather(
     cover = tiling_of(model).cover(window)
     dn = dict(zip(needed, read(needed, cover), strict=True))
     lr = np.stack([dn[band][window.within(cover)] for band in bands])
-    return Gathered(window, cover, steps, dn, lr)
+    return Gathered(window, mosaic or window, cover, steps, dn, lr)
 
 
 def blend(gathered: Gathered, bands: Sequence[str], tiles: Tiles) -> Iterator[tuple[slice, Tensor]]:
@@ -173,7 +178,7 @@ def _in_order(gathered: Gathered, tiles: Tiles) -> Iterator[tuple[int, _Asked | 
                 asked = None
                 if numbers[channels].any():
                     weighty = tile.grow(-tiling.halo)
-                    shared = weighty.intersect(gathered.window) != weighty
+                    shared = weighty.intersect(gathered.window) != weighty.intersect(gathered.mosaic)
                     asked = _Asked(tile, step, tiles.ask(step, tile, numbers, shared))
                 running.append((row, asked))
                 if len(running) > tiles.ahead:

@@ -111,7 +111,12 @@ def mosaic(
     with Tiles(model, consistency, limit) as tiles:  # type: ignore[arg-type]
         for _, part in chunks(window, chunk):
             rows, cols = (slice(s.start * scale, s.stop * scale) for s in part.within(window))
-            out[:, rows, cols] = upscale_chunk(raster.read, raster.bands, part, bands, tiles, uncertainty=uncertainty)
+            out[:, rows, cols] = upscale_chunk(
+                raster.read, raster.bands, part, bands, tiles, uncertainty=uncertainty, mosaic=window
+            )
+        kept = {tile for _, tile in tiles._cache}
+        parts = [set(tiling_of(model.descriptor).tiles(part)) for _, part in chunks(window, chunk)]
+        assert kept <= {tile for tile in set().union(*parts) if sum(tile in part for part in parts) > 1}
     return out
 
 
