@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .radiometry import DN_MAX
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -48,4 +46,4 @@ def round_off(numbers: NDArray[np.uint16]) -> None:
         bits = piece.astype(np.float32).view(np.int32)
         bits += 1 << (dropped - 1)
         bits &= -1 << dropped
-        piece[:] = np.minimum(bits.view(np.float32), np.float32(DN_MAX))
+        piece[:] = np.minimum(bits.view(np.float32), np.float32(np.iinfo(np.uint16).max))
