@@ -9,7 +9,6 @@ ELSEWHERE = {
     "models": {
         "arithmetic": "test_upscaler, graphs/test_engines",
         "base/errors": "every sentence and exit code, where it is caused",
-        "base/intervals": "losses/test_terms, benchmarks/calibration.py",
         "base/progress": "pipeline/cli/test_process",
         "base/settings": "the settings of each network, training/test_recipe",
         "bench/contender": "bench/test_peers, bench/test_run",
