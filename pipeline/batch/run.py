@@ -7,10 +7,9 @@ runner that is killed leaves what was there before, and the same command goes on
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +19,7 @@ from rsup.pipeline.jobs import fetch
 from rsup.pipeline.jobs.publishing import Publication, clear, own
 from rsup.pipeline.jobs.upscale import upscale
 from rsup.pipeline.ledger import Ledger
+from rsup.pipeline.machine import ahead
 from rsup.pipeline.places.address import ObjectPath
 from rsup.pipeline.places.place import names, read
 from rsup.pipeline.places.scratch import leave_scratch, own_scratch
@@ -43,7 +43,6 @@ from .records import (
     failure_of,
     forget_failure,
     record_of,
-    said_of,
     write_failure,
     write_record,
 )
@@ -80,8 +79,9 @@ def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, An
     mine = share(units, part)
     count, failures = Counter[str](), []
     try:
-        with Kept() as workers, closing(_looked_at(job, mine)) as ahead:
-            for number, (unit, seen) in enumerate(zip(mine, ahead, strict=True), start=1):
+        with Kept() as workers, ThreadPoolExecutor(AHEAD, "look") as pool:
+            looks = ahead(pool, partial(_look, job), mine, AHEAD)
+            for number, (unit, seen) in enumerate(zip(mine, looks, strict=True), start=1):
                 if number < len(mine) and mine[number].interval != unit.interval:
                     catalogue.ask(unit.interval)
                     catalogue.look_ahead(mine[number].interval)
@@ -103,21 +103,9 @@ def run(job: Job, part: tuple[int, int], *, renew: bool = False) -> dict[str, An
     }
 
 
-def _looked_at(job: Job, units: Sequence[Unit]) -> Generator[_Seen, None, None]:
-    """What stands of each unit, in their order; some are looked at ahead, side by side."""
-    running = deque[Future[_Seen]]()
-    with ThreadPoolExecutor(AHEAD, "look") as pool:
-        for unit in units:
-            running.append(pool.submit(_look, job, unit))
-            if len(running) > AHEAD:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-
-
 def _look(job: Job, unit: Unit) -> _Seen:
     folder = job.output / unit.path
-    ((failure, record),) = said_of([folder])
+    failure, record = failure_of(folder), record_of(folder)
     if record is None or record.state == "empty":
         return _Seen(failure, record, whole=False)
     item = item_in(read(folder / f"{unit.name}_x{job.upscale.scale}.json"))

@@ -11,9 +11,9 @@ nobody where the disk has refused a tile.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ from rsup.models.base.files import replacing, writing
 from rsup.models.base.progress import Progress
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.sensors import sensor_of_items
-from rsup.pipeline.machine import side_by_side
+from rsup.pipeline.machine import ahead, side_by_side
 from rsup.pipeline.mosaics.statistics import Statistics
 from rsup.pipeline.mosaics.store import array_of, bands_of, read_back, uncertainties_of
 
@@ -78,7 +78,8 @@ def write_cog(
         most = len(bands) * arrays[0][0].chunks[0] * arrays[0][0].chunks[1] * 2
         threads = side_by_side(2 * most)
         with ThreadPoolExecutor(threads, "cog") as pool:
-            for done, (square, packed) in enumerate(_packed(pool, threads, squares, arrays)):
+            packing = ahead(pool, partial(_pack, arrays), squares, threads)
+            for done, (square, packed) in enumerate(zip(squares, packing, strict=True)):
                 progress(done, len(squares))
                 for (row, col), tile in packed.items():
                     pyramid.add(square.level, row, col, tile)
@@ -98,21 +99,9 @@ Packed = dict[tuple[int, int], bytes]
 """Tiles by their places in the level's grid."""
 
 
-def _packed(
-    pool: ThreadPoolExecutor, ahead: int, squares: list[_Square], arrays: list[list[zarr.Array[Any]]]
-) -> Iterator[tuple[_Square, Packed]]:
-    """Squares in their order, a few read and packed ahead."""
-    running: deque[tuple[_Square, Future[Packed]]] = deque()
-    for square in squares:
-        running.append((square, pool.submit(_pack, square, arrays[square.level])))
-        if len(running) > ahead:
-            first, packed = running.popleft()
-            yield first, packed.result()
-    for first, packed in running:
-        yield first, packed.result()
-
-
-def _pack(square: _Square, bands: list[zarr.Array[Any]]) -> Packed:
+def _pack(arrays: list[list[zarr.Array[Any]]], square: _Square) -> Packed:
+    """Read and pack the tiles of a square of the bands' pyramid."""
+    bands = arrays[square.level]
     height, width = bands[0].shape
     top, left = square.row * BLOCK, square.col * BLOCK
     bottom, right = min(top + square.side * BLOCK, height), min(left + square.side * BLOCK, width)
