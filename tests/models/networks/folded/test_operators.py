@@ -75,21 +75,38 @@ def test_a_feed_forward_in_parts(monkeypatch):
     torch.testing.assert_close(folded(x, other), whole(x) + other, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: str(config.model_dump(exclude_defaults=True))[78:])
-@pytest.mark.parametrize("kind", ["narrowing", "residual", "transformer"])
-def test_blocks(config, kind):
+def block_of(kind, config):
+    """A block with numbers in it, a map for it, and what folds it."""
     plain, folded = {
         "narrowing": (ResidualBlock(32, 16, config), operators.FoldedResidualBlock),
         "residual": (ResidualBlock(16, 16, config), operators.FoldedResidualBlock),
         "transformer": (Transformer(16, config), operators.FoldedTransformer),
     }[kind]
-    whole, x = drawn(plain), map_of(2, 32 if kind == "narrowing" else 16)
+    return drawn(plain), map_of(2, 32 if kind == "narrowing" else 16), folded
+
+
+each_config = pytest.mark.parametrize(
+    "config", CONFIGS, ids=lambda config: str(config.model_dump(exclude_defaults=True))[78:]
+)
+each_kind = pytest.mark.parametrize("kind", ["narrowing", "residual", "transformer"])
+
+
+@each_config
+@each_kind
+def test_blocks(config, kind):
+    whole, x, folded = block_of(kind, config)
     before = x.clone()
     exact = whole(x)
     torch.testing.assert_close(folded(whole, torch.float32)(x), exact, rtol=0, atol=5e-5)
     assert torch.equal(x, before)
-    if not folds(torch.bfloat16):  # a CPU without AVX-512: nothing is folded into bfloat16 there
-        return
+
+
+@pytest.mark.skipif(not folds(torch.bfloat16), reason="a CPU without AVX-512: nothing is folded into bfloat16 on it")
+@each_config
+@each_kind
+def test_blocks_in_bfloat16(config, kind):
+    whole, x, folded = block_of(kind, config)
+    exact = whole(x)
     with torch.autocast("cpu", torch.bfloat16):
         reduced = whole(x.bfloat16())
         ours = folded(whole, torch.bfloat16)(x.bfloat16())
