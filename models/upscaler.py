@@ -101,17 +101,21 @@ class Upscaler:
             torch.set_num_threads(1)
             self._pool = ThreadPoolExecutor(cores, "tile", torch.set_num_threads, (1,))
 
-    def __call__(self, tiles: Tensor, *, uncertainty: bool = False) -> Tensor:
+    def __call__(self, tiles: Tensor) -> Tensor:
         """Tiles [n, band, h, w] in the value range -> [n, band, h * scale, w * scale], float32, on the device, not
         clamped.
-
-        With `uncertainty`, for which the descriptor must have one: twice as many channels, in whose second half stand
-        how far the product may be off (models/base/intervals.py), in stored numbers.
 
         The result of a tile does not depend on the tiles beside it. On the CPU they pass one by one. On a GPU the order
         in which a kernel adds up depends on the shape it is given (the published student alone is not itself among
         four), so that all pass in batches of one size, the last one filled up with copies, by cuDNN's deterministic
         algorithms, which are chosen by shape and not by trying. Raises ModelError where the GPU has no memory left.
+        """
+        (image,) = self.outputs(tiles, uncertainty=False)
+        return image
+
+    def outputs(self, tiles: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
+        """What a call gives and, with `uncertainty`, for which the descriptor must have one, how far the product may be
+        off (models/base/intervals.py): of the same shape, in stored numbers.
         """
         import torch
 
@@ -124,10 +128,10 @@ class Upscaler:
                     self._started[uncertainty] = engine(self._engine, traced, self.descriptor, self.batch)
         if self._pool is not None:
             made = list(self._pool.map(partial(self._predict, uncertainty), torch.split(tiles, 1)))
-            return made[0] if len(made) == 1 else torch.cat(made)
+            return made[0] if len(made) == 1 else tuple(map(torch.cat, zip(*made, strict=True)))
         try:
-            parts = torch.split(tiles, self.batch)
-            return torch.cat([self._predict(uncertainty, self._full(part))[: len(part)] for part in parts])
+            made = [self._predict(uncertainty, self._full(part)) for part in torch.split(tiles, self.batch)]
+            return tuple(torch.cat(each)[: len(tiles)] for each in zip(*made, strict=True))
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"{self.device} has no memory left for {self.batch} tiles of {self.descriptor.name}: "
@@ -149,7 +153,8 @@ class Upscaler:
         self.batch = 1
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
-        self(torch.zeros(1, len(self.descriptor.bands), size, size), uncertainty=self.descriptor.uncertainty)
+        tile = torch.zeros(1, len(self.descriptor.bands), size, size)
+        self.outputs(tile, uncertainty=self.descriptor.uncertainty)
         one = torch.cuda.max_memory_allocated(self.device) - before
         return batch_of(one, torch.cuda.get_device_properties(self.device).total_memory)
 
@@ -159,7 +164,7 @@ class Upscaler:
 
         return Traced(self.network, self._run, uncertainty)
 
-    def _predict(self, uncertainty: bool, low: Tensor) -> Tensor:
+    def _predict(self, uncertainty: bool, low: Tensor) -> tuple[Tensor, ...]:
         """`_run` without gradients and in this device's precision; torch keeps both settings per thread.
 
         Or what an engine makes of one tile of the size that the model is made for.
@@ -167,15 +172,16 @@ class Upscaler:
         import torch
 
         if self._engine is not None:
-            return torch.cat([torch.from_numpy(output) for output in self._started[uncertainty](low.numpy())], 1)
+            return tuple(torch.from_numpy(output) for output in self._started[uncertainty](low.numpy()))
         # TF32 would cost digital numbers in float32 paths, and a benchmarked algorithm may differ from run to run.
         cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         autocast = torch.autocast(self.device.type, self.precision, enabled=self.precision is not None)
         with torch.inference_mode(), cudnn if self.device.type == "cuda" else nullcontext(), autocast:
             return self._run(low, uncertainty, self._running)
 
-    def _run(self, low: Tensor, uncertainty: bool, running: nn.Module | None = None) -> Tensor:
-        """[n, band, h, w] -> [n, channel, h * scale, w * scale], both float32 on the device.
+    def _run(self, low: Tensor, uncertainty: bool, running: nn.Module | None = None) -> tuple[Tensor, ...]:
+        """[n, band, h, w] -> the image and, with `uncertainty`, how far it may be off, [n, band, h * scale, w * scale];
+        all float32 on the device.
 
         `running`: what stands in the network's place.
         """
@@ -192,12 +198,9 @@ class Upscaler:
             image = self._first(low)
         image = F.pad(image, (0, -image.shape[-1] % multiple, 0, -image.shape[-2] % multiple), mode="replicate")
         image = image.contiguous(memory_format=torch.channels_last)
-        if uncertainty:
-            both: tuple[Tensor, Tensor] = network.with_uncertainty(image)  # type: ignore[operator] # a CompactStudent
-            result = torch.cat(both, 1)
-        else:
-            result = network(image)
-        return result[..., :height, :width]
+        # A CompactStudent, where it is asked for that.
+        made = network.with_uncertainty(image) if uncertainty else (network(image),)  # type: ignore[operator]
+        return tuple(each[..., :height, :width] for each in made)
 
 
 def batch_of(tile_bytes: int, total_bytes: int) -> int:

@@ -30,14 +30,15 @@ class Traced(nn.Module):
     `uncertainty` how far it may be off, of the same shape.
     """
 
-    def __init__(self, network: nn.Module, run: Callable[[Tensor, bool], Tensor], uncertainty: bool) -> None:
+    def __init__(
+        self, network: nn.Module, run: Callable[[Tensor, bool], tuple[Tensor, ...]], uncertainty: bool
+    ) -> None:
         """`run`: what takes a tile through `network`, and says whether there is more to come than the image."""
         super().__init__()
         self.network, self.run, self.uncertainty = network, run, uncertainty
 
     def forward(self, tile: Tensor) -> tuple[Tensor, ...]:
-        out = self.run(tile, self.uncertainty)
-        return tuple(out.chunk(2, 1)) if self.uncertainty else (out,)
+        return self.run(tile, self.uncertainty)
 
 
 def program(traced: Traced, descriptor: ModelDescriptor) -> ExportedProgram:

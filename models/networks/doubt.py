@@ -48,11 +48,12 @@ class Doubt(nn.Module):
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         contrast = _contrast(image.contiguous())  # plane by plane, and so what is made of it
         told = self.last(self.surroundings(torch.cat([features, contrast.log().to(features.dtype)], 1)))
-        # Channels last, as convolutions leave them: wide is an image, not what is made of it on the way.
-        shares = told.float().permute(0, 2, 3, 1).unflatten(-1, (-1, self.scale**2))
+        # Channels last, as convolutions leave them, up to where they become pixels, which lie plane by plane.
+        shares = told.float().permute(0, 2, 3, 1).unflatten(-1, (-1, self.scale, self.scale))
         # exp, on a CPU in a quarter of its time; of the shares alone: a power's error grows with its exponent.
-        widths = (shares * LOG2_E).exp2() * contrast.permute(0, 2, 3, 1).unsqueeze(-1)
-        return F.pixel_shuffle(widths.flatten(-2).permute(0, 3, 1, 2), self.scale)
+        widths = (shares * LOG2_E).exp2_() * contrast.permute(0, 2, 3, 1)[..., None, None]
+        pixels: Tensor = widths.permute(0, 3, 1, 4, 2, 5).flatten(-2).flatten(-3, -2)
+        return pixels
 
 
 def _contrast(image: Tensor) -> Tensor:

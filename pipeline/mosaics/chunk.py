@@ -122,7 +122,7 @@ def blend(gathered: Gathered, bands: Sequence[str], tiles: Tiles) -> Iterator[tu
         top = row + tiling.halo  # where the weights of this row of tiles begin
         for _, tile in asked:
             if tile is not None:
-                _add(strip, top, tile, _planes(tile, descriptor), bands, window, descriptor)
+                _add(strip, top, tile, _parts(tile, descriptor), bands, window, descriptor)
         start, stop = max(top, window.row), min(top + tiling.stride, window.stop_row)
         if start < stop:  # else its last rows alone are inside, which it shares with the next
             yield slice(start - window.row, stop - window.row), strip[:, (start - top) * scale : (stop - top) * scale]
@@ -131,34 +131,40 @@ def blend(gathered: Gathered, bands: Sequence[str], tiles: Tiles) -> Iterator[tu
         strip[:, ramp:] = 0
 
 
-def _planes(asked: _Asked, model: ModelDescriptor) -> Tensor:
+def _parts(asked: _Asked, model: ModelDescriptor) -> tuple[Tensor, ...]:
     """What the tile gives, once it is finished. Raises ModelError where that is not all numbers."""
-    planes, sound = asked.answer.result()
+    parts, sound = asked.answer.result()
     if not sound:
         raise ModelError(
             f"model {model.name} gave NaN or infinity near row {asked.tile.row}, column {asked.tile.col} of the "
             "lattice; its weights or its precision on this device are at fault"
         )
-    return planes
+    return parts
 
 
 def _add(
-    strip: Tensor, top: int, asked: _Asked, planes: Tensor, bands: Sequence[str], window: Window, model: ModelDescriptor
+    strip: Tensor,
+    top: int,
+    asked: _Asked,
+    parts: Sequence[Tensor],
+    bands: Sequence[str],
+    window: Window,
+    model: ModelDescriptor,
 ) -> None:
-    """Add the planes of a finished tile to the strip [plane, y, x] whose first row is row `top` of the lattice."""
-    targets = [bands.index(band) for _, band in asked.step.outputs]
-    if asked.step.uncertainty:
-        # By the weights of the pixels: where two tiles overlap their errors are all but the same, so that of the
-        # blend is as wide as both on average. The root of summed squares is that of independent errors.
-        targets += [len(bands) + target for target in targets]
+    """Add the parts of a finished tile to the strip [plane, y, x] whose first row is row `top` of the lattice.
+
+    Uncertainty by the weights of the pixels: where two tiles overlap their errors are all but the same, so that of the
+    blend is as wide as both on average. The root of summed squares is that of independent errors.
+    """
     weighty, scale = asked.tile.grow(-model.halo), model.scale
     common = weighty.intersect(window)
     assert common is not None  # tiles() gives only tiles that meet the window
     rows, cols = (_scaled(part, scale) for part in common.within(weighty))
     down = slice((common.row - top) * scale, (common.stop_row - top) * scale)
     along = _scaled(common.within(window)[1], scale)
-    for target, plane in zip(targets, planes, strict=True):
-        strip[target, down, along] += plane[rows, cols]
+    for first, part in zip(range(0, len(strip), len(bands)), parts, strict=True):
+        for (_, band), plane in zip(asked.step.outputs, part, strict=True):
+            strip[first + bands.index(band), down, along] += plane[rows, cols]
 
 
 def _in_order(gathered: Gathered, tiles: Tiles) -> Iterator[tuple[int, _Asked | None]]:

@@ -63,16 +63,15 @@ class TileCache(LRUCache[Hashable, "Finished"]):
 
     def __init__(self, limit: int) -> None:
         """`limit`: bytes of tiles to keep."""
-        super().__init__(limit, getsizeof=lambda tile: tile.planes.nbytes)
+        super().__init__(limit, getsizeof=lambda tile: sum(part.nbytes for part in tile.parts))
 
 
 class Finished(NamedTuple):
     """What a tile gives to a mosaic."""
 
-    planes: Tensor
-    """Stored numbers times their weights, float32 [plane, y, x] on the device, without the halo.
-
-    The planes are the pass's outputs and, where it keeps them, how far they may be off.
+    parts: tuple[Tensor, ...]
+    """The pass's outputs and, where it keeps that, how far they may be off: stored numbers times their weights, float32
+    [band, y, x] on the device, without the halo.
     """
     sound: Tensor
     """Whether the network gave numbers and nothing else: bool, on the device, so that nobody waits for it at once."""
@@ -145,9 +144,9 @@ class Tiles:
         with self._lock:
             del self._running[key]
             if keep and answer.exception() is None:
-                planes, sound = answer.result()
+                parts, sound = answer.result()
                 with suppress(ValueError):  # a tile larger than the whole cache
-                    self._cache[key] = Finished(planes.contiguous(), sound)
+                    self._cache[key] = Finished(tuple(part.contiguous() for part in parts), sound)
 
     def _work(self) -> None:
         """Compute what waits, as much as goes together; nothing where an earlier call took it along."""
@@ -172,27 +171,27 @@ class Tiles:
         model, step = self.model, batch[0].step
         scale, tiling = model.descriptor.scale, tiling_of(model.descriptor)
         channels, bands = zip(*step.outputs, strict=True)
-        said = [*channels, *(len(step.inputs) + channel for channel in channels)] if step.uncertainty else [*channels]
         numbers = self._there(np.stack([job.numbers for job in batch]).astype(np.float32))
-        predicted = model(to_network(numbers), uncertainty=step.uncertainty)
-        if said != list(range(predicted.shape[1])):
-            predicted = predicted[:, said]
+        parts = model.outputs(to_network(numbers), uncertainty=step.uncertainty)
+        if channels != tuple(range(len(step.inputs))):
+            parts = tuple(part[:, channels] for part in parts)
         # Where tiles pass together all are told what is valid, so that none depends on the others.
         whole = self._most == 1 and batch[0].valid.all()
         valid = None if whole else self._there(np.stack([job.valid for job in batch]))
-        sound = predicted.flatten(1).sum(1).isfinite()  # what is infinite or no number makes its sum so
-        image = from_network(predicted[:, : len(bands)])
-        planes = self.consistency.tiles(image, numbers[:, channels], scale, bands, valid)
-        if step.uncertainty:
-            predicted[:, : len(bands)] = planes
-            planes = predicted
+        # What is infinite or no number makes its sum so.
+        sound = torch.stack([part.sum((1, 2, 3)) for part in parts]).sum(0).isfinite()
+        image, *widths = parts
+        image = self.consistency.tiles(from_network(image), numbers[:, channels], scale, bands, valid)
         halo, ramp = tiling.halo * scale, tiling.overlap * scale
-        planes = planes[..., halo : planes.shape[-2] - halo, halo : planes.shape[-1] - halo]
         weights = self._weights[halo : len(self._weights) - halo]
-        for edge in (slice(ramp), slice(len(weights) - ramp, None)) if ramp else ():
-            planes[..., edge, :] *= weights[edge, None]
-            planes[..., edge] *= weights[edge]
-        return list(map(Finished, planes, sound))
+        ended = []
+        for part in (image, *widths):
+            part = part[..., halo : part.shape[-2] - halo, halo : part.shape[-1] - halo]
+            for edge in (slice(ramp), slice(len(weights) - ramp, None)) if ramp else ():
+                part[..., edge, :] *= weights[edge, None]
+                part[..., edge] *= weights[edge]
+            ended.append(part)
+        return [Finished(of_tile, one) for of_tile, one in zip(zip(*ended, strict=True), sound, strict=True)]
 
     def _there(self, array: NDArray[Any]) -> Tensor:
         """The array on the device."""

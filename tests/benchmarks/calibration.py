@@ -107,7 +107,7 @@ def of_scenes(model: Upscaler, folder: Path, title: str, noise: tuple[float, flo
 
 def both(model: Upscaler, low: torch.Tensor, dn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The image, held to `dn`, and how far it may be off, in stored numbers [1, band, y, x]."""
-    image, width = model(low, uncertainty=True).chunk(2, 1)
+    image, width = model.outputs(low, uncertainty=True)
     responses = SensorDegradation(bands=BANDS).responses  # type: ignore[arg-type]
     return hold(from_network(image), dn, model.descriptor.scale, responses), width
 

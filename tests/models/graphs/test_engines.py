@@ -25,16 +25,16 @@ def test_a_tile_is_pytorch_s_within_a_rounding_and_does_not_know_its_neighbours(
     alone, beside = (load(str(sure_student), 4, device, cores=cores) for cores in (1, 3))
     assert (alone.precision, alone.device.type, beside.batch) == (None, "cpu", 3)
     for uncertainty in (False, True):
-        expected = plain(low, uncertainty=uncertainty)
-        found = alone(low, uncertainty=uncertainty)
-        bands = found.shape[1] // (2 if uncertainty else 1)
-        apart = (from_network(found[:, :bands]) - from_network(expected[:, :bands])).abs().max()
-        assert found.shape == expected.shape and found.dtype == torch.float32 and apart < 0.2
-        torch.testing.assert_close(found[:, bands:], expected[:, bands:], rtol=1e-3, atol=0)
-        one_by_one = torch.cat([alone(tile, uncertainty=uncertainty) for tile in low.split(1)])
-        other_neighbours = beside(low.flip(0), uncertainty=uncertainty).flip(0)
-        for again in (one_by_one, other_neighbours):
-            torch.testing.assert_close(again, found, rtol=0, atol=0)
+        expected = plain.outputs(low, uncertainty=uncertainty)
+        found = alone.outputs(low, uncertainty=uncertainty)
+        assert [(each.shape, each.dtype) for each in found] == [(each.shape, torch.float32) for each in expected]
+        assert len(found) == 1 + uncertainty
+        assert (from_network(found[0]) - from_network(expected[0])).abs().max() < 0.2
+        torch.testing.assert_close(found[1:], expected[1:], rtol=1e-3, atol=0)
+        one_by_one = [alone.outputs(tile, uncertainty=uncertainty) for tile in low.split(1)]
+        other_neighbours = beside.outputs(low.flip(0), uncertainty=uncertainty)
+        torch.testing.assert_close(tuple(map(torch.cat, zip(*one_by_one, strict=True))), found, rtol=0, atol=0)
+        torch.testing.assert_close(tuple(each.flip(0) for each in other_neighbours), found, rtol=0, atol=0)
 
 
 def test_a_run_keeps_to_the_program_it_was_begun_in(quick_student):

@@ -277,7 +277,7 @@ def test_a_student_does_not_shrink(other: dict[str, object]) -> None:
 
 
 def test_what_says_how_sure_it_is_runs_beside_the_image(tmp_path: Path) -> None:
-    """Padded and cut as images are, in the second half of the channels, and only where it is asked for."""
+    """Padded and cut as images are, and only where it is asked for."""
     config = CompactConfig(scale=4, bands=4, local=True, uncertainty=True, channels=(16, 32), deep_channels=32)
     student = CompactStudent(config).eval()
     assert student.doubt is not None
@@ -287,11 +287,11 @@ def test_what_says_how_sure_it_is_runs_beside_the_image(tmp_path: Path) -> None:
     save_weights(path, student.state_dict(), student_header(config, 4, bands=bands, licence="x", source="y"))
     assert descriptor_of(str(path), 4).uncertainty and not descriptor_of("bicubic", 4).uncertainty
     model, tiles = load(str(path), 4, arithmetic="float32"), torch.rand(2, 4, 21, 16) * 2 - 1
-    both = model(tiles, uncertainty=True)
-    assert both.shape == (2, 8, 84, 64) and torch.equal(both[:, :4], model(tiles))
+    image, width = model.outputs(tiles, uncertainty=True)
+    assert torch.equal(image, model(tiles)) and width.shape == image.shape == (2, 4, 84, 64)
     with torch.no_grad():  # 22 rows, for the network halves them
         wanted = student.with_uncertainty(torch.cat([tiles, tiles[..., -1:, :]], 2))[1]
-    torch.testing.assert_close(both[:, 4:], wanted[..., :84, :])
+    torch.testing.assert_close(width, wanted[..., :84, :])
 
 
 @pytest.mark.slow

@@ -38,10 +38,10 @@ class FakeUpscaler:
     batch: int = 5
     device: torch.device = torch.device("cpu")
 
-    def __call__(self, tiles: Tensor, *, uncertainty: bool = False) -> Tensor:
+    def outputs(self, tiles: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
         assert not uncertainty
         scale = self.descriptor.scale
-        return self.network(tiles.repeat_interleave(scale, 2).repeat_interleave(scale, 3))
+        return (self.network(tiles.repeat_interleave(scale, 2).repeat_interleave(scale, 3)),)
 
 
 def fake(
@@ -355,7 +355,8 @@ def blended_deviations(raster: Raster, model: Upscaler) -> NDArray[np.float64]:
     weight = np.zeros(total.shape[1:])
     for tile in tiling.tiles(raster.window):
         if (numbers := raster.read(FOUR, tile)).any():
-            said = model(torch.from_numpy(to_network(fill_nodata(numbers)))[None], uncertainty=True)[0, len(FOUR) :]
+            low = torch.from_numpy(to_network(fill_nodata(numbers)))[None]
+            said = model.outputs(low, uncertainty=True)[1][0]
             rows, cols = (slice(s.start * scale, s.stop * scale) for s in tile.within(whole))
             total[:, rows, cols] += np.outer(ramp, ramp) * said.double().numpy()
             weight[rows, cols] += np.outer(ramp, ramp)
@@ -393,9 +394,9 @@ def test_an_uncertainty_stays_in_the_range_of_numbers(deviation: float, limit: i
 
     @dataclass
     class Doubtful(FakeUpscaler):
-        def __call__(self, tiles: Tensor, *, uncertainty: bool = False) -> Tensor:
-            image = super().__call__(tiles)
-            return torch.cat([image, torch.full_like(image, deviation)], 1) if uncertainty else image
+        def outputs(self, tiles: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
+            (image,) = super().outputs(tiles, uncertainty=False)
+            return (image, torch.full_like(image, deviation)) if uncertainty else (image,)
 
     raster = landscape(60, 70)
     model = Doubtful(fake(lambda x: x).descriptor, lambda x: x)
