@@ -81,7 +81,7 @@ ELSEWHERE = {
         "look": "mosaics/test_page, batch/formats/test_map_page",
         "release": "cli/test_process",
         "workers/closed": "workers/test_local",
-        "memory": "benchmarks/memory.py",
+        "workers/forks/preload": "workers/forks/test_forking",
     },
 }
 """Modules without a file of tests of their own, and where they are tested. The demo is, as a whole."""

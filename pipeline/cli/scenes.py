@@ -9,6 +9,7 @@ import typer
 
 from rsup.models.base.errors import ArgumentError
 from rsup.models.sensors import DEFAULT
+from rsup.pipeline.memory import importing
 
 from .options import DryRun, Json, Overwrite, asked, names, numbers, print_result
 
@@ -58,11 +59,12 @@ def fetch(
     as_json: Json = False,
 ) -> None:
     """Search a STAC catalogue, or take products as they were downloaded, and write one analysis-ready scene store."""
-    from rsup.pipeline.jobs.product import request_of
-    from rsup.pipeline.jobs.storing import fetch as run
-    from rsup.pipeline.places.credentials import introduce
-    from rsup.pipeline.places.place import place_of
-    from rsup.pipeline.sources.request import FetchRequest
+    with importing():
+        from rsup.pipeline.jobs.product import request_of
+        from rsup.pipeline.jobs.storing import fetch as run
+        from rsup.pipeline.places.credentials import introduce
+        from rsup.pipeline.places.place import place_of
+        from rsup.pipeline.sources.request import FetchRequest
 
     options: dict[str, Any] = {
         "date": date,
@@ -160,16 +162,17 @@ def upscale(
 ) -> None:
     """Super-resolve a scene, or a product, into a mosaic: Zarr, COG, STAC item and a before/after page."""
     if scheduler is None and cluster is None and not dry_run:
-        from rsup.pipeline.workers.forking import forking
+        from rsup.pipeline.workers.forks.forking import forking
 
         context.with_resource(forking())  # before the rest is imported here, which takes as long
-    from rsup.pipeline.jobs.storing import upscale as run
-    from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
-    from rsup.pipeline.places.credentials import introduce
-    from rsup.pipeline.places.place import place_of
-    from rsup.pipeline.places.web import scene_place
-    from rsup.pipeline.scenes.foreign.numbers import Said
-    from rsup.pipeline.sources.products.recognise import is_product
+    with importing():
+        from rsup.pipeline.jobs.storing import upscale as run
+        from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
+        from rsup.pipeline.places.credentials import introduce
+        from rsup.pipeline.places.place import place_of
+        from rsup.pipeline.places.web import scene_place
+        from rsup.pipeline.scenes.foreign.numbers import Said
+        from rsup.pipeline.sources.products.recognise import is_product
 
     place = scene_place(scene)
     introduce(scene)

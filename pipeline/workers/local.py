@@ -21,7 +21,7 @@ from rsup.pipeline.memory import WORKER_ENVIRONMENT
 from rsup.pipeline.places.objects import access_of
 
 from .closed import ClosedScheduler, ClosedWorker
-from .forking import PRELOAD, forking, signals_held
+from .forks.forking import PRELOAD, forking, signals_held
 from .pool import Pool
 from .vigil import ATTEMPTS, LOST, hushed
 

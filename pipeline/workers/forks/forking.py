@@ -16,8 +16,8 @@ from threading import current_thread, main_thread
 
 from rsup.pipeline.memory import WORKER_ENVIRONMENT
 
-PRELOAD = ["rsup.pipeline.workers.model", "rsup.pipeline.mosaics.chunk"]
-"""What workers are going to import."""
+PRELOAD = ["rsup.pipeline.workers.forks.preload"]
+"""What it imports."""
 
 
 @contextmanager

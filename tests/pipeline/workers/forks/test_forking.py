@@ -1,5 +1,6 @@
 """The process that workers are forked from: one at a time, with what the C library reads, gone with its block."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from rsup.pipeline.memory import WORKER_ENVIRONMENT
-from rsup.pipeline.workers.forking import forking
+from rsup.pipeline.workers.forks.forking import forking
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def test_one_process_while_the_block_runs() -> None:
     assert not servers()
 
 
-def test_what_is_forked_has_torch_already() -> None:
+def test_what_is_forked_has_torch_already_and_collects_garbage_but_of_its_own() -> None:
     with forking():
         (server,) = servers()
         child = get_context("forkserver").Process(target=_check, args=(server.pid,))
@@ -46,9 +47,12 @@ def test_what_is_forked_has_torch_already() -> None:
 def _check(server: int) -> None:
     assert os.getppid() == server
     assert "torch" in sys.modules
+    assert gc.isenabled() and gc.get_freeze_count() > 10 * len(gc.get_objects())
 
 
 def test_it_can_be_started_before_anything_heavy_is_imported() -> None:
-    code = "import sys, rsup.pipeline.workers.forking; print({'dask', 'numpy', 'torch', 'zarr'} & set(sys.modules))"
+    code = (
+        "import sys, rsup.pipeline.workers.forks.forking; print({'dask', 'numpy', 'torch', 'zarr'} & set(sys.modules))"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
