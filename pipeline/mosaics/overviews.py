@@ -20,7 +20,7 @@ from rsup.models.base.errors import OutputError
 from rsup.models.base.files import writing
 from rsup.models.base.intervals import round_off
 from rsup.models.base.progress import Progress
-from rsup.pipeline.cf import sync_chunk
+from rsup.pipeline.cf import sync_chunk, write_block
 from rsup.pipeline.machine import side_by_side
 
 from .statistics import Statistics
@@ -77,7 +77,7 @@ def _fill(
     half = _halved(array_of(root, f"{source}/{name}"), array, index, figures)
     if name in rough:
         round_off(half)
-    array.set_block_selection(index, half)
+    write_block(array, index, half)
     sync_chunk(path / target, [name], index)
     return figures
 

@@ -8,9 +8,12 @@ Conventions: `multiscales`, `spatial` and `proj` (GeoZarr), version 0.1, beside 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +33,7 @@ from rsup.pipeline.cf import (
     add_grid,
     consolidate,
     sync_chunk,
+    write_block,
 )
 from rsup.pipeline.lattice import Window
 
@@ -121,11 +125,12 @@ def write_chunk(path: Path, names: Sequence[str], index: tuple[int, int], data: 
     write different chunks. Raises ValueError for data of another shape, OSError where the disk refuses.
     """
     group = zarr.open_group(path, mode="r+")
-    for name, plane in zip(names, data, strict=True):
-        array = array_of(group, name)
+    arrays = [array_of(group, name) for name in names]
+    for array, plane in zip(arrays, data, strict=True):
         _check_plane(array, index, plane)
-        # A write of the whole chunk: zarr neither reads what stood there nor touches a neighbour.
-        array.set_block_selection(index, plane)
+    # Side by side: while the last chunk of a mosaic is packed, the other cores have nothing else to do.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "planes") as pool:
+        list(pool.map(write_block, arrays, repeat(index), data))
     sync_chunk(path, list(names), index)
 
 
