@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from hashlib import sha256
@@ -220,25 +221,33 @@ def _chunk_task(
 
 def _finish(plan: UpscalePlan, ledger: Ledger) -> dict[str, float]:
     """From the full-resolution chunks to every output, in the work folder. Returns the consistency figures."""
-    request, scene, model = plan.request, plan.scene, plan.model
-    names, store = plan.artefacts(), plan.store
+    request, model, store, names = plan.request, plan.model, plan.store, plan.artefacts()
     with show_progress("overviews", "chunks") as progress:
         statistics = overviews.build_overviews(store, progress)
     if not mosaic.has_valid_pixel(store):
         clear(store)
         ledger.forget()
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
-    for kind, uncertain in (("cog", False), ("uncertainty", True)):
-        if kind in names:
-            with show_progress("uncertainty COG" if uncertain else "COG", "chunks") as progress:
-                cog.write_cog(store, plan.work / names[kind], statistics, progress, uncertainty=uncertain)
-    figures = measure(scene, store, plan.responses, request.scale) | median_uncertainty(store, request.scale)
-    figures |= count_pixels(scene, request.bands)
+    about = {"name": model.name, "sha256": model.sha256, "header": model.header}
+    with ThreadPoolExecutor(1, "figures") as beside:  # most of the time neither keeps more than a core at work
+        judged = beside.submit(_judge, plan, names, about)
+        for kind, uncertain in (("cog", False), ("uncertainty", True)):
+            if kind in names:
+                with show_progress("uncertainty COG" if uncertain else "COG", "chunks") as progress:
+                    cog.write_cog(store, plan.work / names[kind], statistics, progress, uncertainty=uncertain)
+        figures = judged.result()
     if figures["lost_pixels"]:
         say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
-    about = {"name": model.name, "sha256": model.sha256, "header": model.header}
     if "item" in names:
         _describe(plan, names, about, figures, statistics)
+    return figures
+
+
+def _judge(plan: UpscalePlan, names: dict[str, str], about: dict[str, Any]) -> dict[str, float]:
+    """The consistency figures of the finished store, and the page, which shows them."""
+    request, scene, store = plan.request, plan.scene, plan.store
+    figures = measure(scene, store, plan.responses, request.scale) | median_uncertainty(store, request.scale)
+    figures |= count_pixels(scene, request.bands)
     if "page" in names:
         page.write_page(plan.work / names["page"], scene, store, request.bands, about, request.consistency, figures)
     return figures
