@@ -53,6 +53,7 @@ ELSEWHERE = {
         "cli/options": "cli/test_process",
         "cli/view": "view/test_serve",
         "cli/scenes": "cli/test_app, integration/test_main_job",
+        "jobs/finish": "integration/test_upscale_job",
         "jobs/forecast": "integration/test_batch, jobs/test_product_upscale, integration/test_upscale_job",
         "jobs/publishing": "integration/test_killed_publishing",
         "jobs/room": "integration/test_bad_input_fetch, integration/test_bad_input_upscale",

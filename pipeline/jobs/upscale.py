@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsup.models.base.errors import ChunkError, OutputError, RsupError, SceneError, remedy
+from rsup.models.base.errors import ChunkError, OutputError, RsupError, remedy
 from rsup.models.base.files import writing
 from rsup.models.base.progress import say, show_progress
 from rsup.pipeline.lattice import Chunk, count_chunks
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.memory import give_back_memory
-from rsup.pipeline.mosaics import overviews, page
 from rsup.pipeline.mosaics import store as mosaic
-from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
-from rsup.pipeline.mosaics.stac.item import stac_item, write_item
-from rsup.pipeline.mosaics.stac.model_item import model_item
-from rsup.pipeline.mosaics.statistics import Statistics
-from rsup.pipeline.mosaics.tiff import cog
 from rsup.pipeline.public import printable
 from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.scene import Scene
@@ -31,6 +24,7 @@ from rsup.pipeline.workers import local, slurm, standing, tasks
 from rsup.pipeline.workers.model import ModelPlugin, worker_model
 
 from .artefacts import OUTPUTS, artefacts_of
+from .finish import finish
 from .forecast import forecast
 from .publishing import PUBLISHED, Publication, clear, own
 from .room import check_mosaic
@@ -100,7 +94,7 @@ def _carry_out(plan: UpscalePlan, workers: Workers) -> dict[str, float] | None:
                     clear(path)
         if "finished" not in ledger.done():
             _compute(plan, ledger, workers)
-            ledger.record("finished", "done", figures=_finish(plan, ledger))
+            ledger.record("finished", "done", figures=finish(plan, ledger))
         publication.publish()
         _drop_store(plan)
         return ledger.info("finished").figures
@@ -217,75 +211,6 @@ def _chunk_task(
         mosaic.write_chunk(store, planes, chunk.place, data)
     del data
     give_back_memory()
-
-
-def _finish(plan: UpscalePlan, ledger: Ledger) -> dict[str, float]:
-    """From the full-resolution chunks to every output, in the work folder. Returns the consistency figures."""
-    request, model, store, names = plan.request, plan.model, plan.store, plan.artefacts()
-    with show_progress("overviews", "chunks") as progress:
-        statistics = overviews.build_overviews(store, progress)
-    if not mosaic.has_valid_pixel(store):
-        clear(store)
-        ledger.forget()
-        raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
-    about = {"name": model.name, "sha256": model.sha256, "header": model.header}
-    with ThreadPoolExecutor(1, "figures") as beside:  # most of the time neither keeps more than a core at work
-        judged = beside.submit(_judge, plan, names, about)
-        for kind, uncertain in (("cog", False), ("uncertainty", True)):
-            if kind in names:
-                with show_progress("uncertainty COG" if uncertain else "COG", "chunks") as progress:
-                    cog.write_cog(store, plan.work / names[kind], statistics, progress, uncertainty=uncertain)
-        figures = judged.result()
-    if figures["lost_pixels"]:
-        say(f"{request.scene}: {figures['lost_pixels']:,} pixels came from an item and are nodata now: it is damaged")
-    if "item" in names:
-        _describe(plan, names, about, figures, statistics)
-    return figures
-
-
-def _judge(plan: UpscalePlan, names: dict[str, str], about: dict[str, Any]) -> dict[str, float]:
-    """The consistency figures of the finished store, and the page, which shows them."""
-    request, scene, store = plan.request, plan.scene, plan.store
-    figures = measure(scene, store, plan.responses, request.scale) | median_uncertainty(store, request.scale)
-    figures |= count_pixels(scene, request.bands)
-    if "page" in names:
-        page.write_page(plan.work / names["page"], scene, store, request.bands, about, request.consistency, figures)
-    return figures
-
-
-def _describe(
-    plan: UpscalePlan,
-    names: dict[str, str],
-    about: dict[str, Any],
-    figures: dict[str, float],
-    statistics: dict[str, Statistics],
-) -> None:
-    """Write the STAC items of the mosaic and of the model that made it."""
-    request, scene = plan.request, plan.scene
-    asked, gsd = request.bands, plan.window.gsd
-    write_item(model_item(Path(names["model"]).stem, asked, gsd, request.scale, about), plan.work / names["model"])
-    document = stac_item(
-        plan.name,
-        plan.window,
-        scene.crs,
-        request.scale,
-        request.bands,
-        about,
-        plan.sources,
-        {kind: name for kind, name in names.items() if kind != "item"},
-        interval=scene.interval,
-        false_colour=plan.false_colour,
-        held_by=request.consistency,
-        figures=figures,
-        statistics=statistics,
-    )
-    if left_out := scene.attributes.get("left_out"):
-        document["properties"]["rsup:left_out"] = left_out
-    if any(scene.numbers):
-        document["properties"]["rsup:input"] = {
-            band: meant.to_dict() for band, meant in zip(scene.bands, scene.numbers, strict=True) if meant
-        }
-    write_item(document, plan.work / names["item"])
 
 
 def _provenance(plan: UpscalePlan) -> dict[str, Any]:
