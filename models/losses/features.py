@@ -48,8 +48,8 @@ class FeatureDistance(nn.Module):
 def shifted(scale: int, *images: Tensor) -> tuple[Tensor, ...]:
     """Images [n, c, h, w] without the same 0 to scale - 1 rows and columns at their start, drawn by torch's generator.
 
-    A network that halves its images sees every second pixel otherwise than the first; where a lattice of that pitch
-    pays for one place of its own lattice, it does not for all.
+    A network that halves its images sees every second pixel otherwise than the first: what pays for one place of that
+    lattice does not for all. By itself this keeps no lattice out of images (recipes/LOG.md); losses/lattice.py does.
     """
     down, right = torch.randint(scale, (2,)).tolist()
     bottom, side = scale - 1 - down, scale - 1 - right
