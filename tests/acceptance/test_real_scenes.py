@@ -36,9 +36,9 @@ class FakeUpscaler:
     batch: int = 1
     device: torch.device = torch.device("cpu")
 
-    def __call__(self, tiles: Tensor, *, uncertainty: bool = False) -> Tensor:
+    def outputs(self, tiles: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
         assert not uncertainty
-        return self.network(tiles.repeat_interleave(4, 2).repeat_interleave(4, 3))
+        return (self.network(tiles.repeat_interleave(4, 2).repeat_interleave(4, 3)),)
 
 
 def fields(bands: int = 3, side: int = 96) -> np.ndarray:
