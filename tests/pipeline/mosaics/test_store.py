@@ -229,7 +229,7 @@ def test_a_writer_killed_in_mid_chunk_leaves_nothing_behind(tmp_path: Path) -> N
     )
     writer = subprocess.Popen([sys.executable, "-c", program, str(killed)], stdout=subprocess.PIPE)
     assert writer.stdout is not None and writer.stdout.readline() == b"go\n"
-    while not (killed / "nir/c/0/0").exists():
+    while not all((killed / band / "c/0/0").exists() for band in ("red", "nir")):  # they come side by side
         assert writer.poll() is None
     writer.send_signal(signal.SIGKILL)
     writer.wait()
