@@ -122,7 +122,7 @@ def blend(gathered: Gathered, bands: Sequence[str], tiles: Tiles) -> Iterator[tu
         top = row + tiling.halo  # where the weights of this row of tiles begin
         for _, tile in asked:
             if tile is not None:
-                _add(strip, top, tile, _parts(tile, descriptor), bands, window, descriptor)
+                _add(strip, top, tile, bands, window, descriptor)
         start, stop = max(top, window.row), min(top + tiling.stride, window.stop_row)
         if start < stop:  # else its last rows alone are inside, which it shares with the next
             yield slice(start - window.row, stop - window.row), strip[:, (start - top) * scale : (stop - top) * scale]
@@ -142,16 +142,8 @@ def _parts(asked: _Asked, model: ModelDescriptor) -> tuple[Tensor, ...]:
     return parts
 
 
-def _add(
-    strip: Tensor,
-    top: int,
-    asked: _Asked,
-    parts: Sequence[Tensor],
-    bands: Sequence[str],
-    window: Window,
-    model: ModelDescriptor,
-) -> None:
-    """Add the parts of a finished tile to the strip [plane, y, x] whose first row is row `top` of the lattice.
+def _add(strip: Tensor, top: int, asked: _Asked, bands: Sequence[str], window: Window, model: ModelDescriptor) -> None:
+    """Add a tile, once it is finished, to the strip [plane, y, x] whose first row is row `top` of the lattice.
 
     Uncertainty by the weights of the pixels: where two tiles overlap their errors are all but the same, so that of the
     blend is as wide as both on average. The root of summed squares is that of independent errors.
@@ -162,7 +154,7 @@ def _add(
     rows, cols = (_scaled(part, scale) for part in common.within(weighty))
     down = slice((common.row - top) * scale, (common.stop_row - top) * scale)
     along = _scaled(common.within(window)[1], scale)
-    for first, part in zip(range(0, len(strip), len(bands)), parts, strict=True):
+    for first, part in zip(range(0, len(strip), len(bands)), _parts(asked, model), strict=True):
         for (_, band), plane in zip(asked.step.outputs, part, strict=True):
             strip[first + bands.index(band), down, along] += plane[rows, cols]
 
