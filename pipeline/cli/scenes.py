@@ -9,7 +9,6 @@ import typer
 
 from rsup.models.base.errors import ArgumentError
 from rsup.models.sensors import DEFAULT
-from rsup.pipeline.memory import importing
 
 from .options import DryRun, Json, Overwrite, asked, names, numbers, print_result
 
@@ -59,6 +58,8 @@ def fetch(
     as_json: Json = False,
 ) -> None:
     """Search a STAC catalogue, or take products as they were downloaded, and write one analysis-ready scene store."""
+    from rsup.pipeline.memory import importing
+
     with importing():
         from rsup.pipeline.jobs.product import request_of
         from rsup.pipeline.jobs.storing import fetch as run
@@ -165,6 +166,8 @@ def upscale(
         from rsup.pipeline.workers.forks.forking import forking
 
         context.with_resource(forking())  # before the rest is imported here, which takes as long
+    from rsup.pipeline.memory import importing
+
     with importing():
         from rsup.pipeline.jobs.storing import upscale as run
         from rsup.pipeline.jobs.upscale_plan import UpscaleRequest
