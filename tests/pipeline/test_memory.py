@@ -8,9 +8,9 @@ from rsup.pipeline.memory import importing
 
 
 def test_garbage_is_collected_again_after_an_import_even_one_that_failed() -> None:
-    before = gc.get_stats()
     with importing():
         assert not gc.isenabled()
+        before = gc.get_stats()
         kept = [[number] for number in range(100_000)]  # collects a hundred times by itself
         assert gc.get_stats() == before
     assert gc.isenabled() and len(kept) == 100_000
