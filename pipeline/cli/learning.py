@@ -46,8 +46,12 @@ def train(
 ) -> None:
     """Train a teacher or a student from a recipe and a folder of images."""
     from rsup.models.base.progress import say, show_progress
-    from rsup.models.train import TrainRequest
-    from rsup.models.train import train as run
+    from rsup.pipeline.memory import importing, in_large_pages
+
+    in_large_pages()
+    with importing():
+        from rsup.models.train import TrainRequest
+        from rsup.models.train import train as run
 
     request = TrainRequest(role.value, recipe, data, output, tuple(settings or ()), resume)
     with show_progress(f"train {role.value}", "steps") as progress:
@@ -98,8 +102,12 @@ def evaluate(
     if channels is not None and len(channels) not in (3, 4):
         raise ArgumentError(f"--bands {bands}: give three or four, such as nir,red,green")
     from rsup.models.base.progress import show_progress
-    from rsup.models.evaluate import EvaluateRequest, table
-    from rsup.models.evaluate import evaluate as run
+    from rsup.pipeline.memory import importing, in_large_pages
+
+    in_large_pages()
+    with importing():
+        from rsup.models.evaluate import EvaluateRequest, table
+        from rsup.models.evaluate import evaluate as run
 
     request = EvaluateRequest(
         model=model,
