@@ -31,26 +31,12 @@ def feature_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor
 class FeatureDistance(nn.Module):
     """Two image batches [n, 3 or more, h, w] in [-1, 1] -> `feature_distance` of their first three channels, a scalar.
 
-    Where gradients are wanted both are `shifted` alike first. Frozen; gradients flow to the images, also beyond
-    [-1, 1]. Raises ModelError as EfficientNetLite does.
+    Frozen; gradients flow to the images, also beyond [-1, 1]. Raises ModelError as EfficientNetLite does.
     """
 
-    def __init__(self, kind: Lite, scale: int) -> None:
+    def __init__(self, kind: Lite) -> None:
         super().__init__()
-        self.network, self.scale = EfficientNetLite(kind), scale
+        self.network = EfficientNetLite(kind)
 
     def forward(self, image: Tensor, truth: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
-            image, truth = shifted(self.scale, image, truth)
         return feature_distance(*(self.network((each[:, :3] + 1) / 2) for each in (image, truth)))
-
-
-def shifted(scale: int, *images: Tensor) -> tuple[Tensor, ...]:
-    """Images [n, c, h, w] without the same 0 to scale - 1 rows and columns at their start, drawn by torch's generator.
-
-    A network that halves its images sees every second pixel otherwise than the first: what pays for one place of that
-    lattice does not for all. By itself this keeps no lattice out of images (recipes/LOG.md); losses/lattice.py does.
-    """
-    down, right = torch.randint(scale, (2,)).tolist()
-    bottom, side = scale - 1 - down, scale - 1 - right
-    return tuple(each[..., down : each.shape[-2] - bottom, right : each.shape[-1] - side] for each in images)

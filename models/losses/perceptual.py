@@ -60,7 +60,7 @@ class Perceptual(nn.Module):
             return distance.mean()
 
 
-def perceptual_term(kind: PerceptualKind, scale: int) -> Term | None:
+def perceptual_term(kind: PerceptualKind) -> Term | None:
     """The perceptual term of a recipe, (prediction, truth) -> scalar; None for `none`.
 
     LPIPS and the feature distance come as modules on the CPU, to be moved to the images' device. Raises ModelError as
@@ -69,7 +69,7 @@ def perceptual_term(kind: PerceptualKind, scale: int) -> Term | None:
     if kind == "none":
         return None
     if kind == "features":
-        return FeatureDistance("lite0", scale)
+        return FeatureDistance("lite0")
     return frequency if kind == "frequency" else Perceptual(kind)
 
 

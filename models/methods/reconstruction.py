@@ -14,7 +14,6 @@ from rsup.models.losses.adversarial import (
     generator_gan,
     generator_hinge,
 )
-from rsup.models.losses.features import shifted
 from rsup.models.losses.lattice import lattice
 from rsup.models.losses.perceptual import perceptual_term
 from rsup.models.losses.terms import LossConfig, decibels, l1, spectrum
@@ -30,7 +29,7 @@ class Reconstruction(nn.Module):
         """Raises ModelError where the backbone of the perceptual term or of the discriminator is not here."""
         super().__init__()
         self.losses, self.scale = losses, scale
-        self.perceptual = perceptual_term(losses.perceptual, scale)
+        self.perceptual = perceptual_term(losses.perceptual)
         self.discriminator: nn.Module | None = None
         if losses.gan_weight and discriminator.backbone == BACKBONE:
             self.discriminator = ProjectedDiscriminator(discriminator.width)
@@ -65,7 +64,6 @@ class Reconstruction(nn.Module):
             return {}
         with frozen(self.discriminator):
             if isinstance(self.discriminator, ProjectedDiscriminator):
-                image, scene = shifted(self.scale, image, scene)
                 return {"gan": generator_hinge(self.discriminator(image, self.discriminator.known(scene)))}
             return {"gan": generator_gan(self.discriminator(image))}
 
@@ -86,8 +84,7 @@ class Reconstruction(nn.Module):
         """The discriminator's own update, where there is one."""
         judge = self.discriminator
         if isinstance(judge, ProjectedDiscriminator):
-            image, truth, scene = shifted(self.scale, image.detach(), truth, scene)
             known = judge.known(scene)
-            yield Update("discriminator", discriminator_hinge(judge(truth, known), judge(image, known)))
+            yield Update("discriminator", discriminator_hinge(judge(truth, known), judge(image.detach(), known)))
         elif judge is not None:
             yield Update("discriminator", discriminator_gan(judge(truth), judge(image.detach())))

@@ -87,7 +87,7 @@ class RsdTask(_LatentTask):
         }
         self.optimizers = {"student": recipe.optimizer, "fake": recipe.optimizer}
         self.turns = recipe.rsd.fake_updates + 1
-        self.perceptual = perceptual_term(recipe.rsd.perceptual, recipe.scale)
+        self.perceptual = perceptual_term(recipe.rsd.perceptual)
         self.enlarge = interpolator("bicubic", recipe.scale)
 
     def to(self, device: torch.device) -> None:

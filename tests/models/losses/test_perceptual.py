@@ -105,7 +105,7 @@ def test_damaged_and_other_backbones_are_told(home: Path) -> None:
 
 
 def test_the_term_of_a_recipe(home: Path) -> None:
-    assert perceptual_term("none", 4) is None
-    assert perceptual_term("frequency", 4) is frequency
+    assert perceptual_term("none") is None
+    assert perceptual_term("frequency") is frequency
     made_backbone("lpips-alex")
-    assert isinstance(perceptual_term("lpips-alex", 4), Perceptual)
+    assert isinstance(perceptual_term("lpips-alex"), Perceptual)
