@@ -26,8 +26,8 @@ CARD = ("Use", "Data", "Training", "Figures", "Known failures", "Licence")
 LAST = {
     "compact-x4": "student-x4-uncertainty",
     "compact-x8": "student-x8-uncertainty",
-    "sharp-x4": "student-x4-sharp-finish",
-    "sharp-x8": "student-x8-sharp-finish",
+    "sharp-x4": "student-x4-sharp",
+    "sharp-x8": "student-x8-sharp",
 }
 """The recipe of each file's last part."""
 FAMILIES = pytest.mark.parametrize("family", ["faithful", "sharp"])
