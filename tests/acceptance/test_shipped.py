@@ -79,11 +79,11 @@ def test_it_invents_nothing_on_flat_ground(scale: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [4, 8])
-def test_the_product_of_a_sharp_one_invents_nothing_on_flat_ground_that_is_no_cloud(scale: int) -> None:
-    """Within a third of the sensor's noise, once it is held to the scene; at 0.9 x8 gives it twice the noise."""
+def test_the_product_of_a_sharp_one_invents_nothing_on_flat_ground(scale: int) -> None:
+    """Within a third of the sensor's noise, once it is held to the scene."""
     model = load("sharp", scale)
     responses = SensorDegradation(bands=model.descriptor.bands).responses  # type: ignore[arg-type]
-    for reflectance in (0.02, 0.1, 0.35):
+    for reflectance in (0.02, 0.1, 0.35, 0.9):
         dn = torch.full((1, 4, 32, 32), reflectance * 1e4 + 1000)
         made = hold(from_network(model(to_network(dn))), dn, scale, responses)
         inside = made[..., 4 * scale : -4 * scale, 4 * scale : -4 * scale]
