@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, SCALE_FACTOR
+from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR
 from rsup.models.data.images import DataConfig, Images
 from rsup.models.metrics.judge import WHITE
 from rsup.models.upscaler import load
@@ -78,9 +78,11 @@ def enlarged(low: NDArray[np.uint16]) -> Panels:
         for scale in (4, SCALE)
         for name, family in (("", "faithful"), ("sharp ", "sharp"))
     }
-    made = {"bicubic, 1.25 m": bare(low, BANDS, bicubic), "classical, 1.25 m": product(low, BANDS, bicubic)}
-    made |= {name: product(low, BANDS, student) for name, student in students.items()}
-    return {"10 m": low} | {name: panel.round().clip(DN_MIN, DN_MAX).astype(np.uint16) for name, panel in made.items()}
+    return {
+        "10 m": low,
+        "bicubic, 1.25 m": bare(low, BANDS, bicubic).round().astype(np.uint16),
+        "classical, 1.25 m": product(low, BANDS, bicubic),
+    } | {name: product(low, BANDS, student) for name, student in students.items()}
 
 
 def inner(panel: NDArray[Any]) -> NDArray[Any]:
