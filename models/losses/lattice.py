@@ -16,6 +16,9 @@ _NEAR, _FAR = 2, 3
 """Neighbours, in steps of the transform: a Hann window spreads a spike over one step to each side."""
 SHORTEST = 2 * _FAR + 1
 """Least pixels of the scene a side: with fewer, neighbours of one multiple are those of the next."""
+CHANCE = 0.5963
+"""Mean of log(1 + spike / surroundings) where there is no lattice: power of noise is exponential, and the integral of
+log(1 + x) exp(-x) is e E1(1)."""
 
 
 def spikes(planes: Tensor, scale: int) -> tuple[Tensor, Tensor]:
@@ -38,12 +41,14 @@ def spikes(planes: Tensor, scale: int) -> tuple[Tensor, Tensor]:
 
 
 def lattice(image: Tensor, scale: int) -> Tensor:
-    """Mean log(1 + spike / what is around it), of every plane and multiple: [n, band, h, w] -> scalar, 0 for no spikes.
+    """Spikes beyond chance: [n, band, h, w] -> mean over bands of max(0, mean log(1 + spike / around) - CHANCE)^2.
 
-    About 0.6 for noise, whose spikes are those of chance; no truth has more, so none is asked. Logarithms before the
-    mean, or a few flat planes, whose surroundings are next to nothing, would be all that counts. The surroundings get
-    no gradient: the network would raise them.
+    Logarithms before the mean over images and multiples, or a few flat planes, whose surroundings are next to nothing,
+    would be all that counts. What has no more spikes than chance gives costs nothing: were fewer still better, the
+    cheapest band would be one without any detail, which is what became of near infrared. The surroundings get no
+    gradient: the network would raise them.
     """
     there, around = spikes(at_least_float32(image), scale)
     # A flat plane has neither.
-    return (there / (around.detach() + torch.finfo(torch.float32).eps)).log1p().mean()
+    found = (there / (around.detach() + torch.finfo(torch.float32).eps)).log1p()
+    return (found.mean((0, -1)) - CHANCE).relu().square().mean()

@@ -67,13 +67,18 @@ def frequency(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def spectrum(prediction: Tensor, truth: Tensor) -> Tensor:
-    """Mean |difference| of the natural logarithms of radial power spectra: [..., n, n] in [-1, 1] twice -> scalar.
+    """Mean |difference| of the natural logarithms of radial power spectra: [..., band, n, n] in [-1, 1] -> scalar.
 
     After Durall et al. 2020 ("Watch your Up-Convolution", Eq. 8), with logarithms for their cross-entropy. Where phases
     cannot be told from the input, L1 is least without any power, and an image looks soft; this term asks for as much
-    power in each ring of frequencies as the truth has, wherever it costs the other terms least. Plane by plane.
+    power in each ring of frequencies as the truth has, wherever it costs the other terms least. It asks that of every
+    band, and of the difference of every two: power that bands do not share as the truth's do is coloured speckle.
     """
-    ours, theirs = (radial_spectrum(at_least_float32(image)) for image in (prediction, truth))
+    one, other = torch.combinations(torch.arange(prediction.shape[-3], device=prediction.device)).unbind(-1)
+    ours, theirs = (
+        radial_spectrum(torch.cat([image, image[..., one, :, :] - image[..., other, :, :]], -3))
+        for image in map(at_least_float32, (prediction, truth))
+    )
     # The power of rounding to 8 bits: no ring of a flat image is known to less. A Hann window passes (3 / 8)^2 of it.
     rounding = (2 / 255) ** 2 / 12 * (3 / 8) ** 2 * prediction.shape[-1] ** 2
     return ((ours + rounding).log() - (theirs + rounding).log()).abs().mean()

@@ -25,7 +25,7 @@ from rsup.models.networks.pretrained import TINY, load_stable_diffusion, load_ta
 from rsup.models.networks.slimdiffsr.initialise import initialise
 from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.networks.slimdiffsr.teacher import Teacher
-from rsup.models.training.recipe import StudentRecipe, TeacherRecipe
+from rsup.models.training.recipe import FALSE_COLOUR, StudentRecipe, TeacherRecipe
 from rsup.models.training.run_config import Pretrained
 from rsup.models.training.run_folder import WEIGHTS, recipe_of
 from rsup.models.training.task import Pair, Task, Update
@@ -82,20 +82,23 @@ class StudentTask(Task):
         result, distilled = self._distilled(pair)
         held = self._held(result, pair)
         scene = self.enlarge(pair.low) if self.reconstruction.discriminator is not None else pair.low
-        terms = self._terms(result, held, pair.high) | self.reconstruction.gan(held, scene)
+        order = self._shown(generator)
+        shown, truth, scene = (image[:, order] for image in (held, pair.high, scene))
+        terms = self._fidelity(result, held, pair.high) | self.reconstruction.appearance(shown, truth)
+        terms |= self.reconstruction.gan(shown, scene)
         loss = self.reconstruction.weighted(terms)
         if distilled:
             weights = self.recipe.distillation
             loss = loss + weights.mse * distilled["mse"] + weights.mmd * distilled.get("mmd", 0)
         yield Update("student", loss, terms | distilled)
-        yield from self.reconstruction.discriminator_update(held, pair.high, scene)
+        yield from self.reconstruction.discriminator_update(shown, truth, scene)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         if self.recipe.learns == "uncertainty":
             return self._doubts(pair)
         result: Tensor = self.student(self._input(self.student, pair.low))
         held = self._held(result, pair)
-        terms = self._terms(result, held, pair.high)
+        terms = self._fidelity(result, held, pair.high) | self.reconstruction.appearance(held, pair.high)
         return held, {"loss": self.reconstruction.weighted(terms), **terms}
 
     def export(self, path: Path, data: str, metrics: dict[str, float]) -> None:
@@ -134,13 +137,21 @@ class StudentTask(Task):
             return result
         return hold_values(result, pair.low, self.recipe.scale, pair.responses)
 
-    def _terms(self, result: Tensor, held: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """The reconstruction losses: of numbers in front of that step and behind it, of appearance behind it."""
+    def _fidelity(self, result: Tensor, held: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """The losses of numbers, in front of that step and behind it."""
         terms, share = self.reconstruction.fidelity(result, truth), self.recipe.through
         if held is not result:
             behind = self.reconstruction.fidelity(held, truth)
             terms = {name: (1 - share) * term + share * behind[name] for name, term in terms.items()}
-        return terms | self.reconstruction.appearance(held, truth)
+        return terms
+
+    def _shown(self, generator: torch.Generator) -> list[int]:
+        """The bands, those first that this batch's appearance is judged by."""
+        bands = self.recipe.data.bands
+        first: tuple[str, ...] = ()
+        if self.recipe.false_colour and float(torch.rand((), generator=generator)) < self.recipe.false_colour:
+            first = FALSE_COLOUR
+        return [bands.index(name) for name in (*first, *(name for name in bands if name not in first))]
 
     def _input(self, network: Student | CompactStudent, low: Tensor) -> Tensor:
         """What a network is given: a compact one enlarges by itself."""

@@ -29,6 +29,9 @@ from rsup.models.networks.slimdiffsr.teacher import TeacherConfig
 
 from .run_config import Batch, Count, Crop, OptimizerConfig, Pretrained, RunConfig
 
+FALSE_COLOUR = "nir", "red", "green"
+"""The bands that are shown as red, green and blue for vegetation to be told apart."""
+
 
 class TeacherRecipe(RunConfig):
     """Stage 1 of SlimDiffSR: the uncertainty estimator, then the one-step teacher (section 3.5.1)."""
@@ -87,6 +90,9 @@ class StudentRecipe(RunConfig):
     """Share of the losses of numbers (L1, spectrum, decibels) that is taken behind the step that holds a mosaic to its
     scene, where a sensor made the pair. Behind it alone, a student would leave to that step all that the sensor sees,
     and with it the telling of noise from ground. What judges appearance always judges what the step leaves."""
+    false_colour: Probability = 0.0
+    """Share of the batches whose appearance (`perceptual` and `gan`, which see three bands) is judged by near infrared,
+    red and green in the place of the first three of `data.bands`."""
 
     @model_validator(mode="after")
     def _compact_fits(self) -> StudentRecipe:
@@ -106,6 +112,12 @@ class StudentRecipe(RunConfig):
                 raise ValueError('learns = "uncertainty" is for a compact student: set student.uncertainty = true')
             if self.distillation.mse or self.distillation.mmd or self.losses.gan_weight:
                 raise ValueError('with learns = "uncertainty" the image stays: set distillation and gan_weight to 0')
+        return self
+
+    @model_validator(mode="after")
+    def _has_false_colour(self) -> StudentRecipe:
+        if self.false_colour and not set(FALSE_COLOUR) <= set(self.data.bands):
+            raise ValueError(f"false_colour needs {', '.join(FALSE_COLOUR)} in data.bands")
         return self
 
 

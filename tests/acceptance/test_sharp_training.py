@@ -10,7 +10,10 @@ from accelerate.state import AcceleratorState
 from places import RECIPES
 from safetensors.torch import load_file
 
+from rsup.models.base.errors import RecipeError
 from rsup.models.consistency import hold_values
+from rsup.models.losses.adversarial import discriminator_hinge, generator_hinge
+from rsup.models.losses.features import FeatureDistance
 from rsup.models.losses.lattice import lattice
 from rsup.models.losses.terms import l1
 from rsup.models.methods.slimdiffsr_student import StudentTask
@@ -58,6 +61,34 @@ def test_appearance_is_judged_behind_the_step_and_numbers_on_both_sides() -> Non
         torch.equal(a, b.grad) for a, b in zip(ours, task.parameters("student"), strict=True) if b.grad is not None
     )
     assert all(torch.equal(tensor, before[name]) for name, tensor in judge.backbone.named_buffers())
+
+
+NAMES = '["red", "green", "blue", "nir"]'
+FOUR_BANDS = f"data.bands={NAMES}", f"degradation.bands={NAMES}", "student.bands=4"
+
+
+@pytest.mark.parametrize(("share", "first"), [(0, [0, 1, 2]), (1, [3, 0, 1])])
+def test_appearance_is_judged_in_false_colour_where_the_recipe_says_so(share: int, first: list[int]) -> None:
+    recipe = load_recipe(RECIPE, [*FOUR_BANDS, f"false_colour={share}"])
+    assert isinstance(recipe, StudentRecipe)
+    task = StudentTask(recipe)
+    pair = pair_of(torch.rand(2, 4, 64, 64, generator=seeded(4)), recipe, seeded(5))
+    judge = task.networks["discriminator"].eval()  # or its bounds of slope change whenever it is asked
+    assert isinstance(judge, ProjectedDiscriminator)
+    update, judged = task.updates(pair, 0, 0, seeded(6))
+    with torch.no_grad():
+        held = hold_values(task.student(pair.low), pair.low, 4, pair.responses)
+        ours, theirs, scene = (image[:, first] for image in (held, pair.high, task.enlarge(pair.low)))
+        known = judge.known(scene)
+        distance, told = FeatureDistance("lite0")(ours, theirs), generator_hinge(judge(ours, known))
+        hinge = discriminator_hinge(judge(theirs, known), judge(ours, known))
+    for said, wanted in ((update.terms["perceptual"], distance), (update.terms["gan"], told), (judged.loss, hinge)):
+        assert float(said.detach()) == pytest.approx(float(wanted), rel=1e-3)
+
+
+def test_false_colour_needs_its_bands() -> None:
+    with pytest.raises(RecipeError, match="false_colour needs nir, red, green in data.bands"):
+        load_recipe(RECIPE, ["false_colour=0.5"])
 
 
 @pytest.mark.slow

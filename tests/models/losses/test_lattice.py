@@ -6,9 +6,11 @@ import math
 
 import pytest
 import torch
+from scipy.special import exp1
 from torch import Tensor
 
-from rsup.models.losses.lattice import lattice, spikes
+from rsup.models.losses.lattice import CHANCE, lattice, spikes
+from rsup.models.networks.interpolation import interpolator
 
 
 def noise(*shape: int) -> Tensor:
@@ -40,13 +42,26 @@ def test_dots_on_noise_have_the_ratio_that_both_powers_give() -> None:
     assert float(there.mean() / around.mean()) == pytest.approx(expected, rel=0.15)
 
 
-def test_the_term_is_small_for_noise_and_a_logarithm_for_a_lattice() -> None:
+def test_the_term_is_nothing_for_noise_and_a_squared_logarithm_for_a_lattice() -> None:
     plain = noise(64, 3, 64, 64)
-    # Power of noise is exponential: the integral of log(1 + x) exp(-x) is 0.596; surroundings of a few steps vary too.
-    assert float(lattice(plain, 4)) == pytest.approx(0.62, abs=0.06)
+    assert pytest.approx(float(math.e * exp1(1)), abs=1e-4) == CHANCE
+    # The surroundings, a few steps of the transform, vary too.
+    assert float(lattice(plain, 4)) == pytest.approx(0, abs=0.06**2)
     height, side = 4.0, 64
-    expected = math.log(height**2 * (side**2 / 64) ** 2 / ((3 / 8) ** 2 * side**2))
-    assert float(lattice(plain + height * dots(4, 64), 4)) == pytest.approx(expected, rel=0.05)
+    expected = math.log(height**2 * (side**2 / 64) ** 2 / ((3 / 8) ** 2 * side**2)) - CHANCE
+    assert float(lattice(plain + height * dots(4, 64), 4)) == pytest.approx(expected**2, rel=0.1)
+    one_band = plain + torch.tensor([height, 0, 0])[:, None, None] * dots(4, 64)
+    assert float(lattice(one_band, 4)) == pytest.approx(expected**2 / 3, rel=0.1)
+
+
+def test_detail_costs_nothing_beside_none() -> None:
+    """Bicubic enlarging leaves nothing at the multiples, and next to nothing around them."""
+    smooth = interpolator("bicubic", 4)(noise(16, 1, 16, 16).float())
+    (detailed := smooth + 0.1 * noise(16, 1, 64, 64).float()).requires_grad_()
+    there, around = spikes(smooth, 4)
+    assert float((there / around).log1p().mean()) < CHANCE / 2
+    assert float(lattice(smooth, 4)) == 0
+    assert float(lattice(detailed, 4).detach()) < 0.1**2
 
 
 def test_the_term_takes_the_lattice_away() -> None:

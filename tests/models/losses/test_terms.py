@@ -57,14 +57,28 @@ def test_frequency_has_a_gradient_where_images_agree() -> None:
     assert image.grad is not None and bool(image.grad.isfinite().all())
 
 
-def test_spectrum_is_of_logarithms_and_plane_by_plane() -> None:
+def test_spectrum_is_of_logarithms_band_by_band() -> None:
     """Twice the contrast is four times the power at every scale: ln 4 in each ring, whatever the image."""
     image = draw(2, 3, 32, 32)
     assert losses.spectrum(2 * image, image).item() == pytest.approx(np.log(4), rel=1e-4)
-    other = image.clone()
-    other[0, 1] *= 2
-    assert losses.spectrum(other, image).item() == pytest.approx(np.log(4) / 6, rel=1e-4)
+    alone = image[:, :1]
+    other = torch.cat([2 * alone[:1], alone[1:]])
+    assert losses.spectrum(other, alone).item() == pytest.approx(np.log(4) / 2, rel=1e-4)
     assert losses.spectrum(image.flip(-1), image).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_power_that_bands_do_not_share_costs_what_their_differences_have() -> None:
+    """Grey noise for a truth, noise of each band's own for an image: as much power, and that of the differences doubled
+    where the truth has none but the rounding's.
+    """
+    generator = torch.Generator().manual_seed(2)
+    grey, coloured = (torch.randn(8, n, 64, 64, generator=generator, dtype=torch.float64) for n in (1, 3))
+    rounding = (2 / 255) ** 2 / 12
+    expected = np.log((2 * 0.1**2 + rounding) / rounding)  # in three of six planes
+    assert losses.spectrum(0.1 * coloured, 0.1 * grey.expand(-1, 3, -1, -1)).item() == pytest.approx(
+        expected / 2, rel=0.05
+    )
+    assert losses.spectrum(0.1 * coloured[:, :1], 0.1 * grey).item() < 0.1 * expected
 
 
 def test_spectrum_forgives_what_rounding_to_8_bits_changes() -> None:
