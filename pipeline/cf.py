@@ -17,7 +17,7 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS
-from zarr.codecs import ZstdCodec
+from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
 from rsup.models.base.files import sync
@@ -62,8 +62,9 @@ def add_array(
         chunks=(min(chunk, shape[0]), min(chunk, shape[1])),
         dtype=dtype,
         fill_value=0,
-        # Level 3 takes four times as long to pack noise, for 2 % fewer bytes.
-        compressors=[ZstdCodec(level=1)],
+        # Of the codecs that Zarr 3 itself names. Bits of a number that neighbours share lie together, and what LZ4 then
+        # packs takes less room than what Zstandard packs at its first level, in a third of the time (docs/zarr.md).
+        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")],
         dimension_names=axes,
         attributes=BAND_ATTRIBUTES if attributes is None else attributes,
     )

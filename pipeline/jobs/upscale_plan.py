@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 SCALES = (4, 8)
 CONSISTENCIES = ("sensor", "mean")
 CLUSTERS = ("slurm",)
+LARGEST_CHUNK = 4000
+"""Scene pixels a side: a band of 4,096 at x8 has 2 GiB, and Blosc packs 17 bytes less at most."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ class UpscalePlan:
         if not request.outputs or set(request.outputs) - set(OUTPUTS):
             named = ",".join(request.outputs)
             raise ArgumentError(f"--outputs {named}: name one or more of {', '.join(OUTPUTS)}")
-        if not 64 <= request.chunk <= 4096:
-            raise ArgumentError(f"--chunk {request.chunk}: choose 64 to 4096 scene pixels")
+        if not 64 <= request.chunk <= LARGEST_CHUNK:
+            raise ArgumentError(f"--chunk {request.chunk}: choose 64 to {LARGEST_CHUNK} scene pixels")
         # Absolute: workers of a standing cluster have a working folder of their own.
         scene = open_scene(_resolved(request.scene), request.said) if scene is None else scene
         request = replace(request, bands=tuple(map(common_name, request.bands)) or _fine(scene))

@@ -57,7 +57,7 @@ UPSCALE = {"scale": 4, "model": "nearest", "device": "cpu"}
         ({"upscale": UPSCALE | {"outputs": ["cog", "page"]}}, "upscale.outputs: name item as well"),
         ({"upscale": UPSCALE | {"outputs": []}}, "upscale.outputs: name item as well"),
         ({"upscale": UPSCALE | {"outputs": ["item", "png"]}}, "--outputs item,png: name one or more of zarr, cog"),
-        ({"upscale": UPSCALE | {"chunk": 8}}, "--chunk 8: choose 64 to 4096"),
+        ({"upscale": UPSCALE | {"chunk": 8}}, "--chunk 8: choose 64 to 4000"),
         ({"upscale": UPSCALE | {"bands": ["nir"]}}, "--bands nir: .* has red, green, blue"),
         ({"upscale": UPSCALE | {"uncertainty": True}}, "nearest does not say how far it may be off"),
         ({"upscale": UPSCALE | {"scheduler": "tcp://127.0.0.1:1", "workers": 2}}, "leave out --workers and --device"),
@@ -188,7 +188,7 @@ def test_archives_of_earlier_versions_are_still_the_job_s(write_job: WriteJob) -
 def test_chunks_that_no_memory_holds_are_refused_before_anything_is_asked(
     write_job: WriteJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_job(cells=8192, upscale=UPSCALE | {"scale": 8, "chunk": 4096})
+    path = write_job(cells=8192, upscale=UPSCALE | {"scale": 8, "chunk": 4000})
     monkeypatch.setattr(system, "MEMORY_LIMIT", 2**31)
     with pytest.raises(ArgumentError, match="GB of memory with chunks of this size"):
         load_job(path)

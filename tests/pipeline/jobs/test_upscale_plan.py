@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numcodecs.blosc import MAX_BUFFERSIZE
 from strangers import BANDS, WINDOW, numbers, tiff
 
 from rsup.models.base.errors import ArgumentError
 from rsup.models.consistency import MeanConsistency
 from rsup.models.upscaler import load
-from rsup.pipeline.jobs.upscale_plan import UpscalePlan, UpscaleRequest
+from rsup.models.weights_file import SCALES
+from rsup.pipeline.jobs.upscale_plan import LARGEST_CHUNK, UpscalePlan, UpscaleRequest
 from rsup.pipeline.mosaics.chunk import upscale_chunk
 from rsup.pipeline.mosaics.tiles import Tiles
 from rsup.pipeline.scenes.scene import Scene
@@ -99,3 +101,8 @@ def test_uncertainty_is_a_run_of_its_own_with_twice_the_pixels(tmp_path: Path, s
     assert names == ["s_x4.html", "s_x4_model.json", "s_x4.json", "s_x4.tif", "s_x4_uncertainty.tif", "s_x4.zarr"]
     assert without.planes == ("red", "nir")
     assert sure.planes == ("red", "nir", "red_uncertainty", "nir_uncertainty")
+
+
+def test_the_largest_chunk_is_one_that_is_packed_at_once() -> None:
+    of_a_band = (LARGEST_CHUNK * max(SCALES)) ** 2 * 2
+    assert of_a_band <= MAX_BUFFERSIZE < of_a_band * 1.05
