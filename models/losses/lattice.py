@@ -16,6 +16,8 @@ _NEAR, _FAR = 2, 3
 """Neighbours, in steps of the transform: a Hann window spreads a spike over one step to each side."""
 SHORTEST = 2 * _FAR + 1
 """Least pixels of the scene a side: with fewer, neighbours of one multiple are those of the next."""
+SQUARE = SHORTEST + 1
+"""Pixels of the scene a side of what the term looks at."""
 CHANCE = 0.5963
 """Mean of log(1 + spike / surroundings) where there is no lattice: power of noise is exponential, and the integral of
 log(1 + x) exp(-x) is e E1(1)."""
@@ -41,14 +43,21 @@ def spikes(planes: Tensor, scale: int) -> tuple[Tensor, Tensor]:
 
 
 def lattice(image: Tensor, scale: int) -> Tensor:
-    """Spikes beyond chance: [n, band, h, w] -> mean over bands of max(0, mean log(1 + spike / around) - CHANCE)^2.
+    """Spikes beyond chance: [n, band, h, w] -> mean of max(0, log(1 + spike / around) - CHANCE)^2 over bands and
+    multiples, the logarithm a mean over images and squares of them, of SQUARE x SQUARE pixels of the scene.
 
-    Logarithms before the mean over images and multiples, or a few flat planes, whose surroundings are next to nothing,
-    would be all that counts. What has no more spikes than chance gives costs nothing: were fewer still better, the
-    cheapest band would be one without any detail, which is what became of near infrared. The surroundings get no
-    gradient: the network would raise them.
+    In squares, for a smooth field has a lattice of its own beside a town that has none; in logarithms, or a few flat
+    squares, whose surroundings are next to nothing, would be all that counts. Every multiple by itself: a weave that is
+    plain to see has its power at two or three of them, and many have less than chance gives. These cost nothing: were
+    fewer still better, the cheapest band would be one without any detail, which is what became of near infrared. The
+    surroundings get no gradient: the network would raise them. What is left beside the last whole square is not looked
+    at. ValueError for images smaller than one.
     """
-    there, around = spikes(at_least_float32(image), scale)
+    side = SQUARE * scale
+    if min(image.shape[-2:]) < side:
+        raise ValueError(f"{image.shape[-2]} x {image.shape[-1]} pixels hold no square of {side}")
+    squares = at_least_float32(image).unfold(-2, side, side).unfold(-2, side, side)
+    there, around = spikes(squares, scale)
     # A flat plane has neither.
     found = (there / (around.detach() + torch.finfo(torch.float32).eps)).log1p()
-    return (found.mean((0, -1)) - CHANCE).relu().square().mean()
+    return (found.mean((0, 2, 3)) - CHANCE).relu().square().mean()

@@ -14,12 +14,17 @@ from rsup.models.losses.adversarial import (
     generator_gan,
     generator_hinge,
 )
-from rsup.models.losses.lattice import lattice
+from rsup.models.losses.lattice import SQUARE, lattice
 from rsup.models.losses.perceptual import perceptual_term
 from rsup.models.losses.terms import LossConfig, decibels, l1, spectrum
 from rsup.models.networks.discriminators import DiscriminatorConfig, build_discriminator
 from rsup.models.networks.projected import BACKBONE, ProjectedDiscriminator
 from rsup.models.training.task import Update
+
+
+def least_crop(losses: LossConfig, scale: int) -> int:
+    """Pixels a side that the terms need."""
+    return SQUARE * scale if losses.lattice_weight else 1
 
 
 class Reconstruction(nn.Module):

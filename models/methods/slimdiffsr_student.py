@@ -31,7 +31,7 @@ from rsup.models.training.run_folder import WEIGHTS, recipe_of
 from rsup.models.training.task import Pair, Task, Update
 from rsup.models.weights_file import load_student, read_header, save_weights, student_header
 
-from .reconstruction import Reconstruction
+from .reconstruction import Reconstruction, least_crop
 from .slimdiffsr_teacher import load_teacher
 
 OWN_LICENCE = "Apache-2.0"
@@ -59,7 +59,7 @@ class StudentTask(Task):
             learner["distillation"] = self.distillation
         if recipe.learns == "uncertainty":
             self._doubting().learn_doubt()
-        recipe.check_crops(self._multiple())
+        recipe.check_crops(self._multiple(), least_crop(recipe.losses, recipe.scale))
         self.networks: dict[str, nn.Module] = {"student": learner}
         self.optimizers = {"student": recipe.optimizer}
         self.reconstruction = Reconstruction(recipe.losses, recipe.discriminator, recipe.scale, recipe.seed)

@@ -22,7 +22,7 @@ from rsup.models.training.recipe import TeacherRecipe
 from rsup.models.training.run_folder import load_state, recipe_of, save_state
 from rsup.models.training.task import Pair, Task, Update
 
-from .reconstruction import Reconstruction
+from .reconstruction import Reconstruction, least_crop
 
 
 class TeacherTask(Task):
@@ -34,7 +34,7 @@ class TeacherTask(Task):
         """Raises ModelError where a network the recipe names is not here, RecipeError for a crop that does not fit."""
         self.recipe: TeacherRecipe = recipe
         self.teacher = build_teacher(recipe)
-        recipe.check_crops(self.teacher.multiple)
+        recipe.check_crops(self.teacher.multiple, least_crop(recipe.losses, recipe.scale))
         self.networks: dict[str, nn.Module] = {"teacher": self.teacher}
         self.optimizers = {"teacher": recipe.optimizer}
         self.estimator_steps = 0

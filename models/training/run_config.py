@@ -144,8 +144,12 @@ class RunConfig(Config):
             found[variant.name] = self.model_copy(update=own | {"data": self.data.model_copy(update=reading)})
         return found
 
-    def check_crops(self, multiple: int) -> None:
-        """Raises RecipeError for a crop that networks cannot take whose image sides are multiples of `multiple`."""
+    def check_crops(self, multiple: int, least: int = 1) -> None:
+        """Raises RecipeError for a crop that networks cannot take whose image sides are multiples of `multiple`, nor
+        losses that need `least` pixels a side.
+        """
         for variant in self.per_variant().values():
             if variant.crop % multiple:
                 raise RecipeError(f"crop {variant.crop}: these networks need a multiple of {multiple}")
+            if variant.crop < least:
+                raise RecipeError(f"crop {variant.crop}: these losses need {least} pixels a side")

@@ -91,6 +91,13 @@ def test_false_colour_needs_its_bands() -> None:
         load_recipe(RECIPE, ["false_colour=0.5"])
 
 
+def test_the_term_against_the_lattice_needs_crops_that_hold_one() -> None:
+    recipe = load_recipe(RECIPE, ["scale=8", "student.scale=8", "crop=32"])
+    assert isinstance(recipe, StudentRecipe)
+    with pytest.raises(RecipeError, match="crop 32: these losses need 64 pixels a side"):
+        StudentTask(recipe)
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(training_images: Path, tmp_path: Path) -> None:
     small = ("batch=1", "steps=4", "validate_every=2", "checkpoint_every=2", "validation_images=1")

@@ -9,7 +9,7 @@ import torch
 from scipy.special import exp1
 from torch import Tensor
 
-from rsup.models.losses.lattice import CHANCE, lattice, spikes
+from rsup.models.losses.lattice import CHANCE, SQUARE, lattice, spikes
 from rsup.models.networks.interpolation import interpolator
 
 
@@ -45,13 +45,25 @@ def test_dots_on_noise_have_the_ratio_that_both_powers_give() -> None:
 def test_the_term_is_nothing_for_noise_and_a_squared_logarithm_for_a_lattice() -> None:
     plain = noise(64, 3, 64, 64)
     assert pytest.approx(float(math.e * exp1(1)), abs=1e-4) == CHANCE
-    # The surroundings, a few steps of the transform, vary too.
-    assert float(lattice(plain, 4)) == pytest.approx(0, abs=0.06**2)
-    height, side = 4.0, 64
+    # Means over 256 squares, and surroundings, a few steps of the transform, that vary too.
+    assert float(lattice(plain, 4)) < 0.06**2
+    height, side = 4.0, 4 * SQUARE
     expected = math.log(height**2 * (side**2 / 64) ** 2 / ((3 / 8) ** 2 * side**2)) - CHANCE
     assert float(lattice(plain + height * dots(4, 64), 4)) == pytest.approx(expected**2, rel=0.1)
     one_band = plain + torch.tensor([height, 0, 0])[:, None, None] * dots(4, 64)
     assert float(lattice(one_band, 4)) == pytest.approx(expected**2 / 3, rel=0.1)
+
+
+def test_a_weave_at_one_multiple_beside_rough_ground_is_seen() -> None:
+    """Stripes 4 pixels apart on a quarter of an image that is smooth there: one multiple and its mirror, of 15."""
+    ground = noise(16, 1, 64, 64)
+    ground[..., :32, :32] *= 1e-3
+    stripes = torch.zeros(64, 64, dtype=torch.float64)
+    stripes[:32, :32] = torch.cos(torch.arange(32) * math.pi / 2)
+    # cos has (n^2 / 4 / 2)^2 at each of its two places; the other three squares are noise.
+    power = (0.1 * 32**2 / 8) ** 2 / ((3 / 8) ** 2 * 32**2 * 1e-6)
+    expected = (math.log(power) - CHANCE) / 4
+    assert float(lattice(ground + 0.1 * stripes, 4)) == pytest.approx(expected**2 * 2 / 15, rel=0.15)
 
 
 def test_detail_costs_nothing_beside_none() -> None:
@@ -88,3 +100,5 @@ def test_a_flat_plane_has_none() -> None:
 def test_sides_that_hold_no_lattice_are_refused(shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="pixels are no"):
         spikes(torch.zeros(*shape), 4)
+    with pytest.raises(ValueError, match="hold no square of 32"):
+        lattice(torch.zeros(1, 1, 28, 64), 4)
