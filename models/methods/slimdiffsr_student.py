@@ -16,6 +16,7 @@ from rsup.models.base.errors import RecipeError
 from rsup.models.base.intervals import SHARES
 from rsup.models.base.radiometry import from_network
 from rsup.models.consistency import hold_values
+from rsup.models.degradation.draws import Draws
 from rsup.models.losses.distillation import Distillation, FeatureTaps
 from rsup.models.losses.terms import intervals
 from rsup.models.networks.architectures import ARCHITECTURES
@@ -148,10 +149,8 @@ class StudentTask(Task):
     def _shown(self, generator: torch.Generator) -> list[int]:
         """The bands, those first that this batch's appearance is judged by."""
         bands = self.recipe.data.bands
-        first: tuple[str, ...] = ()
-        if self.recipe.false_colour and float(torch.rand((), generator=generator)) < self.recipe.false_colour:
-            first = FALSE_COLOUR
-        return [bands.index(name) for name in (*first, *(name for name in bands if name not in first))]
+        first = FALSE_COLOUR if Draws(generator).chance(self.recipe.false_colour) else ()
+        return list(dict.fromkeys((*map(bands.index, first), *range(len(bands)))))
 
     def _input(self, network: Student | CompactStudent, low: Tensor) -> Tensor:
         """What a network is given: a compact one enlarges by itself."""
