@@ -95,7 +95,7 @@ def test_dark_and_lost_pixels_are_counted_for_people_and_machines(finished: tupl
         ({"scale": 3}, ArgumentError, "--scale 3: choose 4"),
         ({"scale": 0}, ArgumentError, "--scale 0"),
         ({"chunk": 63}, ArgumentError, "--chunk 63: choose 64 to 4000"),
-        ({"chunk": 4097}, ArgumentError, "--chunk 4097"),
+        ({"chunk": 4001}, ArgumentError, "--chunk 4001"),
         ({"bands": ("red", "nir")}, ArgumentError, "nir.* has red, green, blue"),
         ({"bands": ("red", "red")}, ArgumentError, "a band is named twice"),
         ({"bands": ("scl",)}, ArgumentError, "has red, green, blue"),
