@@ -10,11 +10,11 @@ from rsup.models.base.errors import SceneError
 from rsup.models.base.progress import say, show_progress
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.mosaics import overviews, page
-from rsup.pipeline.mosaics.check import count_pixels, measure, median_uncertainty
+from rsup.pipeline.mosaics.check import count_pixels, measure
 from rsup.pipeline.mosaics.stac.item import stac_item, write_item
 from rsup.pipeline.mosaics.stac.model_item import model_item
-from rsup.pipeline.mosaics.statistics import Statistics
-from rsup.pipeline.mosaics.store import has_valid_pixel
+from rsup.pipeline.mosaics.statistics import Statistics, median_of
+from rsup.pipeline.mosaics.store import has_valid_pixel, uncertainties_of
 from rsup.pipeline.mosaics.tiff import cog
 
 from .publishing import clear
@@ -35,7 +35,7 @@ def finish(plan: UpscalePlan, ledger: Ledger) -> dict[str, float]:
         raise SceneError(f"{request.scene} has no valid pixel in {', '.join(request.bands)}: nothing to upscale")
     about = {"name": model.name, "sha256": model.sha256, "header": model.header}
     with ThreadPoolExecutor(1, "figures") as beside:  # most of the time neither keeps more than a core at work
-        judged = beside.submit(_judge, plan, names, about)
+        judged = beside.submit(_judge, plan, names, about, statistics)
         for kind, uncertain in (("cog", False), ("uncertainty", True)):
             if kind in names:
                 with show_progress("uncertainty COG" if uncertain else "COG", "chunks") as progress:
@@ -48,10 +48,14 @@ def finish(plan: UpscalePlan, ledger: Ledger) -> dict[str, float]:
     return figures
 
 
-def _judge(plan: UpscalePlan, names: dict[str, str], about: dict[str, Any]) -> dict[str, float]:
+def _judge(
+    plan: UpscalePlan, names: dict[str, str], about: dict[str, Any], statistics: dict[str, Statistics]
+) -> dict[str, float]:
     """The consistency figures of the finished store, and the page, which shows them."""
     request, scene, store = plan.request, plan.scene, plan.store
-    figures = measure(scene, store, plan.responses, request.scale) | median_uncertainty(store, request.scale)
+    figures = measure(scene, store, plan.responses, request.scale)
+    if (median := median_of(statistics[name] for name in uncertainties_of(store))) is not None:
+        figures["uncertainty_median"] = median
     figures |= count_pixels(scene, request.bands)
     if "page" in names:
         page.write_page(plan.work / names["page"], scene, store, request.bands, about, request.consistency, figures)

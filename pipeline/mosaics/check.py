@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 from scipy.sparse import csr_array
 
-from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, NODATA, SCALE_FACTOR
+from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.sensors.response import Response
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.scenes.scene import Scene
 
 from .quality import block_errors, spectral_angles
-from .store import array_of, uncertainties_of
 
 CHUNKS = 8
 """Most chunks that are looked at."""
@@ -69,26 +68,6 @@ def _corners(array: zarr.Array[Any], scale: int) -> list[Window]:
     height, width = (length // scale for length in array.chunks)
     places = (divmod(int(pick), along) for pick in picks)
     return [Window(row * height, col * width, min(height, SIDE), min(width, SIDE)) for row, col in places]
-
-
-def median_uncertainty(store: Path, scale: int) -> dict[str, float]:
-    """`uncertainty_median`: median of how far any band may be off, DN, over the same corners.
-
-    Nothing where the mosaic says none, or those chunks have no valid pixel.
-    """
-    root = zarr.open_group(store, mode="r")
-    counts = np.zeros(DN_MAX + 1, np.int64)
-    for name in uncertainties_of(store):
-        array = array_of(root, name)
-        for corner in _corners(array, scale):
-            rows = slice(corner.row * scale, corner.stop_row * scale)
-            cols = slice(corner.col * scale, corner.stop_col * scale)
-            counts += np.bincount(np.asarray(array[rows, cols]).ravel(), minlength=len(counts))
-    counts[NODATA] = 0
-    if not counts.any():
-        return {}
-    below = counts.cumsum()
-    return {"uncertainty_median": float(np.searchsorted(below, (below[-1] + 1) // 2))}
 
 
 def figures_of(parts: Iterable[tuple[DN, DN, Window]], responses: Sequence[Response], scale: int) -> dict[str, float]:

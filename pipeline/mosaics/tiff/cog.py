@@ -12,7 +12,7 @@ nobody where the disk has refused a tile.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -77,8 +77,9 @@ def write_cog(
         squares = list(_squares(pyramid, arrays))
         most = len(bands) * arrays[0][0].chunks[0] * arrays[0][0].chunks[1] * 2
         threads = side_by_side(2 * most)
-        with ThreadPoolExecutor(threads, "cog") as pool:
-            packing = ahead(pool, partial(_pack, arrays), squares, threads)
+        # Of a mosaic of one chunk, tiles: a pool of their own, for those that wait for them fill the first.
+        with ThreadPoolExecutor(threads, "cog") as pool, ThreadPoolExecutor(side_by_side(BLOCK**2), "tiles") as tiles:
+            packing = ahead(pool, partial(_pack, arrays, tiles), squares, threads)
             for done, (square, packed) in enumerate(zip(squares, packing, strict=True)):
                 progress(done, len(squares))
                 for (row, col), tile in packed.items():
@@ -99,17 +100,18 @@ Packed = dict[tuple[int, int], bytes]
 """Tiles by their places in the level's grid."""
 
 
-def _pack(arrays: list[list[zarr.Array[Any]]], square: _Square) -> Packed:
+def _pack(arrays: list[list[zarr.Array[Any]]], tiles: Executor, square: _Square) -> Packed:
     """Read and pack the tiles of a square of the bands' pyramid."""
     bands = arrays[square.level]
     height, width = bands[0].shape
     top, left = square.row * BLOCK, square.col * BLOCK
     bottom, right = min(top + square.side * BLOCK, height), min(left + square.side * BLOCK, width)
-    planes = np.stack([read_back(band, (slice(top, bottom), slice(left, right))) for band in bands])
-    return {
-        (square.row + row // BLOCK, square.col + col // BLOCK): _tile(planes[:, row : row + BLOCK, col : col + BLOCK])
-        for row, col in product(range(0, planes.shape[1], BLOCK), range(0, planes.shape[2], BLOCK))
-    }
+    window = slice(top, bottom), slice(left, right)
+    planes = np.stack(list(tiles.map(partial(read_back, window=window), bands)))
+    corners = list(product(range(0, planes.shape[1], BLOCK), range(0, planes.shape[2], BLOCK)))
+    packed = tiles.map(_tile, (planes[:, row : row + BLOCK, col : col + BLOCK] for row, col in corners))
+    places = ((square.row + row // BLOCK, square.col + col // BLOCK) for row, col in corners)
+    return dict(zip(places, packed, strict=True))
 
 
 def _tile(planes: NDArray[np.uint16]) -> bytes:

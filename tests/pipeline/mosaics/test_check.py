@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.pipeline.lattice import Window, chunks
-from rsup.pipeline.mosaics.check import PART, count_pixels, measure, median_uncertainty
+from rsup.pipeline.mosaics.check import PART, count_pixels, measure
 from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.writer import create_scene
@@ -81,21 +81,6 @@ def test_a_mosaic_that_the_sensor_sees_as_the_scene_has_no_error(tmp_path: Path,
     assert figures["sensor_rms"] < 0.1  # the scene's numbers are whole
     assert figures["sensor_bias_p99"] < 0.1
 
-
-def test_the_median_uncertainty_is_that_of_all_valid_pixels(tmp_path: Path) -> None:
-    rng = np.random.default_rng(3)
-    window, names = Window(0, 0, 40, 30), ("red", "nir", "red_uncertainty", "nir_uncertainty")
-    planes = rng.gamma(2, 30, (4, 160, 120)).astype(np.uint16)
-    planes[2, 30:] = 0
-    create_mosaic(tmp_path / "m.zarr", window, "EPSG:32631", 4, names[:2], 24, {}, True)
-    assert median_uncertainty(tmp_path / "m.zarr", 4) == {}
-    for index, part in chunks(window, 24):
-        rows, cols = (slice(s.start * 4, s.stop * 4) for s in part.within(window))
-        write_chunk(tmp_path / "m.zarr", names, index, planes[:, rows, cols])
-    median = np.quantile(planes[2:][planes[2:] > 0], 0.5, method="inverted_cdf")
-    assert median_uncertainty(tmp_path / "m.zarr", 4) == {"uncertainty_median": median}
-    create_mosaic(tmp_path / "without.zarr", window, "EPSG:32631", 4, names[:2], 24, {})
-    assert median_uncertainty(tmp_path / "without.zarr", 4) == {}
 
 
 def test_nothing_but_nodata_has_no_figures(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""A band's figures against numpy's, whatever the parts."""
+"""Figures of bands against numpy's, whatever the parts."""
 
 import numpy as np
 import pytest
 
-from rsup.pipeline.mosaics.statistics import Statistics
+from rsup.pipeline.mosaics.statistics import Statistics, median_of
 
 
 def test_as_numpy_has_them_whatever_the_parts() -> None:
@@ -28,3 +28,14 @@ def test_one_number_has_no_spread_and_no_pixel_no_figures() -> None:
     none = Statistics()
     none.add(np.zeros((4, 4), np.uint16))
     assert none.figures() == {}
+
+
+def test_a_median_is_that_of_the_valid_pixels_of_all_bands() -> None:
+    planes = np.random.default_rng(3).gamma(2, 30, (2, 160, 121)).astype(np.uint16)
+    planes[0, 30:] = 0
+    bands = []
+    for plane in planes:
+        bands.append(Statistics())
+        bands[-1].add(plane)
+    assert median_of(bands) == np.quantile(planes[planes > 0], 0.5, method="inverted_cdf")
+    assert median_of([]) is None and median_of([Statistics()]) is None
