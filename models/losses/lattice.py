@@ -43,21 +43,33 @@ def spikes(planes: Tensor, scale: int) -> tuple[Tensor, Tensor]:
 
 
 def lattice(image: Tensor, scale: int) -> Tensor:
-    """Spikes beyond chance: [n, band, h, w] -> mean of max(0, log(1 + spike / around) - CHANCE)^2 over bands and
-    multiples, the logarithm a mean over images and squares of them, of SQUARE x SQUARE pixels of the scene.
+    """Spikes beyond chance, in squares of SQUARE x SQUARE pixels of the scene and over the whole image: of [n, band, h, w]
+    the sum of both.
 
-    In squares, for a smooth field has a lattice of its own beside a town that has none; in logarithms, or a few flat
-    squares, whose surroundings are next to nothing, would be all that counts. Every multiple by itself: a weave that is
-    plain to see has its power at two or three of them, and many have less than chance gives. These cost nothing: were
-    fewer still better, the cheapest band would be one without any detail, which is what became of near infrared. The
-    surroundings get no gradient: the network would raise them. What is left beside the last whole square is not looked
-    at. ValueError for images smaller than one.
+    In squares, for a smooth field has a lattice of its own beside a town that has none. Over the whole, for a lattice of
+    a fiftieth of the ground's contrast is lost in one square, and plain where the eye or a transform sees a hundred. What
+    is left beside the last whole square, or pixel of the scene, is not looked at. ValueError for images smaller than a
+    square.
     """
     side = SQUARE * scale
-    if min(image.shape[-2:]) < side:
+    height, width = (length // scale * scale for length in image.shape[-2:])
+    if min(height, width) < side:
         raise ValueError(f"{image.shape[-2]} x {image.shape[-1]} pixels hold no square of {side}")
-    squares = at_least_float32(image).unfold(-2, side, side).unfold(-2, side, side)
+    image = at_least_float32(image)
+    squares = image.unfold(-2, side, side).unfold(-2, side, side).flatten(2, 3)
+    return _beyond_chance(squares, scale) + _beyond_chance(image[..., None, :height, :width], scale)
+
+
+def _beyond_chance(squares: Tensor, scale: int) -> Tensor:
+    """[n, band, square, h, w] -> mean of max(0, log(1 + spike / around) - CHANCE)^2 over bands and multiples, the logarithm
+    a mean over images and squares.
+
+    In logarithms, or a few flat squares, whose surroundings are next to nothing, would be all that counts. Every multiple
+    by itself: a weave that is plain to see has its power at two or three of them, and many have less than chance gives.
+    These cost nothing: were fewer still better, the cheapest band would be one without any detail, which is what became
+    of near infrared. The surroundings get no gradient: the network would raise them.
+    """
     there, around = spikes(squares, scale)
     # A flat plane has neither.
     found = (there / (around.detach() + torch.finfo(torch.float32).eps)).log1p()
-    return (found.mean((0, 2, 3)) - CHANCE).relu().square().mean()
+    return (found.mean((0, 2)) - CHANCE).relu().square().mean()

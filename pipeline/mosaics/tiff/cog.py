@@ -11,7 +11,7 @@ nobody where the disk has refused a tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from itertools import product
@@ -107,20 +107,24 @@ def _pack(arrays: list[list[zarr.Array[Any]]], tiles: Executor, square: _Square)
     top, left = square.row * BLOCK, square.col * BLOCK
     bottom, right = min(top + square.side * BLOCK, height), min(left + square.side * BLOCK, width)
     window = slice(top, bottom), slice(left, right)
-    planes = np.stack(list(tiles.map(partial(read_back, window=window), bands)))
-    corners = list(product(range(0, planes.shape[1], BLOCK), range(0, planes.shape[2], BLOCK)))
-    packed = tiles.map(_tile, (planes[:, row : row + BLOCK, col : col + BLOCK] for row, col in corners))
+    planes = list(tiles.map(partial(read_back, window=window), bands))
+    corners = list(product(range(0, bottom - top, BLOCK), range(0, right - left, BLOCK)))
+    packed = tiles.map(lambda corner: _tile([plane[_block(*corner)] for plane in planes]), corners)
     places = ((square.row + row // BLOCK, square.col + col // BLOCK) for row, col in corners)
     return dict(zip(places, packed, strict=True))
 
 
-def _tile(planes: NDArray[np.uint16]) -> bytes:
+def _block(row: int, col: int) -> tuple[slice, slice]:
+    return slice(row, row + BLOCK), slice(col, col + BLOCK)
+
+
+def _tile(planes: Sequence[NDArray[np.uint16]]) -> bytes:
     """A tile as it is stored: differences along rows (predictor 2), bands of a pixel together, 0 beyond the image."""
-    _, height, width = planes.shape
+    height, width = planes[0].shape
     tile = np.zeros((BLOCK, BLOCK, len(planes)), "<u2")
-    differences = tile[:height, :width].transpose(2, 0, 1)
-    differences[..., 0] = planes[..., 0]
-    np.subtract(planes[..., 1:], planes[..., :-1], out=differences[..., 1:])
+    for plane, differences in zip(planes, tile[:height, :width].transpose(2, 0, 1), strict=True):
+        differences[:, 0] = plane[:, 0]
+        np.subtract(plane[:, 1:], plane[:, :-1], out=differences[:, 1:])
     return bytes(PACKED.encode(tile))
 
 

@@ -42,16 +42,30 @@ def test_dots_on_noise_have_the_ratio_that_both_powers_give() -> None:
     assert float(there.mean() / around.mean()) == pytest.approx(expected, rel=0.15)
 
 
-def test_the_term_is_nothing_for_noise_and_a_squared_logarithm_for_a_lattice() -> None:
+def excess(height: float, side: int) -> float:
+    """What squares of `side` pixels of noise of variance 1 have beyond chance with dots that stand out by far, x4."""
+    return math.log(height**2 * (side**2 / 64) ** 2 / ((3 / 8) ** 2 * side**2)) - CHANCE
+
+
+def test_the_term_is_nothing_for_noise_and_squared_logarithms_for_a_lattice() -> None:
     plain = noise(64, 3, 64, 64)
     assert pytest.approx(float(math.e * exp1(1)), abs=1e-4) == CHANCE
-    # Means over 256 squares, and surroundings, a few steps of the transform, that vary too.
-    assert float(lattice(plain, 4)) < 0.06**2
-    height, side = 4.0, 4 * SQUARE
-    expected = math.log(height**2 * (side**2 / 64) ** 2 / ((3 / 8) ** 2 * side**2)) - CHANCE
-    assert float(lattice(plain + height * dots(4, 64), 4)) == pytest.approx(expected**2, rel=0.1)
+    # Means over 256 squares and 64 wholes, and surroundings, a few steps of the transform, that vary too.
+    assert float(lattice(plain, 4)) < 0.1**2
+    height = 4.0
+    expected = excess(height, 4 * SQUARE) ** 2 + excess(height, 64) ** 2
+    assert float(lattice(plain + height * dots(4, 64), 4)) == pytest.approx(expected, rel=0.1)
     one_band = plain + torch.tensor([height, 0, 0])[:, None, None] * dots(4, 64)
-    assert float(lattice(one_band, 4)) == pytest.approx(expected**2 / 3, rel=0.1)
+    assert float(lattice(one_band, 4)) == pytest.approx(expected / 3, rel=0.1)
+
+
+def test_a_lattice_too_faint_for_a_square_is_seen_over_the_whole() -> None:
+    """Dots that have 0.14 of the noise's power at a multiple in a square have 36 times it in 16 x 16 squares."""
+    ground, height = noise(4, 1, 512, 512), 0.28
+    assert math.exp(excess(height, 4 * SQUARE) + CHANCE) < 0.15
+    expected = excess(height, 512) ** 2
+    assert float(lattice(ground + height * dots(4, 512), 4)) == pytest.approx(expected, rel=0.15)
+    assert float(lattice(ground, 4)) < 0.02 * expected
 
 
 def test_a_weave_at_one_multiple_beside_rough_ground_is_seen() -> None:
