@@ -43,13 +43,12 @@ def spikes(planes: Tensor, scale: int) -> tuple[Tensor, Tensor]:
 
 
 def lattice(image: Tensor, scale: int) -> Tensor:
-    """Spikes beyond chance, in squares of SQUARE x SQUARE pixels of the scene and over the whole image: of [n, band, h, w]
-    the sum of both.
+    """Spikes of [n, band, h, w] beyond chance: in squares of SQUARE x SQUARE pixels of the scene, and over the whole.
 
-    In squares, for a smooth field has a lattice of its own beside a town that has none. Over the whole, for a lattice of
-    a fiftieth of the ground's contrast is lost in one square, and plain where the eye or a transform sees a hundred. What
-    is left beside the last whole square, or pixel of the scene, is not looked at. ValueError for images smaller than a
-    square.
+    The sum of both. In squares, for a smooth field has a lattice of its own beside a town that has none. Over the
+    whole, for a lattice of a fiftieth of the ground's contrast is lost in one square, and plain where the eye or a
+    transform sees a hundred. What is left beside the last whole square, or pixel of the scene, is not looked at.
+    ValueError for images smaller than a square.
     """
     side = SQUARE * scale
     height, width = (length // scale * scale for length in image.shape[-2:])
@@ -61,13 +60,13 @@ def lattice(image: Tensor, scale: int) -> Tensor:
 
 
 def _beyond_chance(squares: Tensor, scale: int) -> Tensor:
-    """[n, band, square, h, w] -> mean of max(0, log(1 + spike / around) - CHANCE)^2 over bands and multiples, the logarithm
-    a mean over images and squares.
+    """[n, band, square, h, w] -> mean of max(0, log(1 + spike / around) - CHANCE)^2 over bands and multiples.
 
-    In logarithms, or a few flat squares, whose surroundings are next to nothing, would be all that counts. Every multiple
-    by itself: a weave that is plain to see has its power at two or three of them, and many have less than chance gives.
-    These cost nothing: were fewer still better, the cheapest band would be one without any detail, which is what became
-    of near infrared. The surroundings get no gradient: the network would raise them.
+    The logarithm is a mean over images and squares: without it a few flat squares, whose surroundings are next to
+    nothing, would be all that counts. Every multiple by itself: a weave that is plain to see has its power at two or
+    three of them, and many have less than chance gives. These cost nothing: were fewer still better, the cheapest band
+    would be one without any detail, which is what became of near infrared. The surroundings get no gradient: the
+    network would raise them.
     """
     there, around = spikes(squares, scale)
     # A flat plane has neither.

@@ -52,12 +52,13 @@ class Doubt(nn.Module):
 
 
 def pixels_of(told: Tensor, contrast: Tensor, scale: int) -> Tensor:
-    """What the layers say of `contrast` [n, bands, h, w], [n, bands * scale^2, h, w] -> [n, bands, h * scale, w * scale]."""
+    """Multiples of `contrast` [n, bands, h, w]: their logarithms [n, bands * scale^2, h, w] -> [n, bands, y, x]."""
     # Channels last, as convolutions leave them, up to where they become pixels, which lie plane by plane.
     shares = told.float().permute(0, 2, 3, 1).unflatten(-1, (-1, scale, scale))
     # exp, on a CPU in a quarter of its time; of the shares alone: a power's error grows with its exponent.
     widths = (shares * LOG2_E).exp2_() * contrast.permute(0, 2, 3, 1)[..., None, None]
-    return widths.permute(0, 3, 1, 4, 2, 5).flatten(-2).flatten(-3, -2)
+    pixels: Tensor = widths.permute(0, 3, 1, 4, 2, 5).flatten(-2).flatten(-3, -2)
+    return pixels
 
 
 def contrast_of(image: Tensor) -> Tensor:
@@ -67,9 +68,8 @@ def contrast_of(image: Tensor) -> Tensor:
         # Row by row, then column by column: a tenth of what pooling takes on a CPU.
         height, width = x.shape[-2:]
         padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
-        along = sum(padded[..., k : k + width] for k in range(5))
-        down: Tensor = sum(along[..., k : k + height, :] for k in range(5))
-        return down / 25
+        along = torch.stack([padded[..., k : k + width] for k in range(5)]).sum(0)
+        return torch.stack([along[..., k : k + height, :] for k in range(5)]).sum(0) / 25
 
     dn = from_network(image.contiguous())  # plane by plane, and so what is made of it
     return around((dn - around(dn)).abs()) + FLAT

@@ -59,7 +59,7 @@ class Statistics:
 
 
 def median_of(bands: Iterable[Statistics]) -> float | None:
-    """Median of the valid pixels of all the bands together, the lower of two in the middle; None where none is valid."""
+    """Median of the valid pixels of all bands together, the lower of two in the middle; None where none is valid."""
     counts = sum((band.counts for band in bands), np.zeros(DN_MAX + 1, np.int64))
     counts[NODATA] = 0
     below = counts.cumsum()

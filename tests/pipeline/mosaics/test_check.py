@@ -82,7 +82,6 @@ def test_a_mosaic_that_the_sensor_sees_as_the_scene_has_no_error(tmp_path: Path,
     assert figures["sensor_bias_p99"] < 0.1
 
 
-
 def test_nothing_but_nodata_has_no_figures(tmp_path: Path) -> None:
     bands = {band: SENTINEL2.response(band) for band in ("red", "nir")}
     writer = create_scene(tmp_path / "s.zarr", Window(0, 0, 8, 8), "EPSG:32631", tuple(bands), 8)

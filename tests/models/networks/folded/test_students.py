@@ -80,7 +80,9 @@ def test_a_compact_student(scale, local):
     config = CompactConfig(scale=scale, bands=4, local=local, channels=(16, 32), deep_channels=32, uncertainty=True)
     whole = CompactStudent(config).eval().to(memory_format=torch.channels_last)
     torch.nn.init.normal_(whole.last.weight, std=0.05)
-    image = images(2, 4, 80, 24)
+    assert whole.doubt is not None
+    torch.nn.init.normal_(whole.doubt.last.weight, std=0.3)
+    image = images(2, 4, 84, 24)
     for precision, off in ((torch.float32, 1e-4), (torch.bfloat16, 0)):
         folded = fold(whole, precision)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
