@@ -45,30 +45,30 @@ def spikes(planes: Tensor, scale: int) -> tuple[Tensor, Tensor]:
 def lattice(image: Tensor, scale: int) -> Tensor:
     """Spikes of [n, band, h, w] beyond chance: in squares of SQUARE x SQUARE pixels of the scene, and over the whole.
 
-    The sum of both. In squares, for a smooth field has a lattice of its own beside a town that has none. Over the
-    whole, for a lattice of a fiftieth of the ground's contrast is lost in one square, and plain where the eye or a
-    transform sees a hundred. What is left beside the last whole square, or pixel of the scene, is not looked at.
-    ValueError for images smaller than a square.
+    max(0, log(1 + spike / around) - CHANCE)^2, its mean over bands and multiples in squares, over bands over the whole;
+    the sum of both. In squares, for a smooth field has a lattice of its own beside a town that has none, and at every
+    multiple by itself: a weave that is plain to see has its power at two or three of them, and many have less than
+    chance gives. Over the whole, for a lattice of a fiftieth of the ground's contrast is lost in one square, and plain
+    where the eye or a transform sees a hundred; of all multiples together, or with the few images of a batch what
+    chance gives would be paid for, which took all texture from fields within a thousand steps.
+
+    The logarithm is a mean over images and squares: without it a few flat squares, whose surroundings are next to
+    nothing, would be all that counts. What is less than chance costs nothing: were fewer still better, the cheapest
+    band would be one without any detail, which is what became of near infrared. What is left beside the last whole
+    square, or pixel of the scene, is not looked at. ValueError for images smaller than a square.
     """
     side = SQUARE * scale
     height, width = (length // scale * scale for length in image.shape[-2:])
     if min(height, width) < side:
         raise ValueError(f"{image.shape[-2]} x {image.shape[-1]} pixels hold no square of {side}")
     image = at_least_float32(image)
-    squares = image.unfold(-2, side, side).unfold(-2, side, side).flatten(2, 3)
-    return _beyond_chance(squares, scale) + _beyond_chance(image[..., None, :height, :width], scale)
+    squares = image.unfold(-2, side, side).unfold(-2, side, side)
+    seen = _found(squares, scale).mean((0, 2, 3)), _found(image[..., :height, :width], scale).mean((0, 2))
+    return torch.stack([(each - CHANCE).relu().square().mean() for each in seen]).sum()
 
 
-def _beyond_chance(squares: Tensor, scale: int) -> Tensor:
-    """[n, band, square, h, w] -> mean of max(0, log(1 + spike / around) - CHANCE)^2 over bands and multiples.
-
-    The logarithm is a mean over images and squares: without it a few flat squares, whose surroundings are next to
-    nothing, would be all that counts. Every multiple by itself: a weave that is plain to see has its power at two or
-    three of them, and many have less than chance gives. These cost nothing: were fewer still better, the cheapest band
-    would be one without any detail, which is what became of near infrared. The surroundings get no gradient: the
-    network would raise them.
-    """
-    there, around = spikes(squares, scale)
+def _found(planes: Tensor, scale: int) -> Tensor:
+    """log(1 + spike / around), [..., y, x] -> [..., k]. The surroundings get no gradient: they would be raised."""
+    there, around = spikes(planes, scale)
     # A flat plane has neither.
-    found = (there / (around.detach() + torch.finfo(torch.float32).eps)).log1p()
-    return (found.mean((0, 2)) - CHANCE).relu().square().mean()
+    return (there / (around.detach() + torch.finfo(torch.float32).eps)).log1p()
