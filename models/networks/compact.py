@@ -20,7 +20,7 @@ from rsup.models.base.settings import Config, first_problem
 from .architectures import check_sides
 from .doubt import Doubt
 from .interpolation import interpolator
-from .precision import full_precision
+from .precision import full_precision, unrounded
 from .slimdiffsr.config import StudentConfig
 from .slimdiffsr.operators import FixedGate, level_of
 from .slimdiffsr.unet import SlimUNet
@@ -87,7 +87,7 @@ class CompactStudent(nn.Module):
     """Images [n, bands, h, w] in [-1, 1] -> [n, bands, h * scale, w * scale], not clamped.
 
     h and w are multiples of `config.multiple / config.scale`. Autocast is respected but for the interpolation and the
-    last convolution.
+    first and last convolutions.
     """
 
     def __init__(self, config: CompactConfig) -> None:
@@ -153,7 +153,7 @@ class CompactStudent(nn.Module):
     def _features(self, image: Tensor) -> Tensor:
         """[n, channels, h, w]: what the UNet makes of an image."""
         check_sides(image, self.config.multiple // self.config.scale)
-        features: Tensor = self.unet(self.encoder(image))
+        features: Tensor = self.unet(unrounded(self.encoder, image))
         return features
 
     def _image(self, image: Tensor, features: Tensor) -> Tensor:

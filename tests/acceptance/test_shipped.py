@@ -1,5 +1,6 @@
 """The students that come with rsup: their files, their cards, and that they are better than interpolation."""
 
+import math
 import re
 from pathlib import Path
 
@@ -88,6 +89,24 @@ def test_the_product_of_a_sharp_one_invents_nothing_on_flat_ground(scale: int) -
         made = hold(from_network(model(to_network(dn))), dn, scale, responses)
         inside = made[..., 4 * scale : -4 * scale, 4 * scale : -4 * scale]
         assert inside.std() < 16 and abs(float(inside.mean()) - dn[0, 0, 0, 0]) < 1, reflectance
+
+
+@pytest.mark.parametrize("scale", [4, 8])
+@pytest.mark.parametrize(("name", "more"), [("faithful", 1.2), ("sharp", 1.6)])
+def test_bfloat16_makes_no_texture_of_its_own_steps(name: str, more: float, scale: int) -> None:
+    """Of the sensor's noise on even ground about what float32 makes; rounded images would come in steps of 13 DN."""
+    network = load(name, scale, arithmetic="float32").network
+    responses = SensorDegradation(bands=descriptor_of(name, scale).bands).responses  # type: ignore[arg-type]
+    noise = torch.randn(1, 4, 40, 40, generator=torch.manual_seed(0))
+    for reflectance in (0.02, 0.2, 0.6, 0.9, 1.1):
+        widths = [math.sqrt(dark + slope * reflectance) * 1e4 for dark, slope in (each.noise() for each in responses)]
+        low = to_network(reflectance * 1e4 + 1000 + torch.tensor(widths)[:, None, None] * noise)
+        with torch.inference_mode():
+            exact = from_network(network(low))
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = from_network(network(low))
+        ours, theirs = (made[..., 4 * scale : -4 * scale, 4 * scale : -4 * scale].std() for made in (rounded, exact))
+        assert ours < more * theirs, reflectance
 
 
 @pytest.mark.parametrize("scale", [4, 8])

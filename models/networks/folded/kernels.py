@@ -56,6 +56,18 @@ class Conv(nn.Module):
         return out
 
 
+class First(nn.Module):
+    """`conv` of an image, which is not rounded, its result in `precision` (precision.py says why): as `unrounded`."""
+
+    def __init__(self, conv: nn.Conv2d, precision: torch.dtype) -> None:
+        super().__init__()
+        self.conv, self.precision = Conv(conv, torch.float32), precision
+
+    def forward(self, image: Tensor) -> Tensor:
+        made: Tensor = self.conv(image)
+        return made.to(self.precision)
+
+
 class Linear(nn.Module):
     """`linear` in `precision`: [..., c] -> [..., out]."""
 

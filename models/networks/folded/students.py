@@ -20,7 +20,7 @@ from rsup.models.networks.slimdiffsr.blocks import Downsample, TinyBlock, Upsamp
 from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.networks.slimdiffsr.unet import DownLevel, MidBlock, ResidualBlock, SlimUNet, Transformer, UpLevel
 
-from .kernels import Conv, Doubled, folds
+from .kernels import Conv, Doubled, First, folds
 from .operators import FoldedResidualBlock, FoldedTinyBlock, FoldedTransformer, FoldedUpsample
 from .strips import Strips
 
@@ -63,16 +63,16 @@ class FoldedStudent(nn.Module):
         super().__init__()
         self.config = whole.config
         # At full resolution: a convolution, a block of three, and one of stride 2.
-        first, then = whole.encoder[:3], whole.encoder[3:]
-        self.first = Strips(_chain(first, precision), rows=_ROWS, halo=6, down=2)
+        first, then = whole.encoder[1:3], whole.encoder[3:]
+        beginning = nn.Sequential(First(_convolution(whole.encoder[0]), precision), _chain(first, precision))
+        self.first = Strips(beginning, rows=_ROWS, halo=6, down=2)
         self.encoder = _chain([*then, whole.fuse_in], precision)
         self.unet = _twin(whole.unet, precision)
         *layers, last = [whole.fuse_out, *whole.decoder]
-        assert isinstance(last, nn.Conv2d)
         doubles = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Upsample))
         self.decoder = _chain(layers[:doubles], precision)
         # At full resolution again: a convolution, a block, and the last one, whose rounding would show.
-        ending = nn.Sequential(_chain(layers[doubles:], precision), Conv(last, torch.float32))
+        ending = nn.Sequential(_chain(layers[doubles:], precision), Conv(_convolution(last), torch.float32))
         self.last = Strips(ending, rows=_ROWS // 2, halo=3, up=2)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -88,13 +88,17 @@ class FoldedCompactStudent(nn.Module):
         super().__init__()
         self.config, self.enlarge = whole.config, whole.enlarge
         self.doubt = None if whole.doubt is None else FoldedDoubt(whole.doubt, precision)
-        self.encoder = Conv(whole.encoder, precision)
+        self.encoder = First(whole.encoder, precision)
         # Other sums would be other roundings, which in bfloat16 move products by up to 20 stored numbers.
         self.unet = _twin(whole.unet, precision) if precision == torch.float32 else whole.unet
         convolution, shuffle, _ = whole.shuffle
-        assert isinstance(convolution, nn.Conv2d)
         # SiLU before the shuffle, where nothing else needs the map, is SiLU after it.
-        layers = Conv(convolution, precision), nn.SiLU(inplace=True), shuffle, Conv(whole.last, torch.float32)
+        layers = (
+            Conv(_convolution(convolution), precision),
+            nn.SiLU(inplace=True),
+            shuffle,
+            Conv(whole.last, torch.float32),
+        )
         scale = self.config.scale
         self.last = Strips(nn.Sequential(*layers), rows=4 * _ROWS // scale, halo=2, up=scale)
 
@@ -139,6 +143,11 @@ class FoldedDoubt(nn.Module):
             pixels = pixels_of(self.last(seen[:, :, rows]), contrast[:, :, rows], self.scale)
             out[:, :, top * self.scale : top * self.scale + pixels.shape[2]] = pixels
         return out
+
+
+def _convolution(layer: nn.Module) -> nn.Conv2d:
+    assert isinstance(layer, nn.Conv2d)
+    return layer
 
 
 def _chain(layers: Iterable[nn.Module], precision: torch.dtype) -> nn.Sequential:

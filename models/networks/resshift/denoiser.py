@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rsup.models.base.settings import Config
-from rsup.models.networks.precision import full_precision
+from rsup.models.networks.precision import full_precision, unrounded
 
 _Width = Annotated[int, Field(ge=4, le=4096)]
 _Count = Annotated[int, Field(ge=1, le=64)]
@@ -53,7 +53,7 @@ class DenoiserConfig(Config):
 class Denoiser(nn.Module):
     """Inputs [n, inputs, h, w] and steps [n] -> [n, channels, h, w], zero everywhere while it is untrained.
 
-    h and w are multiples of `config.multiple`. Autocast is respected but for the last convolution.
+    h and w are multiples of `config.multiple`. Autocast is respected but for the first and last convolutions.
     """
 
     def __init__(self, config: DenoiserConfig, inputs: int, channels: int) -> None:
@@ -90,7 +90,7 @@ class Denoiser(nn.Module):
 
     def _encode(self, x: Tensor, t: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         embedding: Tensor = self.unet.time_embedding(self.unet.time_proj(t).to(x.dtype))
-        hidden: Tensor = self.unet.conv_in(x)
+        hidden: Tensor = unrounded(self.unet.conv_in, x)
         skips = [hidden]
         for block in self.unet.down_blocks:
             hidden, states = block(hidden, embedding)

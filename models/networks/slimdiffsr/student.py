@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from rsup.models.networks.architectures import check_sides
-from rsup.models.networks.precision import full_precision
+from rsup.models.networks.precision import full_precision, unrounded
 
 from .autoencoder import decoder, encoder, latent_width
 from .config import StudentConfig
@@ -20,8 +20,8 @@ from .unet import SlimUNet
 class Student(nn.Module):
     """Images [n, 3, h, w] in [-1, 1] at output size -> images of the same shape, not clamped.
 
-    h and w are multiples of `config.multiple`. Autocast is respected but for the last convolution: its rounding would
-    cost whole digital numbers.
+    h and w are multiples of `config.multiple`. Autocast is respected but for the first and last convolutions:
+    their rounding would cost whole digital numbers.
     """
 
     def __init__(self, config: StudentConfig | None = None) -> None:
@@ -36,7 +36,11 @@ class Student(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         check_sides(image, self.config.multiple)
-        x: Tensor = self.fuse_out(self.unet(self.fuse_in(self.encoder(image))))
+        first, *layers = self.encoder
+        x = unrounded(first, image)
+        for layer in layers:
+            x = layer(x)
+        x = self.fuse_out(self.unet(self.fuse_in(x)))
         *layers, last = self.decoder
         for layer in layers:
             x = layer(x)
