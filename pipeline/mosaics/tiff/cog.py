@@ -108,14 +108,13 @@ def _pack(arrays: list[list[zarr.Array[Any]]], tiles: Executor, square: _Square)
     bottom, right = min(top + square.side * BLOCK, height), min(left + square.side * BLOCK, width)
     window = slice(top, bottom), slice(left, right)
     planes = list(tiles.map(partial(read_back, window=window), bands))
-    corners = list(product(range(0, bottom - top, BLOCK), range(0, right - left, BLOCK)))
-    packed = tiles.map(lambda corner: _tile([plane[_block(*corner)] for plane in planes]), corners)
-    places = ((square.row + row // BLOCK, square.col + col // BLOCK) for row, col in corners)
+    blocks = [
+        (slice(row, row + BLOCK), slice(col, col + BLOCK))
+        for row, col in product(range(0, bottom - top, BLOCK), range(0, right - left, BLOCK))
+    ]
+    packed = tiles.map(lambda block: _tile([plane[block] for plane in planes]), blocks)
+    places = ((square.row + down.start // BLOCK, square.col + across.start // BLOCK) for down, across in blocks)
     return dict(zip(places, packed, strict=True))
-
-
-def _block(row: int, col: int) -> tuple[slice, slice]:
-    return slice(row, row + BLOCK), slice(col, col + BLOCK)
 
 
 def _tile(planes: Sequence[NDArray[np.uint16]]) -> bytes:
