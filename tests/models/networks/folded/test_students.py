@@ -42,14 +42,14 @@ def _without_gradients():
 
 
 def compare(whole, image):
-    """In float32 within 1e-4, in bfloat16 about as near to that as the module itself, which is rounded elsewhere."""
+    """In float32 within 1e-4, in bfloat16 as near to that as the module itself."""
     exact = whole(image)
     torch.testing.assert_close(fold(whole, torch.float32)(image), exact, rtol=0, atol=1e-4)
     folded = fold(whole, torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         reduced, ours = whole(image), folded(image)
     assert ours.dtype == torch.float32
-    assert 0 < (ours - exact).std() < 1.5 * (reduced - exact).std()
+    assert 0 < (ours - exact).std() < 1.3 * (reduced - exact).std()
 
 
 @pytest.mark.parametrize("switches", VARIANTS, ids=str)
@@ -63,7 +63,7 @@ def test_a_student_of_every_kind(tiny, draw, switches, size):
         whole = published(config, draw)
     height, width = (side * config.multiple // 16 for side in size)
     assert any(isinstance(module, Strips) for module in fold(whole, torch.float32).modules())
-    compare(whole, images(2, 3, height, width))
+    compare(whole, images(6, 3, height, width))  # of one or two, either may be the luckier by a third
 
 
 @pytest.mark.parametrize("salt", ["rsup-parity-a/", "rsup-parity-b/"])
