@@ -59,21 +59,24 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
         with ThreadPoolExecutor(side_by_side(6 * chunk[0] * chunk[1]), "overviews") as pool:
             for source, level in groupby(jobs, lambda job: job[0]):  # the next one is made of what this one writes
                 of = list(level)
-                for (_, _, name, _), figures in zip(of, pool.map(partial(_fill, path, root, rough), of), strict=True):
+                fill = partial(_fill, path, root, rough, source == finest)
+                for (_, _, name, _), figures in zip(of, pool.map(fill, of), strict=True):
                     progress(done, len(jobs))
                     done += 1
-                    if source == finest:
+                    if figures:
                         statistics[name].include(figures)
     progress(len(jobs), len(jobs))
     return statistics
 
 
 def _fill(
-    path: Path, root: zarr.Group, rough: Collection[str], job: tuple[str, str, str, tuple[int, int]]
-) -> Statistics:
-    """Write a chunk of an overview, of the arrays `rough` with few digits; the figures of what it was made of."""
+    path: Path, root: zarr.Group, rough: Collection[str], counted: bool, job: tuple[str, str, str, tuple[int, int]]
+) -> Statistics | None:
+    """Write a chunk of an overview, of the arrays `rough` with few digits; where `counted`, the figures of what it was
+    made of.
+    """
     source, target, name, index = job
-    array, figures = array_of(root, f"{target}/{name}"), Statistics()
+    array, figures = array_of(root, f"{target}/{name}"), Statistics() if counted else None
     half = _halved(array_of(root, f"{source}/{name}"), array, index, figures)
     if name in rough:
         round_off(half)
@@ -83,10 +86,10 @@ def _fill(
 
 
 def _halved(
-    source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, int], figures: Statistics
+    source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, int], figures: Statistics | None
 ) -> NDArray[np.uint16]:
     """Chunk `index` of `target`, averaged from the up to four chunks of `source` under it, one at a time; they are
-    counted in `figures`.
+    counted in `figures`, where there are any.
     """
     height, width = source.chunks
     rows, cols = extent_of(target, index)
@@ -97,7 +100,8 @@ def _halved(
     )
     for row, col in starts:
         fine = read_back(source, (slice(row, row + height), slice(col, col + width)))
-        figures.add(fine)
+        if figures:
+            figures.add(fine)
         half = _mean_of_valid(fine)
         top, left = row // 2 - rows.start, col // 2 - cols.start
         out[top : top + half.shape[0], left : left + half.shape[1]] = half
