@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from rsup.models.networks.efficientnet_lite import EfficientNetLite, Lite
+from rsup.models.networks.sight import Sight
 
 from .terms import at_least_float32
 
@@ -31,12 +31,12 @@ def feature_distance(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Tensor
 class FeatureDistance(nn.Module):
     """Two image batches [n, 3 or more, h, w] in [-1, 1] -> `feature_distance` of their first three channels, a scalar.
 
-    Frozen; gradients flow to the images, also beyond [-1, 1]. Raises ModelError as EfficientNetLite does.
+    Frozen; gradients flow to the images, also beyond [-1, 1].
     """
 
-    def __init__(self, kind: Lite) -> None:
+    def __init__(self, sight: Sight) -> None:
         super().__init__()
-        self.network = EfficientNetLite(kind)
+        self.sight = sight
 
     def forward(self, image: Tensor, truth: Tensor) -> Tensor:
-        return feature_distance(*(self.network((each[:, :3] + 1) / 2) for each in (image, truth)))
+        return feature_distance(self.sight(image), self.sight(truth))

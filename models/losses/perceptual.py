@@ -18,6 +18,7 @@ from torchvision.models import AlexNet_Weights, VGG16_Weights
 
 from rsup.models.base.errors import ModelError
 from rsup.models.networks.precision import full_precision
+from rsup.models.networks.sight import Sight
 
 from .features import FeatureDistance
 from .terms import PerceptualKind, frequency
@@ -64,12 +65,12 @@ def perceptual_term(kind: PerceptualKind) -> Term | None:
     """The perceptual term of a recipe, (prediction, truth) -> scalar; None for `none`.
 
     LPIPS and the feature distance come as modules on the CPU, to be moved to the images' device. Raises ModelError as
-    `Perceptual` and `FeatureDistance` do.
+    `Perceptual` and `Sight` do.
     """
     if kind == "none":
         return None
     if kind == "features":
-        return FeatureDistance("lite0")
+        return FeatureDistance(Sight("lite0"))
     return frequency if kind == "frequency" else Perceptual(kind)
 
 

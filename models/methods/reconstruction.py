@@ -14,11 +14,13 @@ from rsup.models.losses.adversarial import (
     generator_gan,
     generator_hinge,
 )
+from rsup.models.losses.features import FeatureDistance
 from rsup.models.losses.lattice import SQUARE, lattice
 from rsup.models.losses.perceptual import perceptual_term
 from rsup.models.losses.terms import LossConfig, decibels, l1, spectrum
 from rsup.models.networks.discriminators import DiscriminatorConfig, build_discriminator
 from rsup.models.networks.projected import BACKBONE, ProjectedDiscriminator
+from rsup.models.networks.sight import Sight
 from rsup.models.training.task import Update
 
 
@@ -37,7 +39,9 @@ class Reconstruction(nn.Module):
         self.perceptual = perceptual_term(losses.perceptual)
         self.discriminator: nn.Module | None = None
         if losses.gan_weight and discriminator.backbone == BACKBONE:
-            self.discriminator = ProjectedDiscriminator(discriminator.width)
+            # What both look at is looked at once.
+            sight = self.perceptual.sight if isinstance(self.perceptual, FeatureDistance) else Sight("lite0")
+            self.discriminator = ProjectedDiscriminator(discriminator.width, sight)
         elif losses.gan_weight:
             self.discriminator = build_discriminator(discriminator, seed)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .efficientnet_lite import EfficientNetLite
+from .sight import Sight
 
 BACKBONE = "efficientnet-lite0"
 """What settings call it."""
@@ -23,14 +23,14 @@ BACKBONE = "efficientnet-lite0"
 class ProjectedDiscriminator(nn.Module):
     """Images [n, 3 or more, h, w] in [-1, 1], `known` of their scenes -> logits [n, 1, h / 2^k, w / 2^k], k = 1..4.
 
-    It sees three channels; the scene tells it what may be there. The backbone is frozen, and no part of what is saved.
-    Raises ModelError as EfficientNetLite does.
+    It sees three channels, through `sight`; the scene tells it what may be there. What is frozen is no part of what is
+    saved.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, sight: Sight) -> None:
         super().__init__()
-        self.backbone = EfficientNetLite("lite0")
-        self.heads = nn.ModuleList(_head(2 * channels, width) for channels in self.backbone.widths)
+        self.sight = sight
+        self.heads = nn.ModuleList(_head(2 * channels, width) for channels in sight.widths)
 
     @torch.no_grad()
     def known(self, scene: Tensor) -> list[Tensor]:
@@ -43,7 +43,7 @@ class ProjectedDiscriminator(nn.Module):
 
     def _seen(self, image: Tensor) -> list[Tensor]:
         """Maps of vectors of one length: heads of bounded slope need inputs of one size, whatever the depth."""
-        return [_unit(each) for each in self.backbone((image[:, :3] + 1) / 2)]
+        return [_unit(each) for each in self.sight(image)]
 
 
 def _unit(maps: Tensor) -> Tensor:

