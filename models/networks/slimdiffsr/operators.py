@@ -18,7 +18,7 @@ def _depthwise(channels: int, kernel: tuple[int, int]) -> nn.Conv2d:
 
 
 class FixedGate(nn.Module):
-    """The same weights for every image: [n, c] -> [n, sources], whatever the numbers."""
+    """The same weights for every image: [n, ...] -> [n, sources], whatever the numbers."""
 
     def __init__(self, sources: int) -> None:
         super().__init__()
@@ -46,7 +46,8 @@ def level_of(gate: nn.Module) -> Tensor:
 
 def _weights(gate: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """One scalar a sample and source, each [n, 1, 1, 1], from the global average of `x` [n, c, h, w]."""
-    weights: Tensor = gate(x.mean((2, 3)))
+    # A fixed gate asks for nothing but how many images there are.
+    weights: Tensor = gate(x if isinstance(gate, FixedGate) else x.mean((2, 3)))
     # Under autocast the sigmoid may be float32 while the maps are not; a float32 factor would widen every map.
     return weights.to(x.dtype)[:, :, None, None, None].unbind(1)
 
