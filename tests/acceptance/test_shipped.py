@@ -15,6 +15,7 @@ from rsup.models.base.radiometry import from_network, to_network
 from rsup.models.consistency import hold
 from rsup.models.degradation.sensor import SensorDegradation
 from rsup.models.evaluate import EvaluateRequest, evaluate
+from rsup.models.networks.interpolation import interpolator
 from rsup.models.registry import SHIPPED, descriptor_of
 from rsup.models.show import show_model
 from rsup.models.training.recipe import load_recipe
@@ -107,6 +108,19 @@ def test_bfloat16_makes_no_texture_of_its_own_steps(name: str, more: float, scal
                 rounded = from_network(network(low))
         ours, theirs = (made[..., 4 * scale : -4 * scale, 4 * scale : -4 * scale].std() for made in (rounded, exact))
         assert ours < more * theirs, reflectance
+
+
+@FAMILIES
+@pytest.mark.parametrize("scale", [4, 8])
+def test_near_infrared_gets_detail_as_red_does(family: str, scale: int) -> None:
+    """More than a quarter of it: a band without any is what terms against patterns are best served by."""
+    network, enlarge = load(family, scale, arithmetic="float32").network, interpolator("bicubic", scale)
+    rng = np.random.default_rng(0)
+    fields = rng.uniform(1300, 3500, (4, 12, 20)).repeat(8, 1).repeat(8, 2)
+    low = to_network(torch.from_numpy(gaussian_filter(fields, (0, 0.5, 0.5))[None]))
+    with torch.inference_mode():
+        red, _, _, nir = (network(low) - enlarge(low)).std((0, 2, 3))
+    assert nir > red / 4
 
 
 @pytest.mark.parametrize("scale", [4, 8])
