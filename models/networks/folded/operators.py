@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from rsup.models.networks.slimdiffsr.blocks import GEGLU, FeedForward, TinyBlock, Upsample
-from rsup.models.networks.slimdiffsr.operators import DSC, FSC, QGAM, FixedGate
+from rsup.models.networks.slimdiffsr.operators import DSC, FSC, QGAM, FixedGate, MeanGate
 from rsup.models.networks.slimdiffsr.unet import ResidualBlock, Transformer, TransformerBlock
 
 from .kernels import Conv, Doubled, Linear, constant
@@ -43,7 +43,7 @@ class _Gate(nn.Module):
         if isinstance(gate, FixedGate):
             self.level = constant(gate.level, torch.float32).sigmoid()
         else:
-            assert isinstance(gate, nn.Sequential)
+            assert isinstance(gate, MeanGate)
             first, _, second, _ = gate
             assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
             self.first, self.second = Linear.of(first, precision), Linear.of(second, precision)

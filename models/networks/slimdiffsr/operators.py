@@ -18,7 +18,7 @@ def _depthwise(channels: int, kernel: tuple[int, int]) -> nn.Conv2d:
 
 
 class FixedGate(nn.Module):
-    """The same weights for every image: [n, ...] -> [n, sources], whatever the numbers."""
+    """The same weights for every image: [n, c, h, w] -> [n, sources], whatever the numbers."""
 
     def __init__(self, sources: int) -> None:
         super().__init__()
@@ -28,15 +28,25 @@ class FixedGate(nn.Module):
         return self.level.sigmoid().expand(len(x), -1)
 
 
+class MeanGate(nn.Sequential):
+    """Weights by the mean of each channel over all positions: [n, c, h, w] -> [n, sources]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mean((2, 3))
+        for layer in self:
+            x = layer(x)
+        return x
+
+
 def _gate(channels: int, hidden: int, sources: int, local: bool) -> nn.Module:
     if local:
         return FixedGate(sources)
-    return nn.Sequential(nn.Linear(channels, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, sources), nn.Sigmoid())
+    return MeanGate(nn.Linear(channels, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, sources), nn.Sigmoid())
 
 
 def level_of(gate: nn.Module) -> Tensor:
     """The `level` of a fixed gate that weighs every image as `gate` weighs one of nothing: [sources]."""
-    assert isinstance(gate, nn.Sequential)
+    assert isinstance(gate, MeanGate)
     *layers, _ = gate  # but for the sigmoid
     first = next(gate.parameters())
     with torch.no_grad():
@@ -45,9 +55,8 @@ def level_of(gate: nn.Module) -> Tensor:
 
 
 def _weights(gate: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """One scalar a sample and source, each [n, 1, 1, 1], from the global average of `x` [n, c, h, w]."""
-    # A fixed gate asks for nothing but how many images there are.
-    weights: Tensor = gate(x if isinstance(gate, FixedGate) else x.mean((2, 3)))
+    """One scalar a sample and source, each [n, 1, 1, 1], of maps `x` [n, c, h, w]."""
+    weights: Tensor = gate(x)
     # Under autocast the sigmoid may be float32 while the maps are not; a float32 factor would widen every map.
     return weights.to(x.dtype)[:, :, None, None, None].unbind(1)
 

@@ -263,7 +263,7 @@ def test_a_student_loses_its_queries() -> None:
     for name, tensor in student.state_dict().items():
         if name.endswith("level"):
             gate = known.get_submodule(name.removesuffix(".level"))
-            nothing = torch.zeros(1, gate[0].in_features)
+            nothing = torch.zeros(1, gate[0].in_features, 1, 1)
             torch.testing.assert_close(tensor.sigmoid(), gate(nothing)[0].detach())
         else:
             assert torch.equal(tensor, theirs[name])
