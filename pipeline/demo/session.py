@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from datetime import date
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +117,19 @@ def _killed(job: Path, output: Path) -> None:
         try:
             until = time.monotonic() + PATIENCE
             while process.poll() is None and time.monotonic() < until:
-                begun = (work.parent / "unit.json" for work in output.glob("*/*/.unit"))
-                if len(list(output.glob("*/*/unit.json"))) >= 3 and not all(record.exists() for record in begun):
+                begun = {work.parent for work in _below(output, "*/*/.unit")}
+                through = {record.parent for record in _below(output, "*/*/unit.json")}
+                if len(through) >= 3 and begun - through:
                     sys.stdout.write(f"$ kill -KILL {process.pid}\n")
                     break
                 time.sleep(0.01)
         finally:
             process.send_signal(signal.SIGKILL)
+
+
+def _below(output: Path, pattern: str) -> list[Path]:
+    """What matches, of a folder that others write to: pathlib's own glob fails where one of its folders goes away."""
+    return [output / name for name in glob(pattern, root_dir=output)]
 
 
 if __name__ == "__main__":

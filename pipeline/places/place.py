@@ -93,11 +93,19 @@ def folders(place: Place) -> list[str]:
     """Names of what is a folder right in a place, sorted. Raises OutputError where a store does not say."""
     if isinstance(place, ObjectPath):
         return objects.folders(place)
-    return sorted(each.name for each in place.iterdir() if each.is_dir()) if place.is_dir() else []
+    return sorted(each.name for each in _inside(place) if each.is_dir())
 
 
 def names(place: Place) -> set[str]:
     """Those of what lies right in a place. Raises OutputError where a store does not say."""
     if isinstance(place, ObjectPath):
         return objects.names(place)
-    return {each.name for each in place.iterdir()} if place.is_dir() else set()
+    return {each.name for each in _inside(place)}
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder: nothing where it is none, or is none any more, for others may take it away at any time."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []

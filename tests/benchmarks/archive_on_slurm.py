@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from glob import glob
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -63,7 +64,7 @@ def submit(cluster: slurm.Slurm, folder: Path, job: Path, output: Path) -> None:
     until(lambda: set(cluster.states(array).values()) == {"RUNNING"}, cluster)
     say("$ squeue\n" + cluster.run("squeue", "--array", "--format=%.10i %.14j %.8T %N"))
     log = folder / f"rsup-archive-{array}_2.log"
-    until(lambda: any(output.glob("*/*/unit.json")) and log.exists() and "fetch" in log.read_text(), cluster)
+    until(lambda: glob("*/*/unit.json", root_dir=output) and log.exists() and "fetch" in log.read_text(), cluster)
     cluster.run("scancel", f"{array}_2")
     say(f"$ scancel {array}_2")
     until(lambda: cluster.states(array)[f"{array}_2"] == "CANCELLED", cluster)

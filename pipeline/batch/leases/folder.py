@@ -92,7 +92,11 @@ def alone(output: Path) -> Iterator[None]:
 def leased(output: Path) -> set[str]:
     """Names of the units that some runner works on, by this machine's clock: nothing is written."""
     folder, now = output / FOLDER, time.time()
-    return {path.stem for path in folder.glob("*.json") if is_alive(path, now)} if folder.is_dir() else set()
+    try:
+        found = [folder / name for name in os.listdir(folder) if name.endswith(".json")]
+    except FileNotFoundError:  # also between two looks: who lets the last one go takes it away
+        return set()
+    return {path.stem for path in found if is_alive(path, now)}
 
 
 def sweep(output: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from rsup.pipeline.batch.leases import folder as leases
 from rsup.pipeline.batch.leases.folder import CLOCK, FOLDER, acquire, leased, sweep
+from rsup.pipeline.places.place import folders, names
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -52,6 +55,28 @@ def test_of_many_that_ask_at_once_one_gets_it(tmp_path: Path) -> None:
         os.close(go)
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         assert sorted(codes) == [0, 0, 0, 1]
+
+
+def test_leases_are_listed_while_others_come_and_go(tmp_path: Path) -> None:
+    """Whoever lets the last one go takes the folder away, between any two looks at it."""
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            with acquire(tmp_path, "unit") or pytest.fail("nobody else wants it"):
+                pass
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(come_and_go)
+        until, seen = time.monotonic() + 2, set()
+        try:
+            while time.monotonic() < until and not other.done():
+                seen.add(frozenset(leased(tmp_path)))
+                folders(tmp_path), names(tmp_path / FOLDER)
+        finally:
+            over.set()
+        other.result()
+    assert seen == {frozenset(), frozenset({"unit"})}
 
 
 def test_another_machine_s_lease_is_taken_over_when_it_is_not_refreshed(tmp_path: Path) -> None:
