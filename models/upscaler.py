@@ -115,7 +115,7 @@ class Upscaler:
 
     def outputs(self, tiles: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
         """What a call gives and, with `uncertainty`, for which the descriptor must have one, how far the product may be
-        off (models/base/intervals.py): of the same shape, in stored numbers.
+        off (models/base/intervals.py): in stored numbers [n, band, h * DETAIL, w * DETAIL].
         """
         import torch
 
@@ -180,8 +180,8 @@ class Upscaler:
             return self._run(low, uncertainty, self._running)
 
     def _run(self, low: Tensor, uncertainty: bool, running: nn.Module | None = None) -> tuple[Tensor, ...]:
-        """[n, band, h, w] -> the image and, with `uncertainty`, how far it may be off, [n, band, h * scale, w * scale];
-        all float32 on the device.
+        """[n, band, h, w] -> the image [n, band, h * scale, w * scale] and, with `uncertainty`, how far it may be off,
+        [n, band, h * DETAIL, w * DETAIL]; all float32 on the device.
 
         `running`: what stands in the network's place.
         """
@@ -189,18 +189,18 @@ class Upscaler:
         from torch.nn import functional as F  # noqa: N812
 
         network = running or self.network
-        scale, multiple = self.descriptor.scale, self.descriptor.multiple
-        height, width = (side * scale for side in low.shape[-2:])
-        image = low
+        multiple, image = self.descriptor.multiple, low
         if self._first is None:
-            multiple = max(1, multiple // scale)
+            multiple = max(1, multiple // self.descriptor.scale)
         else:
             image = self._first(low)
+        height, width = image.shape[-2:]
         image = F.pad(image, (0, -image.shape[-1] % multiple, 0, -image.shape[-2] % multiple), mode="replicate")
         image = image.contiguous(memory_format=torch.channels_last)
         # A CompactStudent, where it is asked for that.
         made = network.with_uncertainty(image) if uncertainty else (network(image),)  # type: ignore[operator]
-        return tuple(each[..., :height, :width] for each in made)
+        times = [each.shape[-1] // image.shape[-1] for each in made]
+        return tuple(each[..., : height * k, : width * k] for each, k in zip(made, times, strict=True))
 
 
 def batch_of(tile_bytes: int, total_bytes: int) -> int:

@@ -21,7 +21,7 @@ from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 
 from rsup.models.base.files import sync
-from rsup.models.base.intervals import MEANING, ROUNDED
+from rsup.models.base.intervals import MEANING
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 
 BAND_ATTRIBUTES: dict[str, Any] = {
@@ -37,7 +37,7 @@ UNCERTAINTY_ATTRIBUTES: dict[str, Any] = {
     # CF's modifier for one standard deviation: this holds as much of the errors as one does of Gaussian errors. Scenes
     # are of level 2A, reflectance at the surface.
     "standard_name": "surface_bidirectional_reflectance standard_error",
-    "comment": f"{MEANING} {ROUNDED}",
+    "comment": MEANING,
     "scale_factor": SCALE_FACTOR,
     "_FillValue": NODATA,
     "units": "1",

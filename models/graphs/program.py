@@ -27,7 +27,7 @@ TILE, OUTPUTS = "tile", ("image", "uncertainty")
 
 class Traced(nn.Module):
     """What is written down: a tile [1, band, h, w] -> the image [1, band, h * scale, w * scale], and with
-    `uncertainty` how far it may be off, of the same shape.
+    `uncertainty` how far it may be off, [1, band, h * DETAIL, w * DETAIL].
     """
 
     def __init__(

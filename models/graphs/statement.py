@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rsup.models.base.intervals import MEANING
+from rsup.models.base.intervals import DETAIL, MEANING
 from rsup.models.base.radiometry import ADD_OFFSET, DN_MAX, DN_MIN, MAP, NODATA, SCALE_FACTOR
 from rsup.models.consistency import RATIOS, ROUNDS
 from rsup.models.sensors import DEFAULT
@@ -27,8 +27,9 @@ def statement(model: ModelDescriptor) -> dict[str, Any]:
     outputs = {image_name: {"shape": image, "means": "network values; clip to [-1, 1]"}}
     if model.uncertainty:
         outputs[uncertainty_name] = {
-            "shape": image,
-            "means": f"how far the image may be off once it is held to its scene, in stored numbers: {MEANING}",
+            "shape": [1, len(model.bands), model.tile * DETAIL, model.tile * DETAIL],
+            "means": f"how far the image may be off once it is held to its scene, in stored numbers, each for "
+            f"{model.scale // DETAIL} x {model.scale // DETAIL} pixels: {MEANING}",
         }
     return {
         "name": model.name,

@@ -21,6 +21,7 @@ from rsup.models.losses.distillation import Distillation, FeatureTaps
 from rsup.models.losses.terms import intervals
 from rsup.models.networks.architectures import ARCHITECTURES
 from rsup.models.networks.compact import CompactConfig, CompactStudent
+from rsup.models.networks.doubt import of_pixels
 from rsup.models.networks.interpolation import interpolator
 from rsup.models.networks.pretrained import TINY, load_stable_diffusion, load_taesd
 from rsup.models.networks.slimdiffsr.initialise import initialise
@@ -121,10 +122,10 @@ class StudentTask(Task):
         """The product's image, and how well the second head knows its error: `loss`, and the shares of pixels that lie
         within what it says and within WIDER times that.
         """
-        image, width = self._doubting().with_uncertainty(self._input(self.student, pair.low))
+        image, widths = self._doubting().with_uncertainty(self._input(self.student, pair.low))
         if pair.responses:
             image = hold_values(image, pair.low, self.recipe.scale, pair.responses)
-        off = from_network(image) - from_network(pair.high)
+        off, width = from_network(image) - from_network(pair.high), of_pixels(widths, self.recipe.scale)
         within = {f"within_{factor:g}": (off.abs() < factor * width).float().mean() for factor in SHARES}
         return image, {"loss": intervals(off, width), **within}
 

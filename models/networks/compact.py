@@ -102,7 +102,7 @@ class CompactStudent(nn.Module):
         self.last = nn.Conv2d(config.shuffled, config.bands, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
-        self.doubt = Doubt(width, config.bands, config.scale) if config.uncertainty else None
+        self.doubt = Doubt(width, config.bands) if config.uncertainty else None
         self.enlarge = interpolator("bicubic", config.scale)
 
     def adopt(self, known: CompactStudent) -> None:
@@ -136,9 +136,8 @@ class CompactStudent(nn.Module):
         return self._image(image, self._features(image))
 
     def with_uncertainty(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The image, and how far it may be off once the sensor holds it to its scene, in stored numbers.
-
-        Both [n, bands, h * scale, w * scale]. The settings must say `uncertainty`.
+        """The image [n, bands, h * scale, w * scale], and how far it may be off once the sensor holds it to its scene:
+        stored numbers [n, bands, h * DETAIL, w * DETAIL], each for a square of it. The settings must say `uncertainty`.
         """
         assert self.doubt is not None
         features = self._features(image)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from rsup.models.base.intervals import DETAIL
 from rsup.models.base.radiometry import from_network
 
 FLAT = 5.0
@@ -28,37 +29,40 @@ class Doubt(nn.Module):
     """How far the image may be off, which is by more the more its surroundings differ.
 
     Features [n, channels, h, w] and the low-resolution image [n, bands, h, w] -> in stored numbers
-    [n, bands, h * scale, w * scale]; models/base/intervals.py says which share of errors lies within. Untrained it
+    [n, bands, h * DETAIL, w * DETAIL]; models/base/intervals.py says which share of errors lies within. Untrained it
     says the mean difference of the 5 x 5 pixels around.
     """
 
-    def __init__(self, channels: int, bands: int, scale: int) -> None:
+    def __init__(self, channels: int, bands: int) -> None:
         super().__init__()
-        self.scale = scale
         layers: list[nn.Module] = []
         coming = channels + bands
         for dilation in DILATIONS:
             layers += [nn.Conv2d(coming, WIDTH, 3, padding=dilation, dilation=dilation), nn.SiLU()]
             coming = WIDTH
         self.surroundings = nn.Sequential(*layers)
-        self.last = nn.Conv2d(WIDTH, bands * scale**2, 1)
+        self.last = nn.Conv2d(WIDTH, bands * DETAIL**2, 1)
         nn.init.zeros_(self.last.weight)
         nn.init.constant_(self.last.bias, 0)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         contrast = contrast_of(image)
         told = self.last(self.surroundings(torch.cat([features, contrast.log().to(features.dtype)], 1)))
-        return pixels_of(told, contrast, self.scale)
+        return widths_of(told, contrast)
 
 
-def pixels_of(told: Tensor, contrast: Tensor, scale: int) -> Tensor:
-    """Multiples of `contrast` [n, bands, h, w]: their logarithms [n, bands * scale^2, h, w] -> [n, bands, y, x]."""
-    # Channels last, as convolutions leave them, up to where they become pixels, which lie plane by plane.
-    shares = told.float().permute(0, 2, 3, 1).unflatten(-1, (-1, scale, scale))
+def widths_of(told: Tensor, contrast: Tensor) -> Tensor:
+    """Multiples of `contrast` [n, bands, h, w]: their logarithms [n, bands * DETAIL^2, h, w] ->
+    [n, bands, h * DETAIL, w * DETAIL].
+    """
     # exp, on a CPU in a quarter of its time; of the shares alone: a power's error grows with its exponent.
-    widths = (shares * LOG2_E).exp2_() * contrast.permute(0, 2, 3, 1)[..., None, None]
-    pixels: Tensor = widths.permute(0, 3, 1, 4, 2, 5).flatten(-2).flatten(-3, -2)
-    return pixels
+    shares = (F.pixel_shuffle(told.float().contiguous(), DETAIL) * LOG2_E).exp2_()
+    return shares * F.interpolate(contrast, scale_factor=DETAIL)
+
+
+def of_pixels(widths: Tensor, scale: int) -> Tensor:
+    """What `Doubt` says [n, bands, h * DETAIL, w * DETAIL], of each pixel: [n, bands, h * scale, w * scale]."""
+    return F.interpolate(widths, scale_factor=scale // DETAIL)
 
 
 def contrast_of(image: Tensor) -> Tensor:

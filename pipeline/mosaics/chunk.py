@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from rsup.models.base.errors import ModelError
-from rsup.models.base.intervals import round_off
+from rsup.models.base.intervals import DETAIL
 from rsup.models.base.radiometry import DN_MAX, DN_MIN, NODATA
 from rsup.models.consistency import Consistency
 from rsup.pipeline.lattice import Window
@@ -82,9 +82,11 @@ def upscale_chunk(
     scale = tiles.model.descriptor.scale
     planes = len(bands) * (1 + uncertainty)
     result = np.empty((planes, window.height * scale, window.width * scale), np.uint16)
-    for rows, sr in blend(gathered, bands, tiles):
-        lr = gathered.lr[:, rows]
-        result[:, rows.start * scale : rows.stop * scale] = settle(sr, lr, scale, tiles.consistency)
+    for rows, (sr, *widths) in blend(gathered, bands, tiles):
+        lr, made = gathered.lr[:, rows], result[:, _scaled(rows, scale)]
+        settle(sr, lr, scale, tiles.consistency, made[: len(bands)])
+        for each in widths:
+            spread(each, lr, scale, made[len(bands) :])
     return result
 
 
@@ -106,29 +108,35 @@ def gather(
     return Gathered(window, mosaic or window, cover, steps, dn, lr)
 
 
-def blend(gathered: Gathered, bands: Sequence[str], tiles: Tiles) -> Iterator[tuple[slice, Tensor]]:
+def blend(gathered: Gathered, bands: Sequence[str], tiles: Tiles) -> Iterator[tuple[slice, list[Tensor]]]:
     """The blended tiles of a window from north to south, each held to its scene: rows of the scene, and stored numbers,
-    float32 [plane, y, x], of their pixels, on the device. They may lie beyond 1..65535.
+    float32 [band, y, x], of their pixels, on the device. They may lie beyond 1..65535.
 
-    The planes are the bands and, where the passes keep them, how far they may be off. A strip is as high as the
-    distance between tiles; the next one takes its place.
+    Where the passes keep it, also how far these may be off, DETAIL numbers along a side of a scene's pixel. A strip is
+    as high as the distance between tiles; the next one takes its place.
     """
-    descriptor, window = tiles.model.descriptor, gathered.window
-    scale, tiling = descriptor.scale, tiling_of(descriptor)
-    planes = len(bands) * (1 + gathered.steps[0].uncertainty)
-    height, ramp = (tiling.stride + tiling.overlap) * scale, tiling.overlap * scale
-    strip = torch.zeros(planes, height, window.width * scale, device=tiles.model.device)
+    descriptor, window, device = tiles.model.descriptor, gathered.window, tiles.model.device
+    tiling = tiling_of(descriptor)
+    strips = {
+        fine: torch.zeros(len(bands), (tiling.stride + tiling.overlap) * fine, window.width * fine, device=device)
+        for fine in (descriptor.scale, DETAIL)[: 1 + gathered.steps[0].uncertainty]
+    }
     for row, asked in groupby(_in_order(gathered, tiles), lambda each: each[0]):
         top = row + tiling.halo  # where the weights of this row of tiles begin
         for _, tile in asked:
             if tile is not None:
-                _add(strip, top, tile, bands, window, descriptor)
+                _add(strips, top, tile, bands, window, descriptor)
         start, stop = max(top, window.row), min(top + tiling.stride, window.stop_row)
         if start < stop:  # else its last rows alone are inside, which it shares with the next
-            yield slice(start - window.row, stop - window.row), strip[:, (start - top) * scale : (stop - top) * scale]
-        # What the next row of tiles has in common with this one.
-        strip[:, :ramp] = strip[:, height - ramp :]
-        strip[:, ramp:] = 0
+            ready = slice(start - top, stop - top)
+            yield (
+                slice(start - window.row, stop - window.row),
+                [strip[:, _scaled(ready, fine)] for fine, strip in strips.items()],
+            )
+        for fine, strip in strips.items():
+            # What the next row of tiles has in common with this one.
+            strip[:, : tiling.overlap * fine] = strip[:, tiling.stride * fine :]
+            strip[:, tiling.overlap * fine :] = 0
 
 
 def _parts(asked: _Asked, model: ModelDescriptor) -> tuple[Tensor, ...]:
@@ -142,21 +150,29 @@ def _parts(asked: _Asked, model: ModelDescriptor) -> tuple[Tensor, ...]:
     return parts
 
 
-def _add(strip: Tensor, top: int, asked: _Asked, bands: Sequence[str], window: Window, model: ModelDescriptor) -> None:
-    """Add a tile, once it is finished, to the strip [plane, y, x] whose first row is row `top` of the lattice.
+def _add(
+    strips: dict[int, Tensor],
+    top: int,
+    asked: _Asked,
+    bands: Sequence[str],
+    window: Window,
+    model: ModelDescriptor,
+) -> None:
+    """Add a tile, once it is finished, to the strips [band, y, x], by their numbers along a side of a scene's pixel,
+    whose first row is row `top` of the lattice.
 
     Uncertainty by the weights of the pixels: where two tiles overlap their errors are all but the same, so that of the
     blend is as wide as both on average. The root of summed squares is that of independent errors.
     """
-    weighty, scale = asked.tile.grow(-model.halo), model.scale
+    weighty = asked.tile.grow(-model.halo)
     common = weighty.intersect(window)
     assert common is not None  # tiles() gives only tiles that meet the window
-    rows, cols = (_scaled(part, scale) for part in common.within(weighty))
-    down = slice((common.row - top) * scale, (common.stop_row - top) * scale)
-    along = _scaled(common.within(window)[1], scale)
-    for first, part in zip(range(0, len(strip), len(bands)), _parts(asked, model), strict=True):
+    down = slice(common.row - top, common.stop_row - top)
+    for (fine, strip), part in zip(strips.items(), _parts(asked, model), strict=True):
+        rows, cols = (_scaled(axis, fine) for axis in common.within(weighty))
+        place = _scaled(down, fine), _scaled(common.within(window)[1], fine)
         for (_, band), plane in zip(asked.step.outputs, part, strict=True):
-            strip[first + bands.index(band), down, along] += plane[rows, cols]
+            strip[bands.index(band), *place] += plane[rows, cols]
 
 
 def _in_order(gathered: Gathered, tiles: Tiles) -> Iterator[tuple[int, _Asked | None]]:
@@ -184,26 +200,35 @@ def _in_order(gathered: Gathered, tiles: Tiles) -> Iterator[tuple[int, _Asked | 
     yield from running
 
 
-def settle(sr: Tensor, lr: NDArray[np.uint16], scale: int, consistency: Consistency) -> NDArray[np.uint16]:
-    """Bring blended pixels [plane, y, x] into the range of numbers, and round; 0 where their scene's numbers are 0.
-
-    `lr` [band, y, x] are these; what follows the bands is how far they may be off, of fewer digits. `sr` is used up.
+def settle(sr: Tensor, lr: NDArray[np.uint16], scale: int, consistency: Consistency, out: NDArray[np.uint16]) -> None:
+    """Bring blended pixels [band, y, x] into the range of numbers, and round them into `out`; 0 where the numbers of
+    their scene are 0, which are `lr` [band, y, x]. `sr` is used up.
     """
-    result = np.empty(sr.shape, np.uint16)
-    for plane in range(len(sr)):  # one by one: the temporaries of a plane are as large as the plane
-        band = plane % len(lr)
-        low = torch.from_numpy(lr[band : band + 1].astype(np.float32)).to(sr.device)
-        if plane == band:
-            held = consistency.chunk(sr[plane : plane + 1], low.clamp(min=DN_MIN), scale)[0].round_()
-        else:
-            held = sr[plane].clamp_(DN_MIN, DN_MAX).round_()
-        if not lr[band].all():
-            held *= (low[0] != NODATA).repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-        # Half as many bytes leave the device as there would be of float32.
-        result[plane] = held.to(torch.uint16).cpu().numpy()
-        if plane != band:
-            round_off(result[plane])
-    return result
+    for band, numbers in enumerate(lr):  # one by one: the temporaries of a plane are as large as the plane
+        low = torch.from_numpy(numbers[None].astype(np.float32)).to(sr.device)
+        held = consistency.chunk(sr[band : band + 1], low.clamp(min=DN_MIN), scale)[0]
+        out[band] = _stored(held, numbers, scale)
+
+
+def spread(widths: Tensor, lr: NDArray[np.uint16], scale: int, out: NDArray[np.uint16]) -> None:
+    """How far pixels may be off, DETAIL numbers along a side of a scene's pixel [band, y, x], into `out`: each into its
+    square, in the range of numbers and rounded; 0 as in `settle`. `widths` are used up.
+    """
+    side = scale // DETAIL
+    for plane, numbers, pixels in zip(widths, lr, out, strict=True):
+        told = _stored(plane.clamp_(DN_MIN, DN_MAX), numbers, DETAIL)
+        # Rows whole: broadcast along both axes at once, numpy would copy squares number by number.
+        pixels.reshape(len(told), side, -1)[:] = told.repeat(side, axis=1)[:, None]
+
+
+def _stored(plane: Tensor, lr: NDArray[np.uint16], fine: int) -> NDArray[np.uint16]:
+    """Round a plane [y, x], in its place; 0 where the scene's numbers are, `fine` pixels along a side of each."""
+    plane.round_()
+    if not lr.all():
+        valid = torch.from_numpy(lr != NODATA).to(plane.device)
+        plane *= valid.repeat_interleave(fine, 0).repeat_interleave(fine, 1)
+    # Half as many bytes leave the device as there would be of float32.
+    return np.asarray(plane.to(torch.uint16).cpu().numpy())
 
 
 def _scaled(part: slice, scale: int) -> slice:

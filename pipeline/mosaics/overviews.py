@@ -5,7 +5,6 @@ Chunks of a level are worked on side by side. Those of the finest one are read h
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby, product
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import writing
-from rsup.models.base.intervals import round_off
 from rsup.models.base.progress import Progress
 from rsup.pipeline.cf import sync_chunk, write_block
 from rsup.pipeline.machine import side_by_side
@@ -38,8 +36,7 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
     """
     root = zarr.open_group(path, mode="r+")
     layout: Any = root.attrs["multiscales"]
-    rough = uncertainties_of(path)
-    names = (*bands_of(path), *rough)
+    names = (*bands_of(path), *uncertainties_of(path))
     jobs = [
         (level["derived_from"], level["asset"], name, index)
         for level in layout["layout"]
@@ -59,7 +56,7 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
         with ThreadPoolExecutor(side_by_side(6 * chunk[0] * chunk[1]), "overviews") as pool:
             for source, level in groupby(jobs, lambda job: job[0]):  # the next one is made of what this one writes
                 of = list(level)
-                fill = partial(_fill, path, root, rough, source == finest)
+                fill = partial(_fill, path, root, source == finest)
                 for (_, _, name, _), figures in zip(of, pool.map(fill, of), strict=True):
                     progress(done, len(jobs))
                     done += 1
@@ -69,18 +66,11 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
     return statistics
 
 
-def _fill(
-    path: Path, root: zarr.Group, rough: Collection[str], counted: bool, job: tuple[str, str, str, tuple[int, int]]
-) -> Statistics | None:
-    """Write a chunk of an overview, of the arrays `rough` with few digits; where `counted`, the figures of what it was
-    made of.
-    """
+def _fill(path: Path, root: zarr.Group, counted: bool, job: tuple[str, str, str, tuple[int, int]]) -> Statistics | None:
+    """Write a chunk of an overview; where `counted`, the figures of what it was made of."""
     source, target, name, index = job
     array, figures = array_of(root, f"{target}/{name}"), Statistics() if counted else None
-    half = _halved(array_of(root, f"{source}/{name}"), array, index, figures)
-    if name in rough:
-        round_off(half)
-    write_block(array, index, half)
+    write_block(array, index, _halved(array_of(root, f"{source}/{name}"), array, index, figures))
     sync_chunk(path / target, [name], index)
     return figures
 

@@ -20,6 +20,7 @@ from cachetools import LRUCache
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from rsup.models.base.intervals import DETAIL
 from rsup.models.base.radiometry import NODATA, from_network, to_network
 from rsup.models.consistency import Consistency
 from rsup.pipeline.lattice import Window
@@ -70,8 +71,8 @@ class Finished(NamedTuple):
     """What a tile gives to a mosaic."""
 
     parts: tuple[Tensor, ...]
-    """The pass's outputs and, where it keeps that, how far they may be off: stored numbers times their weights, float32
-    [band, y, x] on the device, without the halo.
+    """The pass's outputs and, where it keeps that, how far they may be off, DETAIL numbers along a side of a scene's
+    pixel: stored numbers times their weights, float32 [band, y, x] on the device, without the halo.
     """
     sound: Tensor
     """Whether the network gave numbers and nothing else: bool, on the device, so that nobody waits for it at once."""
@@ -104,7 +105,10 @@ class Tiles:
         self._most = 1 if cpu else model.batch
         self.ahead = model.batch + 1
         """Tiles worth asking for before the first of them is taken."""
-        self._weights = torch.from_numpy(tiling_of(model.descriptor).weights(model.descriptor.scale)).to(model.device)
+        tiling = tiling_of(model.descriptor)
+        self._weights = {
+            fine: torch.from_numpy(tiling.weights(fine)).to(model.device) for fine in (model.descriptor.scale, DETAIL)
+        }
         self._cache = TileCache(limit)
         self._running: dict[Hashable, Future[Finished]] = {}
         self._waiting: deque[_Job] = deque()
@@ -182,10 +186,10 @@ class Tiles:
         sound = torch.stack([part.sum((1, 2, 3)) for part in parts]).sum(0).isfinite()
         image, *widths = parts
         image = self.consistency.tiles(from_network(image), numbers[:, channels], scale, bands, valid)
-        halo, ramp = tiling.halo * scale, tiling.overlap * scale
-        weights = self._weights[halo : len(self._weights) - halo]
         ended = []
-        for part in (image, *widths):
+        for part, fine in zip((image, *widths), (scale, DETAIL), strict=False):
+            halo, ramp = tiling.halo * fine, tiling.overlap * fine
+            weights = self._weights[fine][halo : len(self._weights[fine]) - halo]
             part = part[..., halo : part.shape[-2] - halo, halo : part.shape[-1] - halo]
             for edge in (slice(ramp), slice(len(weights) - ramp, None)) if ramp else ():
                 part[..., edge, :] *= weights[edge, None]

@@ -29,6 +29,7 @@ from rsup.models.data.measured import splits_of, whole_images
 from rsup.models.degradation.pairs import RadiometryConfig, make_pair
 from rsup.models.degradation.sensor import SensorDegradation
 from rsup.models.metrics.judge import WHITE
+from rsup.models.networks.doubt import of_pixels
 from rsup.models.upscaler import Upscaler, load
 from rsup.pipeline.mosaics.tiles import fill_nodata
 
@@ -107,9 +108,10 @@ def of_scenes(model: Upscaler, folder: Path, title: str, noise: tuple[float, flo
 
 def both(model: Upscaler, low: torch.Tensor, dn: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The image, held to `dn`, and how far it may be off, in stored numbers [1, band, y, x]."""
-    image, width = model.outputs(low, uncertainty=True)
+    image, widths = model.outputs(low, uncertainty=True)
     responses = SensorDegradation(bands=BANDS).responses  # type: ignore[arg-type]
-    return hold(from_network(image), dn, model.descriptor.scale, responses), width
+    scale = model.descriptor.scale
+    return hold(from_network(image), dn, scale, responses), of_pixels(widths, scale)
 
 
 def plot(found: dict[str, Ratios], title: str) -> str:

@@ -33,6 +33,7 @@ FOUR = (*BANDS, "nir")
 CHUNK = 1024
 """Side of the scene's chunks, as fetch makes them."""
 ROUNDS = 3
+PAIRS = 7
 
 
 def main() -> None:
@@ -107,17 +108,20 @@ def tile(folder: Path) -> None:
 
 
 def uncertainty(folder: Path) -> None:
-    """What writing the uncertainty costs, by the clock and in CPU; the median of each over the rounds."""
+    """What writing the uncertainty costs, by the clock and in CPU: the median over pairs of runs, one after the other:
+    a machine's speed drifts by more.
+    """
     for scale, size in ((4, 1024), (8, 512)):
         scene = make_scene(folder, size, FOUR)
-        runs: dict[tuple[str, ...], list[Cost]] = {(): [], ("--uncertainty",): []}
-        for _ in range(ROUNDS):
-            for more, each in runs.items():
-                each.append(upscale(HERE, folder, scene, scale, "default", FOUR, *more))
-        without, sure = (Cost(*map(statistics.median, zip(*each, strict=True))) for each in runs.values())
+        pairs = []
+        for _ in range(PAIRS):
+            runs = [upscale(HERE, folder, scene, scale, "default", FOUR, *more) for more in ((), ("--uncertainty",))]
+            pairs.append([run.wall for run in runs] + [run.cpu for run in runs])
+        wall, more_wall, cpu, more_cpu = (statistics.median(each) for each in zip(*pairs, strict=True))
+        ratios = [statistics.median(pair[k + 1] / pair[k] for pair in pairs) for k in (0, 2)]
         sys.stdout.write(
-            f"x{scale} of {size} px, four bands: {without.wall:.1f} s, {without.cpu:.1f} of CPU; with uncertainty "
-            f"{sure.wall:.1f} s, {sure.cpu:.1f} of CPU: {sure.wall / without.wall:.3f}, {sure.cpu / without.cpu:.3f}\n"
+            f"x{scale} of {size} px, four bands: {wall:.1f} s, {cpu:.1f} of CPU; with uncertainty {more_wall:.1f} s, "
+            f"{more_cpu:.1f} of CPU: {ratios[0]:.3f}, {ratios[1]:.3f}\n"
         )
         sys.stdout.flush()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rsup.models.networks.architectures import check_sides
 from rsup.models.networks.compact import CompactStudent
-from rsup.models.networks.doubt import Doubt, contrast_of, pixels_of
+from rsup.models.networks.doubt import Doubt, contrast_of, widths_of
 from rsup.models.networks.slimdiffsr.blocks import Downsample, TinyBlock, Upsample
 from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.networks.slimdiffsr.unet import DownLevel, MidBlock, ResidualBlock, SlimUNet, Transformer, UpLevel
@@ -38,8 +38,6 @@ _ONLY_ORDER = (nn.ModuleList, SlimUNet, DownLevel, MidBlock, UpLevel, Downsample
 
 _ROWS = 64
 """Output rows of a strip of TAESD's ends, which see some rows more."""
-_DOUBTED = 8
-"""Rows of the scene that become pixels of uncertainty at once: of four bands 64 (x4) or 256 numbers (x8) a pixel."""
 
 
 def fold(network: nn.Module, precision: torch.dtype) -> nn.Module:
@@ -122,27 +120,18 @@ class FoldedCompactStudent(nn.Module):
 
 
 class FoldedDoubt(nn.Module):
-    """`Doubt`: features [n, channels, h, w] and image [n, bands, h, w] -> [n, bands, h * scale, w * scale]."""
+    """`Doubt`: features [n, channels, h, w] and image [n, bands, h, w] -> [n, bands, h * DETAIL, w * DETAIL]."""
 
     def __init__(self, whole: Doubt, precision: torch.dtype) -> None:
         super().__init__()
         convolutions = [Conv(layer, precision) for layer in whole.surroundings if isinstance(layer, nn.Conv2d)]
         self.surroundings = nn.Sequential(*(each for conv in convolutions for each in (conv, nn.SiLU(inplace=True))))
         self.last = Conv(whole.last, precision)
-        self.scale = whole.scale
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         contrast = contrast_of(image)
         known = contrast.log().to(features.dtype).contiguous(memory_format=torch.channels_last)
-        seen = self.surroundings(torch.cat([features, known], 1))
-        height, width = (side * self.scale for side in image.shape[-2:])
-        out = torch.empty(*image.shape[:2], height, width)
-        # A few rows at a time, as in Strips: what lies between stays near the processor.
-        for top in range(0, image.shape[2], _DOUBTED):
-            rows = slice(top, top + _DOUBTED)
-            pixels = pixels_of(self.last(seen[:, :, rows]), contrast[:, :, rows], self.scale)
-            out[:, :, top * self.scale : top * self.scale + pixels.shape[2]] = pixels
-        return out
+        return widths_of(self.last(self.surroundings(torch.cat([features, known], 1))), contrast)
 
 
 def _convolution(layer: nn.Module) -> nn.Conv2d:

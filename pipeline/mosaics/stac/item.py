@@ -23,7 +23,7 @@ from pystac.utils import datetime_to_str
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import write_whole, writing
-from rsup.models.base.intervals import MEANING, ROUNDED
+from rsup.models.base.intervals import MEANING
 from rsup.models.sensors import first_light, sensor_of_items
 from rsup.models.sensors.profile import Sensor
 from rsup.pipeline.lattice import Window
@@ -55,7 +55,7 @@ ASSETS: dict[str, dict[str, Any]] = {
     },
     "uncertainty": {
         "title": "Uncertainty of the mosaic as cloud-optimised GeoTIFF",
-        "description": f"How far each band may be off, in reflectance: {MEANING} {ROUNDED} The store has it as well.",
+        "description": f"How far each band may be off, in reflectance: {MEANING} The store has it as well.",
         "media_type": "image/tiff; application=geotiff; profile=cloud-optimized",
         "roles": ["data", "uncertainty"],
     },

@@ -240,7 +240,7 @@ def test_a_student_grows_a_band_and_a_second_head() -> None:
     torch.testing.assert_close(image[:, :3], wanted)
     torch.testing.assert_close((image - bicubic)[:, 3], (image - bicubic)[:, 0])
     assert torch.equal(image, plain)
-    assert deviation.shape == image.shape and deviation.min() > 0
+    assert deviation.shape == (1, 4, 32, 32) and deviation.min() > 0
 
 
 def test_channels_at_output_size_that_a_student_grows_change_nothing_and_learn() -> None:
@@ -288,10 +288,10 @@ def test_what_says_how_sure_it_is_runs_beside_the_image(tmp_path: Path) -> None:
     assert descriptor_of(str(path), 4).uncertainty and not descriptor_of("bicubic", 4).uncertainty
     model, tiles = load(str(path), 4, arithmetic="float32"), torch.rand(2, 4, 21, 16) * 2 - 1
     image, width = model.outputs(tiles, uncertainty=True)
-    assert torch.equal(image, model(tiles)) and width.shape == image.shape == (2, 4, 84, 64)
+    assert torch.equal(image, model(tiles)) and image.shape == (2, 4, 84, 64) and width.shape == (2, 4, 42, 32)
     with torch.no_grad():  # 22 rows, for the network halves them
         wanted = student.with_uncertainty(torch.cat([tiles, tiles[..., -1:, :]], 2))[1]
-    torch.testing.assert_close(width, wanted[..., :84, :])
+    torch.testing.assert_close(width, wanted[..., :42, :])
 
 
 @pytest.mark.slow
@@ -319,7 +319,7 @@ def test_the_second_head_learns_alone_how_large_errors_are() -> None:
     k = math.log(WIDER) / math.log(0.95 / 0.683)
     with torch.no_grad():
         image = from_network(task.student(low))
-    for _ in range(250):
+    for _ in range(500):
         sign, share = torch.randn(image.shape, generator=generator).sign(), torch.rand(image.shape, generator=generator)
         pair = Pair(low, to_network(image + sign * width * (share / 0.683) ** k))
         (update,) = task.updates(pair, 0, 0, generator)

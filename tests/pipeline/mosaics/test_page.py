@@ -65,7 +65,7 @@ def make(
 ) -> tuple[Scene, Path, NDArray[np.uint16]]:
     """A scene with margin, textured in its south-east, empty in a corner; the mosaic repeats its pixels.
 
-    Where it has uncertainty, that is a tenth of the pixels' numbers, in sixteens: they have few digits.
+    Where it has uncertainty, that is a tenth of the pixels' numbers.
     """
     rng = np.random.default_rng(6)
     outer = window.grow(8)
@@ -85,7 +85,7 @@ def make(
         sr = lr[(slice(None), *part.within(outer))].repeat(scale, 1).repeat(scale, 2)
         write_chunk(store, BANDS, index, sr)
         if uncertainty:
-            write_chunk(store, [f"{band}_uncertainty" for band in BANDS], index, sr // 160 * 16)
+            write_chunk(store, [f"{band}_uncertainty" for band in BANDS], index, sr // 10)
     build_overviews(store, lambda *_: None)
     return open_scene(folder / "s.zarr"), store, lr[(slice(None), *window.within(outer))]
 
@@ -228,7 +228,7 @@ def test_the_map_of_the_uncertainty_shows_where_it_is_large(tmp_path: Path) -> N
     (image,) = [image for image in page.of("img") if "uncertainty" in str(image["alt"])]
     shown = pixels(image["src"]).astype(float)
     assert shown.shape == (360, 600)
-    expected = (lr[:3] // 160 * 16).mean(0).repeat(4, 0).repeat(4, 1)
+    expected = (lr[:3] // 10).mean(0).repeat(4, 0).repeat(4, 1)
     valid = expected > 0
     low, high = np.percentile(expected[valid], (1, 99))
     grey = np.where(valid, 40 + 215 * np.clip((expected - low) / (high - low), 0, 1), 0)
@@ -243,7 +243,7 @@ def test_a_map_of_a_large_mosaic_is_of_an_overview_and_one_of_nothing_is_none(tm
     scene, store, lr = make(tmp_path, Window(0, 0, 70, 300), 4, uncertainty=True)
     found = uncertainty_map(store, ["red_uncertainty", "nir_uncertainty"])
     assert found.shape == (140, 600)
-    low = (lr[[0, 3]] // 160 * 16).astype(float).mean(0).repeat(2, 0).repeat(2, 1)
+    low = (lr[[0, 3]] // 10).astype(float).mean(0).repeat(2, 0).repeat(2, 1)
     np.testing.assert_array_equal(found, np.where(low > 0, low, np.nan))
     names = [f"{band}_uncertainty" for band in BANDS]
     for index, part in chunks(scene.aoi, 128):
