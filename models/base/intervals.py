@@ -1,4 +1,4 @@
-"""What the uncertainty of a mosaic means: which share of its errors lies within how many times what it says.
+"""What the uncertainty of a mosaic means: which share of its errors lies within how many times it, and how fine it is.
 
 Errors of super-resolved pixels have heavier tails than Gaussian ones, of which 95 % lie within 1.96 times the width
 that holds 68.3 %: here it takes 2.5 times that width. One number a pixel cannot say both, unless this factor is said
