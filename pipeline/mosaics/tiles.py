@@ -187,9 +187,9 @@ class Tiles:
         image, *widths = parts
         image = self.consistency.tiles(from_network(image), numbers[:, channels], scale, bands, valid)
         ended = []
-        for part, fine in zip((image, *widths), (scale, DETAIL), strict=False):
+        for part, (fine, line) in zip((image, *widths), self._weights.items(), strict=False):
             halo, ramp = tiling.halo * fine, tiling.overlap * fine
-            weights = self._weights[fine][halo : len(self._weights[fine]) - halo]
+            weights = line[halo : len(line) - halo]
             part = part[..., halo : part.shape[-2] - halo, halo : part.shape[-1] - halo]
             for edge in (slice(ramp), slice(len(weights) - ramp, None)) if ramp else ():
                 part[..., edge, :] *= weights[edge, None]

@@ -56,7 +56,7 @@ def sure_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(4)
     student = CompactStudent(config)
     state = {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in student.state_dict().items()}
-    # The map shall differ from place to place.
+    # The map shall differ from place to place, by numbers of which float32 knows a half: graphs are compared by it.
     state["doubt.last.weight"] = 0.5 * torch.randn_like(state["doubt.last.weight"])
     bands = ("red", "green", "blue", "nir")
     sizes = {"tile": 24, "halo": 2, "overlap": 4}

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import writing
+from rsup.pipeline.places.place import names
 
 from .holder import is_gone, this_process
 
@@ -92,11 +93,8 @@ def alone(output: Path) -> Iterator[None]:
 def leased(output: Path) -> set[str]:
     """Names of the units that some runner works on, by this machine's clock: nothing is written."""
     folder, now = output / FOLDER, time.time()
-    try:
-        found = [folder / name for name in os.listdir(folder) if name.endswith(".json")]
-    except FileNotFoundError:  # also between two looks: who lets the last one go takes it away
-        return set()
-    return {path.stem for path in found if is_alive(path, now)}
+    found = (folder / name for name in names(folder))  # which bears with it that the last to let go takes it away
+    return {path.stem for path in found if path.suffix == ".json" and is_alive(path, now)}
 
 
 def sweep(output: Path) -> None:

@@ -376,6 +376,7 @@ def test_the_uncertainty_is_what_the_model_says_of_each_tile_blended(sure_studen
     np.testing.assert_array_equal(whole[:4], plain)
     # Rounded to whole numbers, after sums in float32.
     assert (np.abs(whole[4:] - expected) <= 0.501 + expected / 1e5).all()
+    assert abs(whole[4:][valid].mean() / expected[valid].mean() - 1) < 0.002, "halves are rounded either way"
     np.testing.assert_array_equal(whole[4:] > 0, valid)
     assert all(plane[plane > 0].std() > 5 for plane in whole[4:]), "a map that is the same everywhere tells nothing"
 
