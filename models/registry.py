@@ -70,6 +70,11 @@ class ModelDescriptor:
         return bool(self.header and self.header["config"].get("uncertainty"))
 
     @property
+    def local(self) -> bool:
+        """Whether a network makes of a place what its surroundings say, however large the tile is around it."""
+        return bool(self.header and self.header["config"].get("local"))
+
+    @property
     def trained(self) -> bool:
         """Whether it is a network; the others interpolate, in float32 wherever they run."""
         return self.kind == "student"

@@ -58,6 +58,9 @@ class Upscaler:
     device: torch.device
     batch: int
     """Tiles worth handing over at once: they run side by side."""
+    whole: bool
+    """Whether it is to be given whole tiles: a network that sees all of a tile, an engine, which is made for one shape,
+    and a GPU, where tiles pass in batches of one shape. A part of one does for others (`ModelDescriptor.local`)."""
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class Upscaler:
         # Interpolators stay in float32: they cost nothing, and they are what networks are compared with.
         chosen = precision_of(arithmetic, device)
         self.precision = chosen if descriptor.kind == "student" and engine is None else None
+        self.whole = device.type != "cpu" or engine is not None or not descriptor.local
         self._engine = engine
         self._starting = Lock()
         self._started: dict[bool, Run] = {}

@@ -88,6 +88,13 @@ def test_16_bits_stay_near_float32(save_student):
     assert ((out - plain).abs().max() > 1e-4) == (upscaler.precision is not None)
 
 
+def test_whole_tiles_go_to_networks_that_see_all_of_them_and_to_engines(save_student):
+    assert not load("faithful", 4).whole and not load("sharp", 8).whole
+    for model in (str(save_student(4)), "bicubic"):
+        assert load(model, 4).whole
+    assert load("faithful", 4, "onnx").whole
+
+
 def check_neighbours(upscaler, side):
     low = tiles(9, side)
     together = upscaler(low)

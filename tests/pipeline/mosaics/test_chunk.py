@@ -38,6 +38,7 @@ class FakeUpscaler:
     network: Callable[[Tensor], Tensor]
     batch: int = 5
     device: torch.device = torch.device("cpu")
+    whole: bool = True
 
     def outputs(self, tiles: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
         assert not uncertainty
