@@ -20,6 +20,7 @@ from rsup.models.base.settings import Config, first_problem
 from .architectures import check_sides
 from .doubt import Doubt
 from .interpolation import interpolator
+from .phases import balanced
 from .precision import full_precision, unrounded
 from .slimdiffsr.config import StudentConfig
 from .slimdiffsr.operators import FixedGate, level_of
@@ -52,6 +53,8 @@ class CompactConfig(Config):
     """Width inside QGAM's attentions."""
     shuffled: _Width = 16
     """Channels at output size."""
+    balanced: bool = False
+    """Its detail favours no place of a scene's pixel (phases.py): texture would come with a lattice."""
     uncertainty: bool = False
     """With a second head, which says how far the image may be off."""
 
@@ -71,9 +74,9 @@ class CompactConfig(Config):
 
     def grows_from(self, known: CompactConfig) -> bool:
         """Whether a student of these settings can start from one of `known`, which may have fewer bands and fewer
-        channels at output size, queries where these have none, and no second head.
+        channels at output size, queries where these have none, no balance, and no second head.
         """
-        may_grow = ("bands", "shuffled", "local", "uncertainty")
+        may_grow = ("bands", "shuffled", "local", "balanced", "uncertainty")
         grows = all(getattr(known, name) <= getattr(self, name) for name in may_grow)
         return grows and known.model_copy(update={name: getattr(self, name) for name in may_grow}) == self
 
@@ -158,5 +161,8 @@ class CompactStudent(nn.Module):
     def _image(self, image: Tensor, features: Tensor) -> Tensor:
         x: Tensor = self.shuffle(features)
         with full_precision(image.device):
-            out: Tensor = self.enlarge(image) + self.last(x.to(image.dtype))
+            detail: Tensor = self.last(x.to(image.dtype))
+            if self.config.balanced:
+                detail = balanced(detail, self.config.scale)
+            out: Tensor = self.enlarge(image) + detail
         return out

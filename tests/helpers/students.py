@@ -49,18 +49,17 @@ def draw() -> Draw:
 
 @pytest.fixture(scope="session")
 def sure_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of a compact student of x4 and four bands that says how far it may be off: 24 px tiles."""
-    config = CompactConfig(
-        scale=4, bands=4, local=True, uncertainty=True, channels=(8,), deep_channels=8, blocks=1, shuffled=8
-    )
+    """Random weights of a balanced compact student of x4 that says how far it may be off: four bands, 24 px tiles."""
+    sizes = {"channels": (8,), "deep_channels": 8, "blocks": 1, "shuffled": 8}
+    config = CompactConfig(scale=4, bands=4, local=True, balanced=True, uncertainty=True, **sizes)
     torch.manual_seed(4)
     student = CompactStudent(config)
     state = {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in student.state_dict().items()}
     # The map shall differ from place to place, by numbers of which float32 knows a half: graphs are compared by it.
     state["doubt.last.weight"] = 0.5 * torch.randn_like(state["doubt.last.weight"])
     bands = ("red", "green", "blue", "nir")
-    sizes = {"tile": 24, "halo": 2, "overlap": 4}
-    header = student_header(config, 4, bands=bands, licence="Apache-2.0", source="random numbers", **sizes)
+    tiles = {"tile": 24, "halo": 2, "overlap": 4}
+    header = student_header(config, 4, bands=bands, licence="Apache-2.0", source="random numbers", **tiles)
     path = tmp_path_factory.mktemp("sure") / "sure.safetensors"
     save_weights(path, state, header)
     return path

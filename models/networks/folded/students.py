@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rsup.models.networks.architectures import check_sides
 from rsup.models.networks.compact import CompactStudent
 from rsup.models.networks.doubt import Doubt, contrast_of, widths_of
+from rsup.models.networks.phases import balanced
 from rsup.models.networks.slimdiffsr.blocks import Downsample, TinyBlock, Upsample
 from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.networks.slimdiffsr.unet import DownLevel, MidBlock, ResidualBlock, SlimUNet, Transformer, UpLevel
@@ -116,7 +117,8 @@ class FoldedCompactStudent(nn.Module):
 
     def _image(self, image: Tensor, features: Tensor) -> Tensor:
         out: Tensor = self.enlarge(image)  # plane by plane, which is how what follows goes through it
-        return out.add_(self.last(features))
+        detail: Tensor = self.last(features)
+        return out.add_(balanced(detail, self.config.scale) if self.config.balanced else detail)
 
 
 class FoldedDoubt(nn.Module):

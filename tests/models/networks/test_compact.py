@@ -15,6 +15,7 @@ from rsup.models.losses.distillation import Distillation, DistillationConfig, Fe
 from rsup.models.methods.slimdiffsr_student import StudentTask
 from rsup.models.networks.compact import CompactConfig, CompactStudent
 from rsup.models.networks.interpolation import interpolator
+from rsup.models.networks.phases import balanced
 from rsup.models.networks.slimdiffsr.student import Student
 from rsup.models.networks.slimdiffsr.unet import PixelNorm
 from rsup.models.registry import descriptor_of
@@ -269,9 +270,25 @@ def test_a_student_loses_its_queries() -> None:
             assert torch.equal(tensor, theirs[name])
 
 
-@pytest.mark.parametrize("other", [{"channels": (24, 32)}, {"bands": 3}, {"local": False}, {"uncertainty": False}])
+def test_a_student_is_balanced_from_then_on() -> None:
+    torch.manual_seed(1)
+    known = tiny(4)
+    torch.nn.init.normal_(known.last.weight, std=0.1)
+    student = grown(known.config.model_copy(update={"balanced": True}), known)
+    low = torch.rand(1, 3, 16, 24) * 2 - 1
+    enlarged = interpolator("bicubic", 4)(low)
+    with torch.no_grad():
+        torch.testing.assert_close(student(low), enlarged + balanced(known(low) - enlarged, 4), rtol=0, atol=1e-5)
+        assert (student(low) - known(low)).abs().max() > 1e-3
+
+
+FEWER = {"channels": (24, 32)}, {"bands": 3}, {"local": False}, {"balanced": False}, {"uncertainty": False}
+
+
+@pytest.mark.parametrize("other", FEWER)
 def test_a_student_does_not_shrink(other: dict[str, object]) -> None:
-    whole = CompactConfig(scale=4, bands=4, local=True, uncertainty=True, channels=(16, 32), deep_channels=32)
+    options = {"local": True, "balanced": True, "uncertainty": True}
+    whole = CompactConfig.model_validate({"scale": 4, "bands": 4, "channels": (16, 32), "deep_channels": 32} | options)
     with pytest.raises(ValueError, match="a student of other widths, or of more bands"):
         grown(whole.model_copy(update=other), CompactStudent(whole))
 
