@@ -53,8 +53,8 @@ class CompactConfig(Config):
     """Width inside QGAM's attentions."""
     shuffled: _Width = 16
     """Channels at output size."""
-    balanced: bool = False
-    """Its detail favours no place of a scene's pixel (phases.py): texture would come with a lattice."""
+    balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How much is taken away of what detail has of a lattice at the pitch of the scene's pixels (phases.py)."""
     uncertainty: bool = False
     """With a second head, which says how far the image may be off."""
 
@@ -74,9 +74,9 @@ class CompactConfig(Config):
 
     def grows_from(self, known: CompactConfig) -> bool:
         """Whether a student of these settings can start from one of `known`, which may have fewer bands and fewer
-        channels at output size, queries where these have none, no balance, and no second head.
+        channels at output size, queries where these have none, less balance, and no second head.
         """
-        may_grow = ("bands", "shuffled", "local", "balanced", "uncertainty")
+        may_grow = ("bands", "shuffled", "local", "balance", "uncertainty")
         grows = all(getattr(known, name) <= getattr(self, name) for name in may_grow)
         return grows and known.model_copy(update={name: getattr(self, name) for name in may_grow}) == self
 
@@ -162,7 +162,7 @@ class CompactStudent(nn.Module):
         x: Tensor = self.shuffle(features)
         with full_precision(image.device):
             detail: Tensor = self.last(x.to(image.dtype))
-            if self.config.balanced:
-                detail = balanced(detail, self.config.scale)
+            if self.config.balance:
+                detail = balanced(detail, self.config.scale, self.config.balance)
             out: Tensor = self.enlarge(image) + detail
         return out

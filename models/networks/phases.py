@@ -18,18 +18,18 @@ REACH = 12
 left; of ground, with 25 x 25 pixels of the scene, a 625th of the power at the lattice's frequencies and close by."""
 
 
-def balanced(detail: Tensor, scale: int) -> Tensor:
+def balanced(detail: Tensor, scale: int, share: float = 1.0) -> Tensor:
     """Detail [n, band, h * scale, w * scale] over an interpolation of the scene, float32, without what its places have
-    each by itself: the mean of each over the pixels of the scene around, less that of all places.
+    each by itself: `share` of the mean of each over the pixels of the scene around, less that of all places.
 
-    At borders of what there is. Means over a scene's pixel stay as they are. Detail and not the image: a slope is no
-    lattice.
+    At borders of what there is. Where means are of few pixels, much of them is ground; hence the share. Means over a
+    scene's pixel stay as they are. Detail and not the image: a slope is no lattice.
     """
     with full_precision(detail.device):
         places = F.pixel_unshuffle(detail.float(), scale).unflatten(1, (-1, scale**2))
         apart = (places - places.mean(2, keepdim=True)).flatten(1, 2)
         down, along = (_around(length, detail.device) for length in apart.shape[-2:])
-        return detail - F.pixel_shuffle(down @ apart @ along.T, scale)
+        return detail - share * F.pixel_shuffle(down @ apart @ along.T, scale)
 
 
 def _around(length: int, device: torch.device) -> Tensor:

@@ -51,7 +51,7 @@ def draw() -> Draw:
 def sure_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of a balanced compact student of x4 that says how far it may be off: four bands, 24 px tiles."""
     sizes = {"channels": (8,), "deep_channels": 8, "blocks": 1, "shuffled": 8}
-    config = CompactConfig(scale=4, bands=4, local=True, balanced=True, uncertainty=True, **sizes)
+    config = CompactConfig(scale=4, bands=4, local=True, balance=0.8, uncertainty=True, **sizes)
     torch.manual_seed(4)
     student = CompactStudent(config)
     state = {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in student.state_dict().items()}

@@ -118,7 +118,9 @@ class FoldedCompactStudent(nn.Module):
     def _image(self, image: Tensor, features: Tensor) -> Tensor:
         out: Tensor = self.enlarge(image)  # plane by plane, which is how what follows goes through it
         detail: Tensor = self.last(features)
-        return out.add_(balanced(detail, self.config.scale) if self.config.balanced else detail)
+        if self.config.balance:
+            detail = balanced(detail, self.config.scale, self.config.balance)
+        return out.add_(detail)
 
 
 class FoldedDoubt(nn.Module):

@@ -274,20 +274,20 @@ def test_a_student_is_balanced_from_then_on() -> None:
     torch.manual_seed(1)
     known = tiny(4)
     torch.nn.init.normal_(known.last.weight, std=0.1)
-    student = grown(known.config.model_copy(update={"balanced": True}), known)
+    student = grown(known.config.model_copy(update={"balance": 0.5}), known)
     low = torch.rand(1, 3, 16, 24) * 2 - 1
     enlarged = interpolator("bicubic", 4)(low)
     with torch.no_grad():
-        torch.testing.assert_close(student(low), enlarged + balanced(known(low) - enlarged, 4), rtol=0, atol=1e-5)
+        torch.testing.assert_close(student(low), enlarged + balanced(known(low) - enlarged, 4, 0.5), rtol=0, atol=1e-5)
         assert (student(low) - known(low)).abs().max() > 1e-3
 
 
-FEWER = {"channels": (24, 32)}, {"bands": 3}, {"local": False}, {"balanced": False}, {"uncertainty": False}
+FEWER = {"channels": (24, 32)}, {"bands": 3}, {"local": False}, {"balance": 0.1}, {"uncertainty": False}
 
 
 @pytest.mark.parametrize("other", FEWER)
 def test_a_student_does_not_shrink(other: dict[str, object]) -> None:
-    options = {"local": True, "balanced": True, "uncertainty": True}
+    options = {"local": True, "balance": 0.5, "uncertainty": True}
     whole = CompactConfig.model_validate({"scale": 4, "bands": 4, "channels": (16, 32), "deep_channels": 32} | options)
     with pytest.raises(ValueError, match="a student of other widths, or of more bands"):
         grown(whole.model_copy(update=other), CompactStudent(whole))

@@ -20,6 +20,7 @@ def test_what_all_pixels_of_the_scene_have_alike_goes(scale: int) -> None:
     dots = noise(2, 3, scale, scale, seed=1)
     dots = (dots - dots.mean((2, 3), keepdim=True)).repeat(1, 1, 40, 30)
     torch.testing.assert_close(balanced(pixels + dots, scale), pixels, rtol=0, atol=1e-5)
+    torch.testing.assert_close(balanced(pixels + dots, scale, 0.75), pixels + 0.25 * dots, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [4, 8])

@@ -77,7 +77,7 @@ def test_the_published_widths(draw, salt):
 def test_a_compact_student(scale, local):
     """In bfloat16 to the last bit."""
     torch.manual_seed(scale)
-    options = {"local": local, "balanced": local, "uncertainty": True}
+    options = {"local": local, "balance": 0.7 * local, "uncertainty": True}
     config = CompactConfig(scale=scale, bands=4, channels=(16, 32), deep_channels=32, **options)
     whole = CompactStudent(config).eval().to(memory_format=torch.channels_last)
     torch.nn.init.normal_(whole.last.weight, std=0.05)
