@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 AROUND, STEP = 16, 8
 """Pixels of a tile. What lies farther from a place than the first moves what the shipped students make of it by a
-quarter of a stored number at most (float32, faithful; a sharp one beside a glint: three). Parts of tiles begin and end at
-multiples of the second: networks' own grids are as coarse, and what runs them keeps something for every shape."""
+quarter of a stored number at most (float32, faithful; a sharp one beside a glint: three). Parts of tiles begin and end
+at multiples of the second: networks' own grids are as coarse, and what runs them keeps something for every shape."""
 
 
 def fill_nodata(dn: NDArray[np.uint16]) -> NDArray[np.uint16]:
