@@ -35,6 +35,7 @@ class FakeUpscaler:
     )  # fmt: skip
     batch: int = 1
     device: torch.device = torch.device("cpu")
+    whole: bool = True
 
     def outputs(self, tiles: Tensor, *, uncertainty: bool) -> tuple[Tensor, ...]:
         assert not uncertainty
