@@ -71,8 +71,10 @@ class ModelDescriptor:
 
     @property
     def local(self) -> bool:
-        """Whether a network makes of a place what its surroundings say, however large the tile is around it."""
-        return bool(self.header and self.header["config"].get("local"))
+        """Whether a network makes of a place what its surroundings say, however large the tile is around it: of those
+        that are given low resolution, as in `tiles_of`.
+        """
+        return bool(self.header and not self.enlarged and self.header["config"].get("local"))
 
     @property
     def trained(self) -> bool:
