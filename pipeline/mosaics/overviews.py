@@ -36,7 +36,8 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
     """
     root = zarr.open_group(path, mode="r+")
     layout: Any = root.attrs["multiscales"]
-    names = (*bands_of(path), *uncertainties_of(path))
+    squares = uncertainties_of(path)
+    names = (*bands_of(path), *squares)
     jobs = [
         (level["derived_from"], level["asset"], name, index)
         for level in layout["layout"]
@@ -56,7 +57,7 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
         with ThreadPoolExecutor(side_by_side(6 * chunk[0] * chunk[1]), "overviews") as pool:
             for source, level in groupby(jobs, lambda job: job[0]):  # the next one is made of what this one writes
                 of = list(level)
-                fill = partial(_fill, path, root, source == finest)
+                fill = partial(_fill, path, root, squares if source == finest else None)
                 for (_, _, name, _), figures in zip(of, pool.map(fill, of), strict=True):
                     progress(done, len(jobs))
                     done += 1
@@ -66,20 +67,25 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
     return statistics
 
 
-def _fill(path: Path, root: zarr.Group, counted: bool, job: tuple[str, str, str, tuple[int, int]]) -> Statistics | None:
-    """Write a chunk of an overview; where `counted`, the figures of what it was made of."""
+def _fill(
+    path: Path, root: zarr.Group, squares: tuple[str, ...] | None, job: tuple[str, str, str, tuple[int, int]]
+) -> Statistics | None:
+    """Write a chunk of an overview; the figures of what it was made of, where that is the finest level, in which
+    `squares` have squares of equal pixels.
+    """
     source, target, name, index = job
-    array, figures = array_of(root, f"{target}/{name}"), Statistics() if counted else None
-    write_block(array, index, _halved(array_of(root, f"{source}/{name}"), array, index, figures))
+    array, figures = array_of(root, f"{target}/{name}"), None if squares is None else Statistics()
+    equal = squares is not None and name in squares
+    write_block(array, index, _halved(array_of(root, f"{source}/{name}"), array, index, equal, figures))
     sync_chunk(path / target, [name], index)
     return figures
 
 
 def _halved(
-    source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, int], figures: Statistics | None
+    source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, int], equal: bool, figures: Statistics | None
 ) -> NDArray[np.uint16]:
     """Chunk `index` of `target`, averaged from the up to four chunks of `source` under it, one at a time; they are
-    counted in `figures`, where there are any.
+    counted in `figures`, where there are any. `equal`: squares of 2 x 2 of their pixels are.
     """
     height, width = source.chunks
     rows, cols = extent_of(target, index)
@@ -90,9 +96,12 @@ def _halved(
     )
     for row, col in starts:
         fine = read_back(source, (slice(row, row + height), slice(col, col + width)))
+        if equal:  # one of four says it all, shares and deviations too
+            half = fine = fine[::2, ::2]
+        else:
+            half = _mean_of_valid(fine)
         if figures:
             figures.add(fine)
-        half = _mean_of_valid(fine)
         top, left = row // 2 - rows.start, col // 2 - cols.start
         out[top : top + half.shape[0], left : left + half.shape[1]] = half
     return out

@@ -103,7 +103,7 @@ def create_mosaic(
 
     `chunk` is the side of a chunk in lattice pixels, so chunk (i, j) of the store is chunk (i, j) of
     `grid.chunks(window, chunk)`. `attributes` go to the root. With `uncertainty` each band has a second array, that
-    says how far it may be off. The store appears whole or not at all.
+    says how far it may be off, the same for 2 x 2 pixels at least. The store appears whole or not at all.
     Raises OutputError where `path` holds something else or cannot be written.
     """
     with writing(path, OutputError):

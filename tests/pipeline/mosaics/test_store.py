@@ -99,7 +99,7 @@ def test_xarray_reads_reflectance_and_the_exact_grid(tmp_path: Path) -> None:
 
 def test_the_uncertainty_is_an_array_beside_each_band_at_every_level(tmp_path: Path) -> None:
     data = scene_pixels()
-    deviations = np.where(data > 0, scene_pixels(seed=2), 0).astype(np.uint16)
+    deviations = scene_pixels(seed=2)[:, ::2, ::2].repeat(2, 1).repeat(2, 2)
     names = ("red", "nir", "red_uncertainty", "nir_uncertainty")
     for name, uncertainty in (("with", True), ("without", False)):
         create_mosaic(tmp_path / name, WINDOW, CRS, SCALE, BANDS, CHUNK, {}, uncertainty)
@@ -107,7 +107,11 @@ def test_the_uncertainty_is_an_array_beside_each_band_at_every_level(tmp_path: P
             rows, cols = (slice(s.start * SCALE, s.stop * SCALE) for s in part.within(WINDOW))
             planes = np.concatenate([data, deviations])[: 4 if uncertainty else 2, rows, cols]
             write_chunk(tmp_path / name, names[: len(planes)], index, planes)
-        build_overviews(tmp_path / name, lambda *_: None)
+        figures = build_overviews(tmp_path / name, lambda *_: None)
+        for found, plane in zip(figures.values(), (*data, *deviations), strict=False):
+            valid = plane[plane > 0].astype(float)
+            want = (valid.min(), valid.max(), valid.mean(), valid.std(), 100 * valid.size / plane.size)
+            np.testing.assert_allclose(list(found.figures().values()), want, rtol=1e-9)
     store = tmp_path / "with"
     assert bands_of(store) == BANDS and uncertainties_of(store) == names[2:]
     assert uncertainties_of(tmp_path / "without") == ()
