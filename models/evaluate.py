@@ -58,7 +58,8 @@ class EvaluateRequest:
     gsd: float | None = None
     """Metres a pixel that finer images are averaged to, above 0; None: pixels as they are."""
     white: float | None = None
-    """The number that counts as white, above 0; needed for images of more than 8 bits."""
+    """The number that counts as white, above 0; needed for images of more than 8 bits. The sensor sees white as a
+    reflectance of WHITE: by that number, images that are reflectances keep theirs."""
     bands: Bands | None = None
     """What the channels are given; None: the bands the model was made for."""
     every: bool = False

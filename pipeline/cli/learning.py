@@ -79,7 +79,10 @@ def evaluate(
         float | None, typer.Option(help="Average finer images to this many metres; default: pixels as they are.")
     ] = None,
     white: Annotated[
-        float | None, typer.Option(help="The number that counts as white; needed for images of more than 8 bits.")
+        float | None,
+        typer.Option(
+            help="The number that counts as white, a reflectance of 0.425; needed for images of more than 8 bits."
+        ),
     ] = None,
     bands: Annotated[
         str | None,

@@ -4,9 +4,9 @@
 
 IMAGES are finer than 1.25 m and have red, green, blue and nir, such as NAIP's; measured is their validation split at
 the size that the product's pixels have, and as they are. SENTINEL2 holds the scenes of sentinel2_scenes.py; those
-that no student was trained on are made coarser and restored. Both students are measured as the product has them,
-behind the step that holds mosaics to their scenes, under the sensor's noise. `--page`: 24 crops of the first set
-beside each other.
+that no student was trained on are made coarser, at the reflectances that they have, and restored. Both students are
+measured as the product has them, behind the step that holds mosaics to their scenes, under the sensor's noise.
+`--page`: 24 crops of the first set beside each other.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from sentinel2_scenes import BANDS, Scene, read_scene, sources
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.degradation.sensor import SensorDegradation
 from rsup.models.evaluate import EvaluateRequest, evaluate, held
+from rsup.models.metrics.judge import WHITE
 from rsup.models.metrics.page import CROPS
 from rsup.models.registry import FAITHFUL
 from rsup.models.upscaler import load
@@ -58,7 +59,7 @@ def main() -> None:
         write_scenes(options.scenes, Path(name))
         show(f"at {10 / options.scale:g} m", true_size)
         show("as they are", request)
-        show("Sentinel-2 scenes made coarser", replace(request, data=Path(name), every=True, white=1.0))
+        show("Sentinel-2 scenes made coarser", replace(request, data=Path(name), every=True, white=WHITE))
     if options.page:
         say(compared(replace(true_size, limit=CROPS, page=options.page))["page"])
 

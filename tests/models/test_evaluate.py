@@ -16,7 +16,7 @@ from places import SHARED
 from scipy.ndimage import gaussian_filter
 
 from rsup.models.base.errors import ArgumentError, DataError, ModelError
-from rsup.models.base.radiometry import to_network
+from rsup.models.base.radiometry import from_network, to_network
 from rsup.models.evaluate import EvaluateRequest, evaluate, table
 from rsup.models.metrics import image as metrics
 from rsup.models.metrics.judge import FIGURES, WHITE, Judge
@@ -245,6 +245,29 @@ def test_numbers_of_more_than_8_bits_need_white_and_fine_pixels_can_be_averaged(
     truth = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri))))
     means = data.reshape(3, 80, 2, 64, 2).mean((2, 4)).transpose(1, 2, 0) / 4000 * 255
     np.testing.assert_allclose(truth, means, atol=1)
+
+
+def test_reflectances_whose_white_is_whites_are_seen_as_they_are(tmp_path):
+    """Dimmer than they are, the sensor's noise would be stronger beside them than it is in scenes."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    numbers = np.random.default_rng(4).normal([[[2500]], [[1800]], [[1300]]], 100, (3, 96, 96)).astype(np.uint16)
+    shape = {"count": 3, "height": 96, "width": 96, "dtype": "uint16", "driver": "GTiff"}
+    place = {"crs": "EPSG:32631", "transform": from_origin(5e5, 5e6, 10, 10)}
+    with rasterio.open(folder / "s.tif", "w", **shape, **place) as file:
+        file.write(numbers)
+        file.scales, file.offsets = (1e-4,) * 3, (-0.1,) * 3
+    seen, enlarge = [], interpolator("bicubic", 4)
+
+    def watching(low):
+        seen.append(from_network(low))
+        return enlarge(low)
+
+    evaluate(EvaluateRequest("bicubic", folder, 4, "sentinel2", white=WHITE, every=True), beside={"watching": watching})
+    np.testing.assert_allclose(seen[0].mean((0, 2, 3)), numbers.mean((1, 2)), rtol=0.005)
 
 
 def site_share(name):
