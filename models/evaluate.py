@@ -21,13 +21,14 @@ from torch import Tensor
 
 from .base.errors import ArgumentError, DataError
 from .base.progress import Progress
+from .base.radiometry import WHITE
 from .consistency import hold_values
 from .data.images import Bands, DataConfig, Images
 from .data.measured import TILE, splits_of, whole_images
 from .degradation.pairs import RadiometryConfig, make_pair
 from .degradation.real_esrgan import PublishedDegradation
 from .degradation.sensor import RESPONSES, BandName, SensorDegradation
-from .metrics.judge import FIGURES, WHITE, Figures, Judge, Radiometry, mean_of
+from .metrics.judge import FIGURES, Figures, Judge, Radiometry, mean_of
 from .metrics.page import BASELINE, CROPS, Row, crops_of, summary_of, write_comparison
 from .networks.architectures import parameters
 from .sensors.response import Response

@@ -38,6 +38,9 @@ LOWEST = DN_MIN * SCALE_FACTOR + ADD_OFFSET
 _HIGH = DN_MAX * SCALE_FACTOR + ADD_OFFSET
 _SLOPE = (KNEE_VALUE + 1) / (KNEE - LOWEST)
 
+WHITE = 0.425
+"""Reflectance that pictures show as white: the middle of what training draws for that of a photograph."""
+
 STEP = _SLOPE * SCALE_FACTOR
 """Between the network's values of neighbouring stored numbers, below the knee."""
 
@@ -93,3 +96,11 @@ def from_network(value: Tensor) -> Tensor:
     line = v.clamp(max=KNEE_VALUE).add_(1).mul_(1 / STEP).add_(DN_MIN)
     above = (v - KNEE_VALUE).clamp(min=0)
     return (line + _B / SCALE_FACTOR * (above / (_SLOPE * _B)).expm1()).clamp(DN_MIN, DN_MAX)
+
+
+def brightness(value: Tensor) -> Tensor:
+    """Network values (any shape) -> what a picture shows of them, float32: -1 for a reflectance of 0, 1 for WHITE and
+    more, straight between.
+    """
+    reflectance = from_network(value) * SCALE_FACTOR + ADD_OFFSET
+    return (reflectance * (2 / WHITE) - 1).clamp(-1, 1)

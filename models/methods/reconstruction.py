@@ -55,7 +55,9 @@ class Reconstruction(nn.Module):
         return terms
 
     def appearance(self, image: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Where they have a weight, `perceptual` and `lattice`: what people see of an image. Unweighted."""
+        """Where they have a weight, `perceptual` and `lattice`: what people see of an image, given as it is shown to
+        them. Unweighted.
+        """
         terms = {}
         if self.perceptual is not None:
             terms["perceptual"] = self.perceptual(image, truth)
@@ -63,12 +65,10 @@ class Reconstruction(nn.Module):
             terms["lattice"] = lattice(image, self.scale)
         return terms
 
-    def terms(self, image: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """All that validation can compare, unweighted."""
-        return self.fidelity(image, truth) | self.appearance(image, truth)
-
     def gan(self, image: Tensor, scene: Tensor) -> dict[str, Tensor]:
-        """`gan`, unweighted, where there is a discriminator; its weights get no gradient. `scene`: enlarged."""
+        """`gan`, unweighted, where there is a discriminator; its weights get no gradient. `scene`: enlarged. All images
+        as they are shown.
+        """
         if self.discriminator is None:
             return {}
         with frozen(self.discriminator):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rsup.models.base.errors import RecipeError
-from rsup.models.losses.perceptual import perceptual_term
+from rsup.models.losses.perceptual import Term, perceptual_term
 from rsup.models.losses.rsd import Rsd
 from rsup.models.losses.terms import l1
 from rsup.models.networks.interpolation import interpolator
@@ -105,7 +105,7 @@ class RsdTask(_LatentTask):
             loss = terms["fake"] + weights.gan_weight * terms.get("discriminator", 0)
             yield Update("fake", loss, {"discriminator": terms["discriminator"]} if weights.gan_weight else {})
             return
-        terms = self.rsd.student_terms(z_0, z_y, pair.high, self.latents, self.perceptual, generator)
+        terms = self.rsd.student_terms(z_0, z_y, pair.high, self.latents, self._looks(pair), generator)
         loss = terms["distillation"] + weights.gan_weight * terms.get("gan", 0)
         loss = loss + weights.perceptual_weight * terms.get("perceptual", 0)
         yield Update("student", loss, terms)
@@ -115,8 +115,8 @@ class RsdTask(_LatentTask):
         result: Tensor = student(self.enlarge(pair.low))
         error = l1(result, pair.high)
         terms = {"l1": error}
-        if self.perceptual is not None:
-            terms["perceptual"] = self.perceptual(result, pair.high)
+        if (looks := self._looks(pair)) is not None:
+            terms["perceptual"] = looks(result, pair.high)
         # The distillation loss has no meaning of its own: it compares two networks that both change.
         return result, {"loss": error + self.recipe.rsd.perceptual_weight * terms.get("perceptual", 0), **terms}
 
@@ -132,6 +132,11 @@ class RsdTask(_LatentTask):
             metrics=metrics,
         )
         save_weights(path, student.state_dict(), header)
+
+    def _looks(self, pair: Pair) -> Term | None:
+        """The perceptual term, where there is one, of images of this pair."""
+        term = self.perceptual
+        return None if term is None else lambda image, truth: term(pair.shown(image), pair.shown(truth))
 
 
 def rsd_task(recipe: RsdRecipe) -> RsdTask:

@@ -84,8 +84,8 @@ class StudentTask(Task):
         result, distilled = self._distilled(pair)
         held = self._held(result, pair)
         scene = self.enlarge(pair.low) if self.reconstruction.discriminator is not None else pair.low
-        order = self._shown(generator)
-        shown, truth, scene = (image[:, order] for image in (held, pair.high, scene))
+        order = self._order(generator)
+        shown, truth, scene = (pair.shown(image[:, order]) for image in (held, pair.high, scene))
         terms = self._fidelity(result, held, pair.high) | self.reconstruction.appearance(shown, truth)
         terms |= self.reconstruction.gan(shown, scene)
         loss = self.reconstruction.weighted(terms)
@@ -100,7 +100,8 @@ class StudentTask(Task):
             return self._doubts(pair)
         result: Tensor = self.student(self._input(self.student, pair.low))
         held = self._held(result, pair)
-        terms = self._fidelity(result, held, pair.high) | self.reconstruction.appearance(held, pair.high)
+        terms = self._fidelity(result, held, pair.high)
+        terms |= self.reconstruction.appearance(pair.shown(held), pair.shown(pair.high))
         return held, {"loss": self.reconstruction.weighted(terms), **terms}
 
     def export(self, path: Path, data: str, metrics: dict[str, float]) -> None:
@@ -147,7 +148,7 @@ class StudentTask(Task):
             terms = {name: (1 - share) * term + share * behind[name] for name, term in terms.items()}
         return terms
 
-    def _shown(self, generator: torch.Generator) -> list[int]:
+    def _order(self, generator: torch.Generator) -> list[int]:
         """The bands, those first that this batch's appearance is judged by."""
         bands = self.recipe.data.bands
         first = FALSE_COLOUR if Draws(generator).chance(self.recipe.false_colour) else ()

@@ -75,15 +75,18 @@ class TeacherTask(Task):
             yield Update("estimator", self._uncertainty(image, pair.high))
             return
         out = self.teacher(image, pair.high)
-        terms = self.reconstruction.terms(out.image, pair.high) | self.reconstruction.gan(out.image, image)
+        shown, truth, scene = map(pair.shown, (out.image, pair.high, image))
+        terms = self.reconstruction.fidelity(out.image, pair.high) | self.reconstruction.appearance(shown, truth)
+        terms |= self.reconstruction.gan(shown, scene)
         smooth = self._smoothness(out.alpha_bar)
         yield Update("teacher", self._loss(terms, smooth), terms | smooth)
-        yield from self.reconstruction.discriminator_update(out.image, pair.high, image)
+        yield from self.reconstruction.discriminator_update(shown, truth, scene)
 
     def predict(self, pair: Pair, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         image = self.enlarge(pair.low)
         out = self.teacher(image, pair.high)
-        terms, smooth = self.reconstruction.terms(out.image, pair.high), self._smoothness(out.alpha_bar)
+        terms, smooth = self.reconstruction.fidelity(out.image, pair.high), self._smoothness(out.alpha_bar)
+        terms |= self.reconstruction.appearance(pair.shown(out.image), pair.shown(pair.high))
         figures = {"loss": self._loss(terms, smooth), **terms, **smooth, "timestep": out.timestep.mean()}
         if self.teacher.estimator is not None:
             figures["uncertainty"] = self._uncertainty(image, pair.high)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rsup.models.base.errors import ModelError
-from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR, from_network
+from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR, WHITE, from_network
 
 from . import image as metrics
 from .features import FRECHET, JUDGES, FeatureJudge
@@ -50,9 +50,6 @@ FIGURES = (
 )
 """Every figure of an image, in the order in which they are shown; psnr_1 to psnr_4 are those of the channels; what is
 of colours is of the first three. The Frechet distance alone is one of all images, see `Judge.whole`."""
-
-WHITE = 0.425
-"""Reflectance at 1, for every image: the middle of what training draws, so that figures of two runs can be compared."""
 
 
 class Judge:

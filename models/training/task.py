@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rsup.models.base.radiometry import brightness
 from rsup.models.degradation.pairs import make_pair
 from rsup.models.sensors.response import Response
 
@@ -28,12 +29,18 @@ class Pair:
     """[n, band, h, w]: the truth."""
     responses: tuple[Response, ...] = ()
     """How the sensor that made `low` sees each band; none where no sensor made it."""
+    reflectance: bool = False
+    """Whether values are those of reflectances, not of a photograph."""
+
+    def shown(self, image: Tensor) -> Tensor:
+        """An image of this pair as pictures show it, in [-1, 1]: what its looks are judged by."""
+        return brightness(image) if self.reflectance else image
 
 
 def pair_of(high01: Tensor, recipe: RunConfig, generator: torch.Generator) -> Pair:
     """The pair that a recipe makes of sharp images [n, band, h, w] in [0, 1]; see `make_pair`."""
     low, high = make_pair(high01, recipe.scale, recipe.degradation, recipe.radiometry, generator)
-    return Pair(low, high, recipe.degradation.responses)
+    return Pair(low, high, recipe.degradation.responses, recipe.radiometry.kind == "reflectance")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from places import RECIPES
 from safetensors.torch import load_file
 
 from rsup.models.base.errors import RecipeError
+from rsup.models.base.radiometry import from_network
 from rsup.models.consistency import hold_values
 from rsup.models.losses.adversarial import discriminator_hinge, generator_hinge
 from rsup.models.losses.features import FeatureDistance
@@ -69,7 +70,9 @@ FOUR_BANDS = f"data.bands={NAMES}", f"degradation.bands={NAMES}", "student.bands
 
 
 @pytest.mark.parametrize(("share", "first"), [(0, [0, 1, 2]), (1, [3, 0, 1])])
-def test_appearance_is_judged_in_false_colour_where_the_recipe_says_so(share: int, first: list[int]) -> None:
+def test_appearance_is_judged_as_it_is_shown_and_in_false_colour_where_the_recipe_says_so(
+    share: int, first: list[int]
+) -> None:
     recipe = load_recipe(RECIPE, [*FOUR_BANDS, f"false_colour={share}"])
     assert isinstance(recipe, StudentRecipe)
     task = StudentTask(recipe)
@@ -79,7 +82,10 @@ def test_appearance_is_judged_in_false_colour_where_the_recipe_says_so(share: in
     update, judged = task.updates(pair, 0, 0, seeded(6))
     with torch.no_grad():
         held = hold_values(task.student(pair.low), pair.low, 4, pair.responses)
-        ours, theirs, scene = (image[:, first] for image in (held, pair.high, task.enlarge(pair.low)))
+        ours, theirs, scene = (
+            ((from_network(image[:, first]) * 1e-4 - 0.1) / 0.425 * 2 - 1).clamp(-1, 1)
+            for image in (held, pair.high, task.enlarge(pair.low))
+        )
         known = judge.known(scene)
         distance, told = FeatureDistance(Sight("lite0"))(ours, theirs), generator_hinge(judge(ours, known))
         hinge = discriminator_hinge(judge(theirs, known), judge(ours, known))

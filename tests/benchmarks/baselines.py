@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR, from_network, to_network
+from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR, WHITE, from_network, to_network
 from rsup.models.evaluate import Enlarge
-from rsup.models.metrics.judge import WHITE, Radiometry
+from rsup.models.metrics.judge import Radiometry
 from rsup.models.networks.architectures import parameters
 from rsup.models.networks.interpolation import interpolator
 

@@ -22,13 +22,12 @@ from real_scenes import NOISE, SURFACES, WALD, coarser
 from sentinel2_scenes import BANDS, read_scene, sources
 
 from rsup.models.base.intervals import SHARES, WIDER
-from rsup.models.base.radiometry import from_network, to_network
+from rsup.models.base.radiometry import WHITE, from_network, to_network
 from rsup.models.consistency import hold
 from rsup.models.data.images import DataConfig
 from rsup.models.data.measured import splits_of, whole_images
 from rsup.models.degradation.pairs import RadiometryConfig, make_pair
 from rsup.models.degradation.sensor import SensorDegradation
-from rsup.models.metrics.judge import WHITE
 from rsup.models.networks.doubt import of_pixels
 from rsup.models.upscaler import Upscaler, load
 from rsup.pipeline.mosaics.tiles import fill_nodata

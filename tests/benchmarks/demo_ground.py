@@ -20,13 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR, from_network
+from rsup.models.base.radiometry import ADD_OFFSET, SCALE_FACTOR, WHITE, from_network
 from rsup.models.consistency import hold
 from rsup.models.data.images import DataConfig
 from rsup.models.data.measured import splits_of, whole_images
 from rsup.models.degradation.pairs import RadiometryConfig, make_pair
 from rsup.models.degradation.sensor import SensorDegradation
-from rsup.models.metrics.judge import WHITE
 from rsup.models.upscaler import Upscaler, load
 from rsup.pipeline.demo.landscape import ORIGIN, Landscape
 

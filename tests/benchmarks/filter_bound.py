@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rsup.models.base.radiometry import WHITE
 from rsup.models.data.images import DataConfig, Images
 from rsup.models.degradation.pairs import RadiometryConfig, make_pair
 from rsup.models.degradation.real_esrgan import PublishedDegradation
 from rsup.models.degradation.sensor import SensorDegradation
 from rsup.models.metrics.image import luma
-from rsup.models.metrics.judge import WHITE
 from rsup.models.networks.interpolation import interpolator
 from rsup.models.training.task import seeded
 

@@ -20,10 +20,9 @@ import rasterio
 from rasterio.transform import from_origin
 from sentinel2_scenes import BANDS, Scene, read_scene, sources
 
-from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
+from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR, WHITE
 from rsup.models.degradation.sensor import SensorDegradation
 from rsup.models.evaluate import EvaluateRequest, evaluate, held
-from rsup.models.metrics.judge import WHITE
 from rsup.models.metrics.page import CROPS
 from rsup.models.registry import FAITHFUL
 from rsup.models.upscaler import load

@@ -16,10 +16,10 @@ from places import SHARED
 from scipy.ndimage import gaussian_filter
 
 from rsup.models.base.errors import ArgumentError, DataError, ModelError
-from rsup.models.base.radiometry import from_network, to_network
+from rsup.models.base.radiometry import WHITE, from_network, to_network
 from rsup.models.evaluate import EvaluateRequest, evaluate, table
 from rsup.models.metrics import image as metrics
-from rsup.models.metrics.judge import FIGURES, WHITE, Judge
+from rsup.models.metrics.judge import FIGURES, Judge
 from rsup.models.metrics.niqe import FEATURES
 from rsup.models.networks.interpolation import interpolator
 

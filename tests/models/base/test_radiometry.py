@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from rsup.models.base.radiometry import KNEE, KNEE_VALUE, from_network, to_network
+from rsup.models.base.radiometry import KNEE, KNEE_VALUE, brightness, from_network, to_network
 
 ALL = np.arange(1, 65536, dtype=np.uint16)
 
@@ -41,3 +41,9 @@ def test_a_tensor_is_mapped_as_an_array_is() -> None:
     np.testing.assert_allclose(value.numpy(), to_network(ALL), rtol=0, atol=4e-7)
     assert (value.diff() > 0).all()
     np.testing.assert_array_equal(np.rint(from_network(value).numpy()).astype(np.uint16), ALL)
+
+
+def test_pictures_are_straight_in_reflectance_and_white_at_425_thousandths() -> None:
+    reflectance = np.array([-0.05, 0.0, 0.1, 0.2125, 0.35, 0.425, 1.2])
+    shown = brightness(torch.from_numpy(to_network((reflectance + 0.1) * 1e4))).numpy()
+    np.testing.assert_allclose(shown, [-1, -1, 0.1 / 0.2125 - 1, 0, 0.35 / 0.2125 - 1, 1, 1], rtol=0, atol=1e-4)
