@@ -62,7 +62,7 @@ notebook: install
 # next recipe must not start from half a run's weights then: awk passes the report on, and fails unless it says finished.
 COMPACT = student-x4 student-x4-sensor student-x4-uncertainty \
 	student-x8 student-x8-finish student-x8-sensor student-x8-uncertainty \
-	student-x4-sharp student-x4-sharp-balanced student-x8-sharp student-x8-sharp-balanced
+	student-x4-sharp student-x4-sharp-finish student-x8-sharp student-x8-sharp-finish
 
 train-default: install
 	@test -n "$(IMAGES)" || { echo "give the folder of images: make train-default IMAGES=FOLDER" >&2; exit 2; }

@@ -28,8 +28,8 @@ CARD = ("Use", "Data", "Training", "Figures", "Known failures", "Licence")
 LAST = {
     "compact-x4": "student-x4-uncertainty",
     "compact-x8": "student-x8-uncertainty",
-    "sharp-x4": "student-x4-sharp-balanced",
-    "sharp-x8": "student-x8-sharp-balanced",
+    "sharp-x4": "student-x4-sharp-finish",
+    "sharp-x8": "student-x8-sharp-finish",
 }
 """The recipe of each file's last part."""
 FAMILIES = pytest.mark.parametrize("family", ["faithful", "sharp"])
