@@ -57,7 +57,7 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
         with ThreadPoolExecutor(side_by_side(6 * chunk[0] * chunk[1]), "overviews") as pool:
             for source, level in groupby(jobs, lambda job: job[0]):  # the next one is made of what this one writes
                 of = list(level)
-                fill = partial(_fill, path, root, squares if source == finest else None)
+                fill = partial(_fill, path, root, source == finest, squares)
                 for (_, _, name, _), figures in zip(of, pool.map(fill, of), strict=True):
                     progress(done, len(jobs))
                     done += 1
@@ -68,14 +68,14 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
 
 
 def _fill(
-    path: Path, root: zarr.Group, squares: tuple[str, ...] | None, job: tuple[str, str, str, tuple[int, int]]
+    path: Path, root: zarr.Group, first: bool, squares: tuple[str, ...], job: tuple[str, str, str, tuple[int, int]]
 ) -> Statistics | None:
-    """Write a chunk of an overview; the figures of what it was made of, where that is the finest level, in which
-    `squares` have squares of equal pixels.
+    """Write a chunk of an overview; where it is of the `first`, the figures of what it was made of, where `squares`
+    have squares of equal pixels.
     """
     source, target, name, index = job
-    array, figures = array_of(root, f"{target}/{name}"), None if squares is None else Statistics()
-    equal = squares is not None and name in squares
+    array, figures = array_of(root, f"{target}/{name}"), Statistics() if first else None
+    equal = first and name in squares
     write_block(array, index, _halved(array_of(root, f"{source}/{name}"), array, index, equal, figures))
     sync_chunk(path / target, [name], index)
     return figures
