@@ -7,6 +7,7 @@ and x8 of 1,024 px, with the code of another checkout beside it where one is giv
 and as many at once as the command runs; half of them before it, half after.
 `... tile`: the command with the shipped students on one core, as seconds a whole Sentinel-2 tile.
 `... uncertainty`: the command on four bands with `--uncertainty` over the command without, in turn.
+`... operator`: the step that holds tiles to their scene over the network before it, in CPU seconds on one core.
 """
 
 import os
@@ -22,6 +23,9 @@ import torch
 from numpy.typing import NDArray
 from processes import Cost, cost
 
+from rsup.models.base.radiometry import from_network, to_network
+from rsup.models.consistency import SensorConsistency
+from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.models.upscaler import load
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.scenes.writer import create_scene
@@ -40,7 +44,7 @@ def main() -> None:
     """Make scenes, time what is asked for, print a table."""
     with tempfile.TemporaryDirectory() as name:
         folder, (what, *others) = Path(name), sys.argv[1:]
-        modes = {each.__name__: each for each in (nearest, growth, shipped, tile, uncertainty)}
+        modes = {each.__name__: each for each in (nearest, growth, shipped, tile, uncertainty, operator)}
         modes[what](folder, *map(Path, others))
 
 
@@ -124,6 +128,26 @@ def uncertainty(folder: Path) -> None:
             f"{more_cpu:.1f} of CPU: {ratios[0]:.3f}, {ratios[1]:.3f}\n"
         )
         sys.stdout.flush()
+
+
+@torch.inference_mode()
+def operator(_: Path) -> None:
+    """Milliseconds of CPU of a tile's step and of its network, and the one over the other."""
+    torch.set_num_threads(1)
+    consistency = SensorConsistency({band: SENTINEL2.response(band) for band in FOUR})
+    for scale in (4, 8):
+        model = load("default", scale, "cpu", 1)
+        scene = (2000 + 300 * torch.randn(1, len(FOUR), model.descriptor.tile, model.descriptor.tile)).round()
+        network, step = [], []
+        for _ in range(PAIRS):
+            start = time.process_time()
+            tiles = from_network(model(to_network(scene)))
+            between = time.process_time()
+            consistency.tiles(tiles, scene, scale, FOUR, None)
+            network.append(between - start)
+            step.append(time.process_time() - between)
+        ours, theirs = (1000 * statistics.median(each) for each in (step, network))
+        sys.stdout.write(f"x{scale}: step {ours:.0f} ms, network {theirs:.0f} ms: {ours / theirs:.3f}\n")
 
 
 def make_scene(folder: Path, size: int, bands: Sequence[str] = BANDS) -> Path:
