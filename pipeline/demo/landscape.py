@@ -45,5 +45,6 @@ class Landscape:
         paint_roads(canvas, regions)
         paint_lakes(canvas, regions, self._noise)
         paint_villages(canvas, regions, self._noise)
+        # So much that gains over interpolation stay near those on aerial images (tests/benchmarks/demo_ground.py).
         canvas.reflectance *= 1 + np.float32(0.05) * self._noise(east, north, 2.6, 33)
         return canvas.reflectance.reshape(-1, *x.shape), canvas.scl.reshape(x.shape)
