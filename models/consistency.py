@@ -188,7 +188,7 @@ class _Lens(NamedTuple):
     """The band's own pixels from the scene's [band, own pixel, pixel]; None where they are the same."""
 
 
-BLOCK = 24
+BLOCK = 12
 """Own pixels whose rows are multiplied at once: a response reaches over three, so that the rest would be zeros."""
 
 
