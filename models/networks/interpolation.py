@@ -58,13 +58,15 @@ class Interpolation(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         n, c, h, w = image.shape
         support, s = self.taps.shape[1] // 2, self.scale
-        # Each phase is one output channel of a convolution along one axis; interleaving the channels gives the pixels.
+        # Along a row each phase is one output channel of a convolution; interleaving the channels gives the pixels.
         rows = F.pad(image.reshape(n * c, 1, h, w), (support, support, 0, 0), mode="replicate")
         # A network in half precision is to be given the numbers it is given in full precision.
         with full_precision(image.device):
             rows = F.conv2d(rows, self.taps[:, None, None, :]).permute(0, 2, 3, 1).reshape(n * c, 1, h, w * s)
-            both = F.pad(rows, (0, 0, support, support), mode="replicate")
-            both = F.conv2d(both, self.taps[:, None, :, None]).permute(0, 2, 1, 3)
+            both = F.pad(rows, (0, 0, support, support), mode="replicate")[:, 0]
+            # Down a column the phases of an input row are a product with whole rows, which need not be interleaved: the
+            # same sums in a third of a convolution's time.
+            both = self.taps @ both.unfold(1, 2 * support + 1, 1).mT
         return both.reshape(n, c, h * s, w * s)
 
 

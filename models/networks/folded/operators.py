@@ -147,6 +147,23 @@ class FoldedFeedForward(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
+class FeedForwardInParts(nn.Module):
+    """The GEGLU feed-forward, some tokens at a time, with every number rounded where the module rounds it."""
+
+    def __init__(self, whole: FeedForward, precision: torch.dtype) -> None:
+        super().__init__()
+        first, _, last = whole.net
+        assert isinstance(first, GEGLU) and isinstance(last, nn.Linear)
+        self.first, self.last = Linear.of(first.proj, precision), Linear.of(last, precision)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = []
+        for tokens in x.split(_NUMBERS // len(self.first.weight), 1):
+            value, gate = self.first(tokens).chunk(2, -1)
+            parts.append(self.last(F.gelu(gate).mul_(value)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
 class FoldedTransformerBlock(nn.Module):
     """Attention and feed-forward, each added to its tokens."""
 

@@ -17,24 +17,38 @@ from rsup.models.networks.architectures import check_sides
 from rsup.models.networks.compact import CompactStudent
 from rsup.models.networks.doubt import Doubt, contrast_of, widths_of
 from rsup.models.networks.phases import balanced
-from rsup.models.networks.slimdiffsr.blocks import Downsample, TinyBlock, Upsample
+from rsup.models.networks.slimdiffsr.blocks import Downsample, FeedForward, TinyBlock, Upsample
 from rsup.models.networks.slimdiffsr.student import Student
-from rsup.models.networks.slimdiffsr.unet import DownLevel, MidBlock, ResidualBlock, SlimUNet, Transformer, UpLevel
+from rsup.models.networks.slimdiffsr.unet import (
+    DownLevel,
+    MidBlock,
+    ResidualBlock,
+    SlimUNet,
+    Transformer,
+    TransformerBlock,
+    UpLevel,
+)
 
-from .kernels import Conv, Doubled, First, folds
-from .operators import FoldedResidualBlock, FoldedTinyBlock, FoldedTransformer, FoldedUpsample
+from .kernels import Conv, Doubled, First, Linear, folds
+from .operators import FeedForwardInParts, FoldedResidualBlock, FoldedTinyBlock, FoldedTransformer, FoldedUpsample
 from .strips import Strips
 
-_FOLDED: dict[type[nn.Module], Callable[..., nn.Module]] = {
+_Twins = dict[type[nn.Module], Callable[..., nn.Module]]
+"""What takes a module's place; it is made from the module and a type."""
+
+_FOLDED: _Twins = {
     nn.Conv2d: Conv,
     ResidualBlock: FoldedResidualBlock,
     Transformer: FoldedTransformer,
     Upsample: FoldedUpsample,
     TinyBlock: FoldedTinyBlock,
 }
-"""What takes a module's place; it is made from the module and a type."""
 
-_ONLY_ORDER = (nn.ModuleList, SlimUNet, DownLevel, MidBlock, UpLevel, Downsample)
+_SAME: _Twins = {nn.Linear: Linear.of, FeedForward: FeedForwardInParts}
+"""Those that round what the modules round. PyTorch's own linear map writes the bias into all of its result first, and then
+reads it: on large maps, in memory that the system has to find, that takes longer than the products."""
+
+_ONLY_ORDER = (nn.ModuleList, SlimUNet, DownLevel, MidBlock, UpLevel, Downsample, Transformer, TransformerBlock)
 """Modules that say in which order others run."""
 
 _ROWS = 64
@@ -89,7 +103,7 @@ class FoldedCompactStudent(nn.Module):
         self.doubt = None if whole.doubt is None else FoldedDoubt(whole.doubt, precision)
         self.encoder = First(whole.encoder, precision)
         # Other sums would be other roundings, which in bfloat16 move products by up to 20 stored numbers.
-        self.unet = _twin(whole.unet, precision) if precision == torch.float32 else whole.unet
+        self.unet = _twin(whole.unet, precision, _FOLDED if precision == torch.float32 else _SAME)
         convolution, shuffle, _ = whole.shuffle
         # SiLU before the shuffle, where nothing else needs the map, is SiLU after it.
         layers = (
@@ -161,12 +175,12 @@ def _chain(layers: Iterable[nn.Module], precision: torch.dtype) -> nn.Sequential
     return nn.Sequential(*made)
 
 
-def _twin(module: nn.Module, precision: torch.dtype) -> nn.Module:
+def _twin(module: nn.Module, precision: torch.dtype, known: _Twins = _FOLDED) -> nn.Module:
     """A module that gives the same; one that is not known comes back as it is."""
-    if (folded := _FOLDED.get(type(module))) is not None:
+    if (folded := known.get(type(module))) is not None:
         return folded(module, precision)
     if not isinstance(module, _ONLY_ORDER):
         return module
     twin = copy(module)
-    twin._modules = {name: _twin(part, precision) for name, part in module.named_children()}
+    twin._modules = {name: _twin(part, precision, known) for name, part in module.named_children()}
     return twin
