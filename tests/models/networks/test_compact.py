@@ -13,6 +13,7 @@ from rsup.models.base.intervals import WIDER
 from rsup.models.base.radiometry import from_network, to_network
 from rsup.models.losses.distillation import Distillation, DistillationConfig, FeatureTaps
 from rsup.models.methods.slimdiffsr_student import StudentTask
+from rsup.models.networks.architectures import tiles_of
 from rsup.models.networks.compact import CompactConfig, CompactStudent
 from rsup.models.networks.interpolation import interpolator
 from rsup.models.networks.phases import balanced
@@ -364,3 +365,14 @@ def test_the_second_head_learns_alone_how_large_errors_are() -> None:
 def test_only_a_second_head_learns_alone(more: list[str], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         load_recipe(RECIPE, [*COMPACT, "learns=uncertainty", *more])
+
+
+@pytest.mark.parametrize(("family", "halo"), [("faithful", 4), ("sharp", 6)])
+@pytest.mark.parametrize("scale", [4, 8])
+def test_what_is_balanced_has_more_context(family: str, halo: int, scale: int) -> None:
+    """Files that ship say of their tiles what the next training would."""
+    model = descriptor_of(family, scale)
+    assert model.header is not None
+    config = CompactConfig.model_validate(model.header["config"])
+    assert (config.balance > 0) == (family == "sharp")
+    assert tiles_of(config, scale) == (model.tile, model.halo, model.overlap) == (160, halo, 4)

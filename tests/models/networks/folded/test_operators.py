@@ -75,6 +75,18 @@ def test_a_feed_forward_in_parts(monkeypatch):
     torch.testing.assert_close(folded(x, other), whole(x) + other, rtol=0, atol=1e-5)
 
 
+@pytest.mark.skipif(not folds(torch.bfloat16), reason="a CPU without AVX-512: nothing is folded into bfloat16 on it")
+def test_a_feed_forward_in_parts_rounds_where_the_whole_does(monkeypatch):
+    """Where another order of sums moves a number, it moves by one step of bfloat16, and few are moved."""
+    monkeypatch.setattr(operators, "_NUMBERS", 32 * 128)  # 32 tokens at once, and 6 that are left
+    whole, x = drawn(operators.FeedForward(16)), torch.randn(2, 70, 16).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        plain, parts = whole(x), operators.FeedForwardInParts(whole, torch.bfloat16)(x)
+    assert parts.dtype == plain.dtype == torch.bfloat16
+    assert (parts != plain).float().mean() < 0.01
+    torch.testing.assert_close(parts.float(), plain.float(), rtol=2**-6, atol=2**-6 * plain.float().abs().max().item())
+
+
 def block_of(kind, config):
     """A block with numbers in it, a map for it, and what folds it."""
     plain, folded = {
