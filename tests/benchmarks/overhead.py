@@ -28,6 +28,7 @@ from rsup.models.consistency import SensorConsistency
 from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.models.upscaler import load
 from rsup.pipeline.lattice import Window
+from rsup.pipeline.memory import WORKER_ENVIRONMENT
 from rsup.pipeline.scenes.writer import create_scene
 from rsup.pipeline.workers.pool import Pool
 
@@ -42,6 +43,9 @@ PAIRS = 7
 
 def main() -> None:
     """Make scenes, time what is asked for, print a table."""
+    if not WORKER_ENVIRONMENT.items() <= os.environ.items():
+        # What runs in this process is to find memory as the command's workers do.
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | WORKER_ENVIRONMENT)
     with tempfile.TemporaryDirectory() as name:
         folder, (what, *others) = Path(name), sys.argv[1:]
         modes = {each.__name__: each for each in (nearest, growth, shipped, tile, uncertainty, operator)}
@@ -191,10 +195,10 @@ def upscale(
         "-o",
         folder / "".join([tree.name, *more]),
     ]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tree / ".src"), str(tree)])}
-    # Whoever has it set compiles rsup anew in each process, which is no cost of rsup's.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    return cost(command, environment)
+    # Whoever has the last one set compiles rsup anew in each process, which is no cost of rsup's.
+    own = {*WORKER_ENVIRONMENT, "PYTHONDONTWRITEBYTECODE"}
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    return cost(command, environment | {"PYTHONPATH": os.pathsep.join([str(tree / ".src"), str(tree)])})
 
 
 def bare(scale: int, tiles: int) -> float:
