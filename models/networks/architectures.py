@@ -19,7 +19,7 @@ STRIDE = TILE - 2 * HALO - OVERLAP
 """Output pixels between the starts of neighbouring tiles."""
 LOCAL_TILES = 160, 4, 4
 """The same of a local student that is given low resolution, in its pixels, at any scale: what lies beyond the tile
-moves the product by a stored number or two there, and every pixel is computed 1.17 times instead of 1.4."""
+moves the product by some stored numbers there (1 to 5), and every pixel is computed 1.17 times instead of 1.4."""
 BALANCED_HALO = 6
 """Of one whose detail is balanced (phases.py): by means over what lies around, which ends with the tile. With 4, steps
 across its tiles' borders on dark ground were 1.06 times what they are elsewhere, with 6 they are 1.04 times."""
