@@ -18,7 +18,8 @@ from rsup.pipeline.batch.job import Job
 from rsup.pipeline.cli.app import app
 from rsup.pipeline.lattice import Window
 from rsup.pipeline.mosaics.overviews import build_overviews
-from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
+from rsup.pipeline.mosaics.planes import write_chunk
+from rsup.pipeline.mosaics.store import create_mosaic
 from rsup.pipeline.mosaics.tiff.cog import write_cog
 from rsup.pipeline.scenes.scene import Scene
 

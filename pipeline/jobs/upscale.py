@@ -17,6 +17,7 @@ from rsup.pipeline.lattice import Chunk, count_chunks
 from rsup.pipeline.ledger import Ledger
 from rsup.pipeline.memory import give_back_memory
 from rsup.pipeline.mosaics import store as mosaic
+from rsup.pipeline.mosaics.planes import write_chunk
 from rsup.pipeline.public import printable
 from rsup.pipeline.release import VERSION
 from rsup.pipeline.scenes.scene import Scene
@@ -144,7 +145,7 @@ def _compute(plan: UpscalePlan, ledger: Ledger, workers: Workers) -> None:
     pending = (chunk for chunk in plan.chunks() if chunk.key not in finished)
     with _client(plan, ledger, workers) as (client, held), show_progress("upscale", "chunks") as progress:
         responses = plan.responses if request.consistency == "sensor" else None
-        task = partial(_chunk_task, scene, store, request.bands, plan.planes, responses, held)
+        task = partial(_chunk_task, scene, store, request.bands, request.uncertainty, responses, held)
         progress(done, total)
 
         def on_done(chunk: Chunk, _: None) -> None:
@@ -192,12 +193,12 @@ def _chunk_task(
     scene: Scene,
     store: Path,
     bands: tuple[str, ...],
-    planes: tuple[str, ...],
+    uncertainty: bool,
     responses: dict[str, Response] | None,
     held: tuple[str, str],
     chunk: Chunk,
 ) -> None:
-    """On a worker: read, upscale and write one chunk, the arrays `planes`; `held` is what _client gave.
+    """On a worker: read, upscale and write one chunk; `held` is what _client gave.
 
     `responses`: what holds the mosaic to its scene; None for block means.
     """
@@ -205,10 +206,9 @@ def _chunk_task(
 
     name, arithmetic = held
     tiles = worker_model(name).tiles(arithmetic, responses)  # first: it settles what the cache may hold
-    uncertain = planes != bands
-    data = upscale_chunk(scene.read, scene.bands, chunk.window, bands, tiles, uncertainty=uncertain, mosaic=scene.aoi)
+    data = upscale_chunk(scene.read, scene.bands, chunk.window, bands, tiles, uncertainty=uncertainty, mosaic=scene.aoi)
     with writing(store, OutputError, goes_on=True):
-        mosaic.write_chunk(store, planes, chunk.place, data)
+        write_chunk(store, bands, chunk.place, *data)
     del data
     give_back_memory()
 
@@ -222,7 +222,6 @@ def _provenance(plan: UpscalePlan) -> dict[str, Any]:
         "title": printable(plan.name),
         "model": plan.model.name,
         "model_sha256": plan.model.sha256,
-        "scale": plan.request.scale,
         "held_by": plan.request.consistency,
         "software": f"rsup {VERSION}",
         "items": [{key: value for key, value in item.items() if key != "href"} for item in plan.sources],

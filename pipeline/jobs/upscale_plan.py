@@ -171,10 +171,9 @@ class UpscalePlan:
         return {band: sensor.response(band) for band in self.request.bands}
 
     @property
-    def planes(self) -> tuple[str, ...]:
-        """The mosaic's arrays of pixels, in the order of a chunk's planes."""
-        bands = self.request.bands
-        return (*bands, *map(mosaic.uncertainty_of, bands)) if self.request.uncertainty else bands
+    def planes(self) -> int:
+        """How many arrays of pixels the mosaic has."""
+        return len(self.request.bands) * (1 + self.request.uncertainty)
 
     def chunks(self) -> Iterator[Chunk]:
         """Every chunk of the mosaic, one by one: there may be millions."""
@@ -202,7 +201,7 @@ class UpscalePlan:
         """
         assert self.pool is not None
         height, width = (min(self.request.chunk, side) for side in (self.window.height, self.window.width))
-        tiling, area, planes = tiling_of(self.model), self.request.scale**2, len(self.planes)
+        tiling, area, planes = tiling_of(self.model), self.request.scale**2, self.planes
         cover = tiling.cover(replace(self.window, row=0, col=0, height=height, width=width))
         return (
             height * width * area * (planes * 2 + 4)
@@ -234,7 +233,7 @@ class UpscalePlan:
             "shape": [window.height * scale, window.width * scale],
             "chunks": count_chunks(window, self.request.chunk),
             "tiles": tiling.count(window) * len(steps),
-            "bytes": window.height * window.width * scale**2 * 2 * len(self.planes),
+            "bytes": window.height * window.width * scale**2 * 2 * self.planes,
             "outputs": [str(self.request.output / name) for name in self.artefacts().values()],
         }
 

@@ -68,11 +68,11 @@ def upscale_chunk(
     *,
     uncertainty: bool = False,
     mosaic: Window | None = None,
-) -> NDArray[np.uint16]:
+) -> tuple[NDArray[np.uint16], ...]:
     """Super-resolve one window: stored numbers [band, y, x] at `scale` times the lattice, 0 where the LR pixel is 0.
 
-    With `uncertainty`, for which the model must have one, twice as many planes: the bands, then how far each
-    may be off, in stored numbers (no offset), 1 at least and 0 where the LR pixel is 0.
+    With `uncertainty`, for which the model must have one, how far these may be off besides: stored numbers (no
+    offset) [band, y, x] at DETAIL times the lattice, 1 at least and 0 where the LR pixel is 0.
     `read(bands, window)` gives stored numbers [band, y, x] and 0 beyond the scene; `available` are the bands it has.
     `tiles` serve one scene, on any number of threads that call this. `mosaic`: what the window is a part of, where
     tiles that its other parts need as well are worth keeping.
@@ -80,13 +80,14 @@ def upscale_chunk(
     """
     gathered = gather(read, available, window, bands, tiles.model.descriptor, uncertainty, mosaic)
     scale = tiles.model.descriptor.scale
-    planes = len(bands) * (1 + uncertainty)
-    result = np.empty((planes, window.height * scale, window.width * scale), np.uint16)
+    fines = (scale, DETAIL)[: 1 + uncertainty]
+    result = tuple(np.empty((len(bands), window.height * fine, window.width * fine), np.uint16) for fine in fines)
     for rows, (sr, *widths) in blend(gathered, bands, tiles):
-        lr, made = gathered.lr[:, rows], result[:, _scaled(rows, scale)]
-        settle(sr, lr, scale, tiles.consistency, made[: len(bands)])
-        for each in widths:
-            spread(each, lr, scale, made[len(bands) :])
+        lr = gathered.lr[:, rows]
+        made, *told = (part[:, _scaled(rows, fine)] for part, fine in zip(result, fines, strict=True))
+        settle(sr, lr, scale, tiles.consistency, made)
+        for each, out in zip(widths, told, strict=True):
+            settle_widths(each, lr, out)
     return result
 
 
@@ -210,15 +211,10 @@ def settle(sr: Tensor, lr: NDArray[np.uint16], scale: int, consistency: Consiste
         out[band] = _stored(held, numbers, scale)
 
 
-def spread(widths: Tensor, lr: NDArray[np.uint16], scale: int, out: NDArray[np.uint16]) -> None:
-    """How far pixels may be off, DETAIL numbers along a side of a scene's pixel [band, y, x], into `out`: each into its
-    square, in the range of numbers and rounded; 0 as in `settle`. `widths` are used up.
-    """
-    side = scale // DETAIL
-    for plane, numbers, pixels in zip(widths, lr, out, strict=True):
-        told = _stored(plane.clamp_(DN_MIN, DN_MAX), numbers, DETAIL)
-        # Rows whole: broadcast along both axes at once, numpy would copy squares number by number.
-        pixels.reshape(len(told), side, -1)[:] = told.repeat(side, axis=1)[:, None]
+def settle_widths(widths: Tensor, lr: NDArray[np.uint16], out: NDArray[np.uint16]) -> None:
+    """The same of how far pixels may be off, DETAIL numbers along a side of a scene's pixel [band, y, x]."""
+    for band, numbers in enumerate(lr):
+        out[band] = _stored(widths[band].clamp_(DN_MIN, DN_MAX), numbers, DETAIL)
 
 
 def _stored(plane: Tensor, lr: NDArray[np.uint16], fine: int) -> NDArray[np.uint16]:

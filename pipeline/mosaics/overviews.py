@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -21,8 +21,23 @@ from rsup.models.base.progress import Progress
 from rsup.pipeline.cf import sync_chunk, write_block
 from rsup.pipeline.machine import side_by_side
 
+from .planes import extent_of, read_back
 from .statistics import Statistics
-from .store import array_of, bands_of, extent_of, read_back, uncertainties_of
+from .store import array_of, bands_of, side_of_squares, uncertainties_of
+
+
+class _Job(NamedTuple):
+    """A chunk of an overview to be written."""
+
+    source: str
+    """Group of the level that it is averaged from."""
+    target: str
+    name: str
+    """Of the array."""
+    place: tuple[int, ...]
+    """Row and column in the array's chunk grid."""
+    square: int
+    """Pixels along a side of the source's squares of equal pixels."""
 
 
 def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
@@ -36,12 +51,11 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
     """
     root = zarr.open_group(path, mode="r+")
     layout: Any = root.attrs["multiscales"]
-    squares = uncertainties_of(path)
+    squares = dict.fromkeys(uncertainties_of(path), side_of_squares(path))
     names = (*bands_of(path), *squares)
     jobs = [
-        (level["derived_from"], level["asset"], name, index)
-        for level in layout["layout"]
-        if "derived_from" in level
+        _Job(level["derived_from"], level["asset"], name, index, max(1, squares.get(name, 1) >> finer))
+        for finer, level in enumerate(layout["layout"][1:])
         for name in names
         for index in product(*map(range, array_of(root, f"{level['asset']}/{name}").cdata_shape))
     ]
@@ -55,37 +69,32 @@ def build_overviews(path: Path, progress: Progress) -> dict[str, Statistics]:
         for leftover in path.rglob("*.partial"):
             leftover.unlink(missing_ok=True)
         with ThreadPoolExecutor(side_by_side(6 * chunk[0] * chunk[1]), "overviews") as pool:
-            for source, level in groupby(jobs, lambda job: job[0]):  # the next one is made of what this one writes
+            for source, level in groupby(jobs, lambda job: job.source):  # the next one is made of what this one writes
                 of = list(level)
-                fill = partial(_fill, path, root, source == finest, squares)
-                for (_, _, name, _), figures in zip(of, pool.map(fill, of), strict=True):
+                for job, figures in zip(of, pool.map(partial(_fill, path, root, source == finest), of), strict=True):
                     progress(done, len(jobs))
                     done += 1
                     if figures:
-                        statistics[name].include(figures)
+                        statistics[job.name].include(figures)
     progress(len(jobs), len(jobs))
     return statistics
 
 
-def _fill(
-    path: Path, root: zarr.Group, first: bool, squares: tuple[str, ...], job: tuple[str, str, str, tuple[int, int]]
-) -> Statistics | None:
-    """Write a chunk of an overview; where it is of the `first`, the figures of what it was made of, where `squares`
-    have squares of equal pixels.
-    """
-    source, target, name, index = job
-    array, figures = array_of(root, f"{target}/{name}"), Statistics() if first else None
-    equal = first and name in squares
-    write_block(array, index, _halved(array_of(root, f"{source}/{name}"), array, index, equal, figures))
-    sync_chunk(path / target, [name], index)
+def _fill(path: Path, root: zarr.Group, first: bool, job: _Job) -> Statistics | None:
+    """Write a chunk of an overview; where it is of the `first`, the figures of what it was made of."""
+    array, figures = array_of(root, f"{job.target}/{job.name}"), Statistics() if first else None
+    source = array_of(root, f"{job.source}/{job.name}")
+    row, col = job.place
+    write_block(array, (row, col), _halved(source, array, (row, col), job.square, figures))
+    sync_chunk(path / job.target, [job.name], (row, col))
     return figures
 
 
 def _halved(
-    source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, int], equal: bool, figures: Statistics | None
+    source: zarr.Array[Any], target: zarr.Array[Any], index: tuple[int, int], square: int, figures: Statistics | None
 ) -> NDArray[np.uint16]:
     """Chunk `index` of `target`, averaged from the up to four chunks of `source` under it, one at a time; they are
-    counted in `figures`, where there are any. `equal`: squares of 2 x 2 of their pixels are.
+    counted in `figures`, where there are any. `square`: as of _Job.
     """
     height, width = source.chunks
     rows, cols = extent_of(target, index)
@@ -96,12 +105,9 @@ def _halved(
     )
     for row, col in starts:
         fine = read_back(source, (slice(row, row + height), slice(col, col + width)))
-        if equal:  # one of four says it all, shares and deviations too
-            half = fine = fine[::2, ::2]
-        else:
-            half = _mean_of_valid(fine)
-        if figures:
-            figures.add(fine)
+        half = _mean_of_valid(fine) if square == 1 else fine[::2, ::2]
+        if figures:  # shares and deviations, of which one pixel of a square says all
+            figures.add(fine[::square, ::square])
         top, left = row // 2 - rows.start, col // 2 - cols.start
         out[top : top + half.shape[0], left : left + half.shape[1]] = half
     return out

@@ -1,19 +1,16 @@
-"""The mosaic store: a multiscale Zarr 3 group that many processes fill, one chunk a task.
+"""The mosaic store: a multiscale Zarr 3 group that many processes fill (planes.py), one chunk a task.
 
-In: finished chunks, uint16 [plane, y, x]. Out: one [y, x] array a band at the root, perhaps one more that says how far
-it may be off, and halved copies in the child groups "2", "4", "8", ... down to 512 px, each a CF dataset of its own
-(cf.py). Equal input gives equal bytes, however often and in whatever order chunks are written.
+One [y, x] array a band at the root, perhaps one more that says how far it may be off, and halved copies in the child
+groups "2", "4", "8", ... down to 512 px, each a CF dataset of its own (cf.py). Equal input gives equal bytes, however
+often and in whatever order chunks are written.
 Conventions: `multiscales`, `spatial` and `proj` (GeoZarr), version 0.1, beside CF; docs/zarr.md says why it is so.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,19 +18,17 @@ from typing import Any
 import numpy as np
 import zarr
 from affine import Affine
-from numpy.typing import NDArray
 from pyproj import CRS
 
 from rsup.models.base.errors import OutputError
 from rsup.models.base.files import replacing, sync_tree, writing
+from rsup.models.base.intervals import DETAIL
 from rsup.pipeline.cf import (
     BAND_ATTRIBUTES,
     UNCERTAINTY_ATTRIBUTES,
     add_array,
     add_grid,
     consolidate,
-    sync_chunk,
-    write_block,
 )
 from rsup.pipeline.lattice import Window
 
@@ -103,7 +98,7 @@ def create_mosaic(
 
     `chunk` is the side of a chunk in lattice pixels, so chunk (i, j) of the store is chunk (i, j) of
     `grid.chunks(window, chunk)`. `attributes` go to the root. With `uncertainty` each band has a second array, that
-    says how far it may be off, the same for 2 x 2 pixels at least. The store appears whole or not at all.
+    says how far it may be off, in squares of equal pixels (`side_of_squares`). The store appears whole or not at all.
     Raises OutputError where `path` holds something else or cannot be written.
     """
     with writing(path, OutputError):
@@ -116,22 +111,6 @@ def create_mosaic(
             with replacing(path) as fresh:
                 _create(fresh, window, crs, scale, bands, chunk, attributes, uncertainty)
                 sync_tree(fresh)
-
-
-def write_chunk(path: Path, names: Sequence[str], index: tuple[int, int], data: NDArray[np.uint16]) -> None:
-    """Write chunk `index` (row, column of the chunk grid) of the named arrays: uint16 [plane, y, x], its whole extent.
-
-    On the disk (fsync) when it returns. No other chunk is read or written, so any number of processes may
-    write different chunks. Raises ValueError for data of another shape, OSError where the disk refuses.
-    """
-    group = zarr.open_group(path, mode="r+")
-    arrays = [array_of(group, name) for name in names]
-    for array, plane in zip(arrays, data, strict=True):
-        _check_plane(array, index, plane)
-    # Side by side: while the last chunk of a mosaic is packed, the other cores have nothing else to do.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "planes") as pool:
-        list(pool.map(write_block, arrays, repeat(index), data))
-    sync_chunk(path, list(names), index)
 
 
 def bands_of(path: Path) -> tuple[str, ...]:
@@ -149,6 +128,12 @@ def uncertainties_of(path: Path) -> tuple[str, ...]:
     """Names of these arrays, in the order of the bands; none where the mosaic has none."""
     names: Any = zarr.open_group(path, mode="r").attrs.get("uncertainty", ())
     return tuple(names)
+
+
+def side_of_squares(path: Path) -> int:
+    """Pixels along a side of the squares in which these arrays' numbers are equal, from the mosaic's corner on."""
+    scale: Any = zarr.open_group(path, mode="r").attrs["scale"]
+    return int(scale) // DETAIL
 
 
 def is_name(band: str) -> bool:
@@ -178,6 +163,7 @@ def _create(
     described = {
         **attributes,
         "Conventions": "CF-1.11",
+        "scale": scale,
         "bands": list(bands),
         **({"uncertainty": list(map(uncertainty_of, bands))} if uncertainty else {}),
         "multiscales": {"layout": [_layout(level) for level in levels], "resampling_method": "average"},
@@ -236,32 +222,6 @@ def _layout(level: _Level) -> dict[str, Any]:
         "spatial:shape": list(level.shape),
         "spatial:transform": list(level.transform)[:6],
     }
-
-
-def extent_of(array: zarr.Array[Any], index: tuple[int, int]) -> tuple[slice, slice]:
-    """Rows and columns of chunk `index`, cut at the array's edge."""
-    rows, cols = (
-        slice(i * size, min((i + 1) * size, length))
-        for i, size, length in zip(index, array.chunks, array.shape, strict=True)
-    )
-    return rows, cols
-
-
-def read_back(array: zarr.Array[Any], window: tuple[slice, slice]) -> NDArray[np.uint16]:
-    """Pixels [y, x] that a chunk's writer left. Raises OutputError where they cannot be read any more."""
-    try:
-        return np.asarray(array[window])
-    except Exception as error:  # every codec has errors of its own
-        raise OutputError(
-            f"{array.store_path} cannot be read back ({error}): pass --overwrite to start afresh"
-        ) from error
-
-
-def _check_plane(array: zarr.Array[Any], index: tuple[int, int], plane: NDArray[Any]) -> None:
-    rows, cols = extent_of(array, index)
-    expected = (rows.stop - rows.start, cols.stop - cols.start)
-    if plane.shape != expected or plane.dtype != np.uint16:
-        raise ValueError(f"chunk {index} is uint16 {expected}, not {plane.dtype} {plane.shape}")
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:

@@ -206,7 +206,8 @@ def product(low: DN, bands: Sequence[str], model: Upscaler, corner: int | None =
 
     sensor = SensorConsistency({band: SENTINEL2.response(band) for band in bands})
     with Tiles(model, sensor) as tiles:
-        return upscale_chunk(read, bands, window, bands, tiles)
+        (made,) = upscale_chunk(read, bands, window, bands, tiles)
+    return made
 
 
 def enlarged(scene: Scene, model: Upscaler, bicubic: Upscaler) -> dict[str, float | None]:

@@ -32,8 +32,9 @@ from rsup.models.base.progress import Progress
 from rsup.models.base.radiometry import ADD_OFFSET, NODATA, SCALE_FACTOR
 from rsup.models.sensors import sensor_of_items
 from rsup.pipeline.machine import ahead, side_by_side
+from rsup.pipeline.mosaics.planes import read_back
 from rsup.pipeline.mosaics.statistics import Statistics
-from rsup.pipeline.mosaics.store import array_of, bands_of, read_back, uncertainties_of
+from rsup.pipeline.mosaics.store import array_of, bands_of, side_of_squares, uncertainties_of
 
 from .bigtiff import Pyramid, Tag, read_tags
 
@@ -45,8 +46,17 @@ docs/outputs.md says who reads it."""
 COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
 
 
+class _Level(NamedTuple):
+    """The numbers of a level of the pyramid."""
+
+    arrays: list[zarr.Array[Any]]
+    """[y, x], one a band."""
+    square: int
+    """Pixels of the level along a side of what a number stands for."""
+
+
 class _Square(NamedTuple):
-    """Tiles that are read at once: as many as lie in a chunk of the store."""
+    """Tiles that are read at once: as many as lie under a chunk of the store."""
 
     level: int
     """Of the pyramid, 0 the finest."""
@@ -70,16 +80,17 @@ def write_cog(
     attributes: dict[str, Any] = dict(root.attrs)
     groups = [level["asset"] for level in attributes["multiscales"]["layout"]]
     arrays = [[array_of(root, f"{group}/{band}") for band in bands] for group in groups]
+    levels = _levels(arrays, side_of_squares(store) if uncertainty else 1)
     tags = _tags_of(attributes, bands, statistics, uncertainty)
     with writing(out, OutputError, goes_on=True), replacing(out) as fresh, open(fresh, "wb") as file:
         shapes = [(rows, cols) for rows, cols in (level[0].shape for level in arrays)]
         pyramid = Pyramid(file, tags, shapes)
-        squares = list(_squares(pyramid, arrays))
+        squares = list(_squares(pyramid, levels))
         most = len(bands) * arrays[0][0].chunks[0] * arrays[0][0].chunks[1] * 2
         threads = side_by_side(2 * most)
         # Of a mosaic of one chunk, tiles: a pool of their own, for those that wait for them fill the first.
         with ThreadPoolExecutor(threads, "cog") as pool, ThreadPoolExecutor(side_by_side(BLOCK**2), "tiles") as tiles:
-            packing = ahead(pool, partial(_pack, arrays, tiles), squares, threads)
+            packing = ahead(pool, partial(_pack, levels, shapes, tiles), squares, threads)
             for done, (square, packed) in enumerate(zip(squares, packing, strict=True)):
                 progress(done, len(squares))
                 for (row, col), tile in packed.items():
@@ -88,10 +99,22 @@ def write_cog(
         progress(len(squares), len(squares))
 
 
-def _squares(pyramid: Pyramid, arrays: list[list[zarr.Array[Any]]]) -> Iterator[_Square]:
+def _levels(arrays: list[list[zarr.Array[Any]]], square: int) -> list[_Level]:
+    """Where the numbers of each level are read, finest first: squares of so many pixels a side are equal in that one.
+
+    From the level in which a square is a pixel, or the coarsest there is: its numbers are the same, and fewer.
+    """
+    levels = []
+    for finer in range(len(arrays)):
+        coarser = min(max(0, square.bit_length() - 1 - finer), len(arrays) - 1 - finer)
+        levels.append(_Level(arrays[finer + coarser], 1 << coarser))
+    return levels
+
+
+def _squares(pyramid: Pyramid, levels: list[_Level]) -> Iterator[_Square]:
     """All of the pyramid, coarsest level first."""
-    for level in reversed(range(len(arrays))):
-        side = max(1, min(arrays[level][0].chunks) // BLOCK)
+    for level in reversed(range(len(levels))):
+        side = max(1, min(levels[level].arrays[0].chunks) * levels[level].square // BLOCK)
         for row, col in product(*(range(0, count, side) for count in pyramid.levels[level].grid)):
             yield _Square(level, row, col, side)
 
@@ -100,31 +123,35 @@ Packed = dict[tuple[int, int], bytes]
 """Tiles by their places in the level's grid."""
 
 
-def _pack(arrays: list[list[zarr.Array[Any]]], tiles: Executor, square: _Square) -> Packed:
+def _pack(levels: list[_Level], shapes: list[tuple[int, int]], tiles: Executor, square: _Square) -> Packed:
     """Read and pack the tiles of a square of the bands' pyramid."""
-    bands = arrays[square.level]
-    height, width = bands[0].shape
+    (height, width), (bands, side) = shapes[square.level], levels[square.level]
     top, left = square.row * BLOCK, square.col * BLOCK
     bottom, right = min(top + square.side * BLOCK, height), min(left + square.side * BLOCK, width)
-    window = slice(top, bottom), slice(left, right)
+    window = slice(top // side, -(-bottom // side)), slice(left // side, -(-right // side))
     planes = list(tiles.map(partial(read_back, window=window), bands))
-    blocks = [
-        (slice(row, row + BLOCK), slice(col, col + BLOCK))
-        for row, col in product(range(0, bottom - top, BLOCK), range(0, right - left, BLOCK))
-    ]
-    packed = tiles.map(lambda block: _tile([plane[block] for plane in planes]), blocks)
-    places = ((square.row + down.start // BLOCK, square.col + across.start // BLOCK) for down, across in blocks)
-    return dict(zip(places, packed, strict=True))
+    down, across = (range(-(-length // BLOCK)) for length in (bottom - top, right - left))
+    places = list(product(down, across))
+
+    def packed(place: tuple[int, int]) -> bytes:
+        rows, cols = (slice(at * BLOCK // side, (at + 1) * BLOCK // side) for at in place)
+        return _tile([plane[rows, cols] for plane in planes], side)
+
+    in_grid = ((square.row + row, square.col + col) for row, col in places)
+    return dict(zip(in_grid, tiles.map(packed, places), strict=True))
 
 
-def _tile(planes: Sequence[NDArray[np.uint16]]) -> bytes:
-    """A tile as it is stored: differences along rows (predictor 2), bands of a pixel together, 0 beyond the image."""
+def _tile(planes: Sequence[NDArray[np.uint16]], side: int) -> bytes:
+    """A tile as it is stored: differences along rows (predictor 2), bands of a pixel together, 0 beyond the image.
+
+    A number stands for squares of so many pixels a `side`.
+    """
     height, width = planes[0].shape
-    tile = np.zeros((BLOCK, BLOCK, len(planes)), "<u2")
-    for plane, differences in zip(planes, tile[:height, :width].transpose(2, 0, 1), strict=True):
+    tile = np.zeros((BLOCK // side, BLOCK // side, side, len(planes)), "<u2")
+    for plane, differences in zip(planes, tile[:height, :width, 0].transpose(2, 0, 1), strict=True):
         differences[:, 0] = plane[:, 0]
         np.subtract(plane[:, 1:], plane[:, :-1], out=differences[:, 1:])
-    return bytes(PACKED.encode(tile))
+    return bytes(PACKED.encode(tile.repeat(side, axis=0)))
 
 
 def _tags_of(

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from rsup.models.sensors.sentinel2 import SENTINEL2
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.check import PART, count_pixels, measure
-from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
+from rsup.pipeline.mosaics.planes import write_chunk
+from rsup.pipeline.mosaics.store import create_mosaic
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.writer import create_scene
 

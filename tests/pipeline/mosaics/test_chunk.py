@@ -107,15 +107,17 @@ def mosaic(
     limit: int = 0,
     uncertainty: bool = False,
 ) -> NDArray[np.uint16]:
+    """The bands and, with `uncertainty`, how far they may be off, each number for its square of pixels."""
     window, scale = window or raster.window, model.descriptor.scale
     planes = len(bands) * (1 + uncertainty)
     out = np.zeros((planes, window.height * scale, window.width * scale), np.uint16)
     with Tiles(model, consistency, limit) as tiles:  # type: ignore[arg-type]
         for _, part in chunks(window, chunk):
             rows, cols = (slice(s.start * scale, s.stop * scale) for s in part.within(window))
-            out[:, rows, cols] = upscale_chunk(
-                raster.read, raster.bands, part, bands, tiles, uncertainty=uncertainty, mosaic=window
-            )
+            made = upscale_chunk(raster.read, raster.bands, part, bands, tiles, uncertainty=uncertainty, mosaic=window)
+            for k, each in enumerate(made):
+                side = (scale // DETAIL) ** k
+                out[k * len(bands) : (k + 1) * len(bands), rows, cols] = each.repeat(side, 1).repeat(side, 2)
     return out
 
 
@@ -339,7 +341,7 @@ def test_dark_pixels_are_there_in_the_mosaic(tmp_path: Path) -> None:
     dn, meant = strangers.speckled()
     scene = open_scene(strangers.tiff(tmp_path / "s.tif", dn))
     with Tiles(load("nearest", 4), MEANS) as tiles:
-        sr = upscale_chunk(scene.read, scene.bands, strangers.WINDOW, ("red", "blue"), tiles)
+        (sr,) = upscale_chunk(scene.read, scene.bands, strangers.WINDOW, ("red", "blue"), tiles)
     np.testing.assert_array_equal(sr, meant[[0, 2]].repeat(4, 1).repeat(4, 2))
 
 

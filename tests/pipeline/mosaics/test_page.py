@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from rsup.models.base import intervals
 from rsup.models.base.errors import OutputError
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.overviews import build_overviews
@@ -30,7 +31,8 @@ from rsup.pipeline.mosaics.pictures import (
     shown_bands,
     uncertainty_map,
 )
-from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
+from rsup.pipeline.mosaics.planes import write_chunk
+from rsup.pipeline.mosaics.store import create_mosaic
 from rsup.pipeline.scenes.opening import open_scene
 from rsup.pipeline.scenes.scene import Scene
 from rsup.pipeline.scenes.writer import create_scene
@@ -83,9 +85,8 @@ def make(
     create_mosaic(store, window, "EPSG:32633", scale, BANDS, 128, {}, uncertainty)
     for index, part in chunks(window, 128):
         sr = lr[(slice(None), *part.within(outer))].repeat(scale, 1).repeat(scale, 2)
-        write_chunk(store, BANDS, index, sr)
-        if uncertainty:
-            write_chunk(store, [f"{band}_uncertainty" for band in BANDS], index, sr // 10)
+        side = scale // intervals.DETAIL
+        write_chunk(store, BANDS, index, sr, sr[:, ::side, ::side] // 10 if uncertainty else None)
     build_overviews(store, lambda *_: None)
     return open_scene(folder / "s.zarr"), store, lr[(slice(None), *window.within(outer))]
 
@@ -245,9 +246,9 @@ def test_a_map_of_a_large_mosaic_is_of_an_overview_and_one_of_nothing_is_none(tm
     assert found.shape == (140, 600)
     low = (lr[[0, 3]] // 10).astype(float).mean(0).repeat(2, 0).repeat(2, 1)
     np.testing.assert_array_equal(found, np.where(low > 0, low, np.nan))
-    names = [f"{band}_uncertainty" for band in BANDS]
     for index, part in chunks(scene.aoi, 128):
-        write_chunk(store, names, index, np.zeros((4, part.height * 4, part.width * 4), np.uint16))
+        nothing = (np.zeros((4, part.height * fine, part.width * fine), np.uint16) for fine in (4, intervals.DETAIL))
+        write_chunk(store, BANDS, index, *nothing)
     build_overviews(store, lambda *_: None)
     write_page(tmp_path / "p.html", scene, store, BANDS, MODEL, "sensor", {})
     assert "Uncertainty" not in Elements((tmp_path / "p.html").read_text()).text

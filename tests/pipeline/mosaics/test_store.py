@@ -22,20 +22,22 @@ import zarr_cm
 from numpy.typing import NDArray
 
 from rsup.models.base.errors import OutputError
+from rsup.models.base.intervals import DETAIL
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.overviews import build_overviews
+from rsup.pipeline.mosaics.planes import write_chunk
 from rsup.pipeline.mosaics.store import (
     bands_of,
     create_mosaic,
     has_valid_pixel,
     uncertainties_of,
     uncertainty_of,
-    write_chunk,
 )
 
 CRS = "EPSG:32633"
 WINDOW = Window(-500_123, 40_007, 75, 131)
 SCALE, CHUNK = 8, 32
+SIDE = SCALE // DETAIL
 BANDS = ("red", "nir")
 
 
@@ -99,14 +101,15 @@ def test_xarray_reads_reflectance_and_the_exact_grid(tmp_path: Path) -> None:
 
 def test_the_uncertainty_is_an_array_beside_each_band_at_every_level(tmp_path: Path) -> None:
     data = scene_pixels()
-    deviations = scene_pixels(seed=2)[:, ::2, ::2].repeat(2, 1).repeat(2, 2)
+    widths = scene_pixels(seed=2)[:, ::SIDE, ::SIDE]
+    deviations = widths.repeat(SIDE, 1).repeat(SIDE, 2)
     names = ("red", "nir", "red_uncertainty", "nir_uncertainty")
     for name, uncertainty in (("with", True), ("without", False)):
         create_mosaic(tmp_path / name, WINDOW, CRS, SCALE, BANDS, CHUNK, {}, uncertainty)
         for index, part in chunks(WINDOW, CHUNK):
             rows, cols = (slice(s.start * SCALE, s.stop * SCALE) for s in part.within(WINDOW))
-            planes = np.concatenate([data, deviations])[: 4 if uncertainty else 2, rows, cols]
-            write_chunk(tmp_path / name, names[: len(planes)], index, planes)
+            squares = widths[:, *(slice(s.start * DETAIL, s.stop * DETAIL) for s in part.within(WINDOW))]
+            write_chunk(tmp_path / name, BANDS, index, data[:, rows, cols], squares if uncertainty else None)
         figures = build_overviews(tmp_path / name, lambda *_: None)
         for found, plane in zip(figures.values(), (*data, *deviations), strict=False):
             valid = plane[plane > 0].astype(float)
@@ -219,7 +222,7 @@ def test_a_writer_killed_in_mid_chunk_leaves_nothing_behind(tmp_path: Path) -> N
     program = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from rsup.pipeline.mosaics.store import write_chunk\n"
+        "from rsup.pipeline.mosaics.planes import write_chunk\n"
         "data = np.random.default_rng(0).integers(1, 65536, (2, 256, 256), dtype=np.uint16)\n"
         "print('go', flush=True)\n"
         "while True:\n"
@@ -249,44 +252,6 @@ def test_one_valid_pixel_is_found_in_the_coarsest_overview(tmp_path: Path) -> No
     write_all(store, data)
     build_overviews(store, lambda *_: None)
     assert has_valid_pixel(store)
-
-
-def test_nodata_chunks_have_no_file_and_a_rerun_takes_one_away(tmp_path: Path) -> None:
-    store, data = tmp_path / "a.zarr", scene_pixels()
-    create(store)
-    write_all(store, data, [0])
-    assert (store / "red/c/0/0").is_file()
-    write_all(store, np.zeros_like(data), [0])
-    assert not (store / "red/c/0/0").exists()
-    with xr.open_dataset(store, engine="zarr", mask_and_scale=False) as ds:
-        assert not ds["red"].values.any()
-
-
-def test_a_chunk_is_durable_before_the_write_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, data = tmp_path / "a.zarr", scene_pixels()
-    create(store)
-    synced: list[int] = []
-    fsync = os.fsync
-
-    def remember(descriptor: int) -> None:
-        synced.append(os.fstat(descriptor).st_ino)
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", remember)
-    write_all(store, data, [3])
-    for band in BANDS:
-        for entry in (store / band / "c/0/3", store / band / "c/0", store / band / "c", store / band):
-            assert entry.stat().st_ino in synced, entry
-
-
-def test_data_that_is_not_the_whole_chunk_is_refused(tmp_path: Path) -> None:
-    store = tmp_path / "a.zarr"
-    create(store)
-    with pytest.raises(ValueError, match="256, 256"):
-        write_chunk(store, BANDS, (0, 0), np.ones((2, 256, 255), np.uint16))
-    with pytest.raises(ValueError, match="float32"):
-        write_chunk(store, BANDS, (0, 0), np.ones((2, 256, 256), np.float32))  # type: ignore[arg-type]
-    assert not (store / "red/c").exists()
 
 
 def test_creating_again_keeps_the_pixels_and_another_mosaic_is_refused(tmp_path: Path) -> None:

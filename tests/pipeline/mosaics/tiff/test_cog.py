@@ -13,14 +13,17 @@ from rasterio.enums import ColorInterp
 from rio_cogeo.cogeo import cog_validate
 
 from rsup.models.base.errors import OutputError
+from rsup.models.base.intervals import DETAIL
 from rsup.pipeline.lattice import Window, chunks
 from rsup.pipeline.mosaics.overviews import build_overviews
-from rsup.pipeline.mosaics.store import create_mosaic, write_chunk
+from rsup.pipeline.mosaics.planes import write_chunk
+from rsup.pipeline.mosaics.store import create_mosaic
 from rsup.pipeline.mosaics.tiff import cog
 from rsup.pipeline.mosaics.tiff.cog import write_cog
 
 CRS = "EPSG:32721"
 WINDOW, SCALE, CHUNK = Window(-801_234, 50_003, 150, 201), 8, 50
+SIDE = SCALE // DETAIL
 PROVENANCE = {
     "title": "town_x8",
     "model": "bicubic",
@@ -33,15 +36,20 @@ PROVENANCE = {
 def make(path: Path, bands: tuple[str, ...], uncertainty: bool = False) -> NDArray[np.uint16]:
     """A store with smooth random planes, a nodata corner and one wholly empty chunk."""
     rng = np.random.default_rng(4)
-    names = (*bands, *(f"{band}_uncertainty" for band in bands if uncertainty))
-    shape = (len(names), WINDOW.height * SCALE, WINDOW.width * SCALE)
-    data = np.cumsum(rng.integers(0, 7, shape), axis=2).astype(np.uint16) + np.uint16(1)
-    data[:, :500, 1100:] = 0
+    data, *widths = (
+        np.cumsum(rng.integers(0, 7, (len(bands), WINDOW.height * fine, WINDOW.width * fine)), axis=2).astype(np.uint16)
+        + np.uint16(1)
+        for fine in (SCALE, DETAIL)[: 1 + uncertainty]
+    )
+    for part, fine in zip((data, *widths), (SCALE, DETAIL), strict=False):
+        part[:, : 63 * fine, 137 * fine :] = 0
     create_mosaic(path, WINDOW, CRS, SCALE, bands, CHUNK, PROVENANCE, uncertainty)
-    for index, part in chunks(WINDOW, CHUNK):
-        rows, cols = (slice(s.start * SCALE, s.stop * SCALE) for s in part.within(WINDOW))
-        write_chunk(path, names, index, data[:, rows, cols])
-    return data
+    for index, window in chunks(WINDOW, CHUNK):
+        (rows, cols), inside = window.within(WINDOW), []
+        for part, fine in zip((data, *widths), (SCALE, DETAIL), strict=False):
+            inside.append(part[:, rows.start * fine : rows.stop * fine, cols.start * fine : cols.stop * fine])
+        write_chunk(path, bands, index, *inside)
+    return np.concatenate([data, *(each.repeat(SIDE, 1).repeat(SIDE, 2) for each in widths)])
 
 
 @pytest.mark.parametrize("bands", [("red", "green", "blue"), ("nir",), ("red", "green", "blue", "nir")])
