@@ -15,7 +15,7 @@ from rsup.models.base.files import writing
 from rsup.models.base.progress import say, show_progress
 from rsup.pipeline.lattice import Chunk, count_chunks
 from rsup.pipeline.ledger import Ledger
-from rsup.pipeline.memory import give_back_memory
+from rsup.pipeline.memory import give_back_memory, keep_for_the_next
 from rsup.pipeline.mosaics import store as mosaic
 from rsup.pipeline.mosaics.planes import write_chunk
 from rsup.pipeline.public import printable
@@ -70,6 +70,7 @@ def upscale(request: UpscaleRequest, *, dry_run: bool = False, workers: Workers 
 
 def _carry_out(plan: UpscalePlan, workers: Workers) -> dict[str, float] | None:
     """Compute and publish what is not there yet; the consistency figures, or None where all was."""
+    keep_for_the_next()
     request = plan.request
     for folder in (plan.work.parent, plan.work):
         own(folder, inside=False)
@@ -96,6 +97,7 @@ def _carry_out(plan: UpscalePlan, workers: Workers) -> dict[str, float] | None:
         if "finished" not in ledger.done():
             _compute(plan, ledger, workers)
             ledger.record("finished", "done", figures=finish(plan, ledger))
+            give_back_memory()
         publication.publish()
         _drop_store(plan)
         return ledger.info("finished").figures
