@@ -45,6 +45,7 @@ GAP, LABEL = 8, 30
 
 def main(imagery: Path, out: Path) -> None:
     """Write both pictures."""
+    out.mkdir(parents=True, exist_ok=True)
     sharp = Images(imagery / "hr/naip_ca_0.6m", "validation", DataConfig(bands=BANDS, gsd=10 / SCALE), crop=120)
     sites = {Path(name).stem: index for index, name in enumerate(sharp.names())}
     save([(simulated(sharp.image(sites[site])), photograph) for site in SITES], 8, 240, out / "naip.jpg")
