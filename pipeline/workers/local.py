@@ -68,6 +68,10 @@ def local_client(pool: Pool, threads: int) -> Iterator[Client]:
                 # A worker that dies takes its tasks with it; a task that kills three workers is at fault itself.
                 "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
                 "distributed.worker.daemon": True,
+                # Nobody looks at where workers spend their time; to take it down a hundred times a second, in the
+                # interpreter that networks run in, is a fiftieth of it.
+                "distributed.worker.profile.enabled": False,
+                "distributed.admin.tick.interval": "1s",
                 "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
             }
             shown = security.get_tls_config_for_role("client")
