@@ -10,12 +10,14 @@ from contextlib import contextmanager, suppress
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 """Options of glibc's mallopt."""
+LARGEST, NEVER = 32 << 20, (1 << 31) - 1
+"""Bytes: the most that an array may have to be kept, before glibc 2.35; and what is never reached."""
 
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
+    "MALLOC_MMAP_THRESHOLD_": str(LARGEST),
+    "MALLOC_TRIM_THRESHOLD_": str(NEVER),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 """What workers are started with. Dask sets malloc to return each freed array to the system, for a third more of a
@@ -54,9 +56,8 @@ def keep_for_the_next() -> None:
     Who reads a mosaic back has arrays of a chunk's size one after the other. To have each from the system, which clears
     it page by page, took a quarter of the time of overviews and COG; heaps of each thread hold a third more memory.
     """
-    # Before glibc 2.35 no more than the second is allowed.
-    if _tell(MMAP_THRESHOLD, 128 << 20) or _tell(MMAP_THRESHOLD, 32 << 20):
-        _tell(TRIM_THRESHOLD, (1 << 31) - 1)
+    if _tell(MMAP_THRESHOLD, 128 << 20) or _tell(MMAP_THRESHOLD, LARGEST):
+        _tell(TRIM_THRESHOLD, NEVER)
         _tell(ARENA_MAX, 1)
 
 

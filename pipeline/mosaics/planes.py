@@ -36,15 +36,16 @@ def write_chunk(
     if widths is not None:
         side = side_of_squares(path)
         planes += [(uncertainty_of(name), plane, side) for name, plane in zip(bands, widths, strict=True)]
-    for name, plane, side in planes:
-        _check_plane(array_of(group, name), index, plane, side)
+    blocks = [(array_of(group, name), plane, side) for name, plane, side in planes]
+    for array, plane, side in blocks:
+        _check_plane(array, index, plane, side)
 
-    def write(name: str, plane: NDArray[np.uint16], side: int) -> None:
-        write_block(array_of(group, name), index, plane if side == 1 else _in_squares(plane, side))
+    def write(array: zarr.Array[Any], plane: NDArray[np.uint16], side: int) -> None:
+        write_block(array, index, plane if side == 1 else _in_squares(plane, side))
 
     # Side by side: while the last chunk of a mosaic is packed, the other cores have nothing else to do.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)), "planes") as pool:
-        list(pool.map(write, *zip(*planes, strict=True)))
+        list(pool.map(write, *zip(*blocks, strict=True)))
     sync_chunk(path, [name for name, _, _ in planes], index)
 
 

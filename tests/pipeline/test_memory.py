@@ -39,7 +39,7 @@ from resource import RUSAGE_SELF, getrusage
 from rsup.pipeline.memory import give_back_memory, keep_for_the_next
 {}
 def resident(): return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")))
-def one(_): return len(bytearray(b"x") * (1 << 26))
+def one(_): return len(bytearray(b"x") * (68 << 20))
 begun = resident()
 with ThreadPoolExecutor(1) as pool:
     before = getrusage(RUSAGE_SELF).ru_minflt

@@ -99,6 +99,7 @@ def test_uncertainty_is_a_run_of_its_own_with_twice_the_pixels(tmp_path: Path, s
     assert 2 * without.task_bytes() > sure.task_bytes() >= without.task_bytes() + 2 * pixels * (4 + 2)
     names = [Path(name).name for name in sure.summary()["outputs"]]
     assert names == ["s_x4.html", "s_x4_model.json", "s_x4.json", "s_x4.tif", "s_x4_uncertainty.tif", "s_x4.zarr"]
+    assert (without.planes, sure.planes) == (2, 4)
 
 
 def test_the_largest_chunk_is_one_that_is_packed_at_once() -> None:
